@@ -1,0 +1,27 @@
+//! The database's shape, one migration per change, the same for SQLite and PostgreSQL.
+//!
+//! A migration is never edited after a release; a change is a new file at the end of the list.
+
+use sea_orm_migration::prelude::*;
+
+mod m20261121_000001_tenancy;
+mod m20261121_000002_registry;
+mod m20261121_000003_server;
+mod m20261121_000004_job;
+mod m20261121_000005_audit;
+
+/// Brings a database to the present shape.
+pub struct Migrator;
+
+#[async_trait::async_trait]
+impl MigratorTrait for Migrator {
+    fn migrations() -> Vec<Box<dyn MigrationTrait>> {
+        vec![
+            Box::new(m20261121_000001_tenancy::Migration),
+            Box::new(m20261121_000002_registry::Migration),
+            Box::new(m20261121_000003_server::Migration),
+            Box::new(m20261121_000004_job::Migration),
+            Box::new(m20261121_000005_audit::Migration),
+        ]
+    }
+}

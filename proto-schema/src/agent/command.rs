@@ -1,0 +1,162 @@
+//! What a host is asked to do, and what it says of it.
+
+use purser_registry_client::{
+    AccessVerdict, AuthScheme, CredentialsVerdict, Diagnosis, DiagnosisCode, ScopeProbe, Step,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::secret::Secret;
+
+/// The work of one target. One road: every command carries its credential in the same
+/// [`RegistryAccess`].
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "camelCase", rename_all_fields = "camelCase")]
+pub enum Command {
+    /// Ask the registry from the host, and let the engine log in.
+    TestRegistry {
+        /// Where, and with which credential.
+        registry: RegistryAccess,
+        /// What to try beyond logging in.
+        scope: Option<ScopeProbe>,
+    },
+    /// Pull an image.
+    Pull {
+        /// Fully qualified, with a tag or a digest.
+        image: String,
+        /// Such as `linux/arm64`; the host's own when absent.
+        platform: Option<String>,
+        /// Where, and with which credential.
+        registry: RegistryAccess,
+    },
+    /// Push a local image under another name.
+    Push {
+        /// The local image.
+        source: String,
+        /// The name to push it under, fully qualified with a tag.
+        target: String,
+        /// Where, and with which credential.
+        registry: RegistryAccess,
+    },
+    /// Whatever a newer server asks: answered `unsupported`, never sent.
+    #[serde(other)]
+    Unknown,
+}
+
+impl Command {
+    /// The command's name, for logs.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::TestRegistry { .. } => "testRegistry",
+            Self::Pull { .. } => "pull",
+            Self::Push { .. } => "push",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// How to reach a registry, and as whom. The secret lives in memory for the one operation.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RegistryAccess {
+    /// The canonical address: `host[:port]`, with `http://` before it where plain HTTP was chosen.
+    pub address: String,
+    /// Accept plain HTTP and unverified TLS when asking the registry directly.
+    pub insecure: bool,
+    /// PEM of an extra authority.
+    pub ca_certificate: Option<String>,
+    /// None: anonymous, and the verdict says so.
+    pub credentials: Option<ChannelCredentials>,
+}
+
+/// A credential inside the sealed channel.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ChannelCredentials {
+    /// The user name.
+    pub username: String,
+    /// The password, byte for byte.
+    #[serde(serialize_with = "Secret::serialize_for_channel")]
+    pub password: Secret,
+}
+
+/// How a target ended, in the agent's words.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "status", rename_all = "camelCase", rename_all_fields = "camelCase")]
+pub enum Verdict {
+    /// It was done.
+    Succeeded {
+        /// What came out.
+        outcome: Outcome,
+        /// How long it took, in milliseconds.
+        duration_ms: u64,
+    },
+    /// It was not done.
+    Failed {
+        /// Why.
+        failure: Failure,
+        /// How long it took, in milliseconds.
+        duration_ms: u64,
+    },
+    /// It was stopped because the server asked.
+    Cancelled,
+}
+
+/// What a successful command brought.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "camelCase", rename_all_fields = "camelCase")]
+pub enum Outcome {
+    /// Of a test.
+    Tested(TestReport),
+    /// Of a pull or push: the image is there, and this digest was read back.
+    Image {
+        /// `sha256:…`
+        digest: String,
+        /// The image's size on the host.
+        size_bytes: Option<u64>,
+    },
+}
+
+/// What a test found.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TestReport {
+    /// What the registry asks for.
+    pub auth: AuthScheme,
+    /// What can be said of the credential.
+    pub credentials: CredentialsVerdict,
+    /// What was tried on a repository.
+    pub access: Option<AccessVerdict>,
+    /// What was done, in order.
+    pub steps: Vec<Step>,
+    /// What works but should not stay so.
+    pub warnings: Vec<String>,
+}
+
+/// Why a command failed.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Failure {
+    /// Code, message, advice, and the engine's own words.
+    pub diagnosis: Diagnosis,
+    /// What was tried, in order; empty for pulls and pushes that got as far as the engine.
+    pub steps: Vec<Step>,
+    /// What works but should not stay so.
+    pub warnings: Vec<String>,
+}
+
+impl Failure {
+    /// A failure that has a code, a message and advice, and no steps.
+    #[must_use]
+    pub fn new(code: DiagnosisCode, message: impl Into<String>, advice: impl Into<String>) -> Self {
+        let diagnosis =
+            Diagnosis { code, message: message.into(), advice: advice.into(), engine_message: None };
+        Self::from(diagnosis)
+    }
+}
+
+impl From<Diagnosis> for Failure {
+    fn from(diagnosis: Diagnosis) -> Self {
+        Self { diagnosis, steps: Vec::new(), warnings: Vec::new() }
+    }
+}

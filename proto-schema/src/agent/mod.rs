@@ -1,0 +1,40 @@
+//! The agent channel: one outbound WebSocket from agent to server, sealed end to end by Noise, with
+//! JSON-RPC 2.0 both ways inside it.
+//!
+//! * [`handshake`]: who speaks, under which key, and what was under way;
+//! * [`noise`]: keys, the XX handshake and sealed frames;
+//! * [`wire`]: the little that is asked of the WebSocket below;
+//! * [`peer`]: one session: calls out by jsonrpsee's client, calls in to a method table;
+//! * [`calls`]: the calls of each direction;
+//! * [`command`]: what a host is asked to do, and its verdict;
+//! * [`join_token`]: what enrols a host.
+//!
+//! Unknown fields are ignored here, unlike on the public wire, so that neighbouring versions can
+//! talk. No secret crosses this channel outside a sealed frame, and no type here that holds one has
+//! `Debug` of it.
+
+pub mod calls;
+pub mod command;
+pub mod handshake;
+pub mod join_token;
+pub mod noise;
+pub mod peer;
+pub mod wire;
+
+/// The protocol this build speaks. The server serves it and the one before.
+pub const PROTOCOL: u32 = 1;
+
+/// The path of the channel on the server.
+pub const PATH: &str = "/agent";
+
+/// The longest JSON text inside the channel, in bytes.
+pub const MAX_TEXT_BYTES: usize = 4 * 1024 * 1024;
+
+/// How long the whole handshake may take.
+pub const HANDSHAKE_DEADLINE: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// How long any call may take: calls hand over and report, the work itself is a target.
+pub const CALL_DEADLINE: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// How many targets an agent lists at most in a handshake, and works on at most at once.
+pub const MAX_TARGETS_PER_AGENT: usize = 256;

@@ -1,0 +1,139 @@
+//! Identifiers: opaque strings with a prefix that tells what they name (`reg_…`, `srv_…`).
+//!
+//! A received id is only checked for size. Whether it names anything is the store's to say, so that
+//! a malformed, a missing and a foreign id are answered alike.
+
+use std::fmt;
+
+use serde::{Deserialize, Deserializer, Serialize};
+use uuid::Uuid;
+
+/// The longest id that is accepted, in bytes. Longer text is a malformed field, not an unknown id.
+pub const MAX_ID_BYTES: usize = 64;
+
+macro_rules! id {
+    ($(#[doc = $doc:literal])* $name:ident, $prefix:literal) => {
+        $(#[doc = $doc])*
+        #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+        #[serde(transparent)]
+        pub struct $name(String);
+
+        impl $name {
+            /// A new id: the prefix and a UUIDv7 without dashes, so ids sort by age.
+            #[must_use]
+            pub fn generate() -> Self {
+                Self(format!(concat!($prefix, "_{}"), Uuid::now_v7().simple()))
+            }
+
+            /// Wraps text that is already known to be an id, such as a column's value.
+            #[must_use]
+            pub fn from_stored(text: String) -> Self {
+                Self(text)
+            }
+
+            /// The id from its UUID, as a join token carries it.
+            #[must_use]
+            pub fn from_uuid(uuid: Uuid) -> Self {
+                Self(format!(concat!($prefix, "_{}"), uuid.simple()))
+            }
+
+            /// The UUID inside, where the text has the generated form.
+            #[must_use]
+            pub fn uuid(&self) -> Option<Uuid> {
+                self.0.strip_prefix(concat!($prefix, "_")).and_then(|hex| Uuid::try_parse(hex).ok())
+            }
+
+            /// The id as text.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(id: $name) -> Self {
+                id.0
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = String::deserialize(deserializer)?;
+                if text.is_empty() {
+                    return Err(serde::de::Error::custom("must not be empty"));
+                }
+                if text.len() > MAX_ID_BYTES {
+                    return Err(serde::de::Error::custom("is longer than any id"));
+                }
+                Ok(Self(text))
+            }
+        }
+    };
+}
+
+id!(
+    /// An organization: the wall around everything else.
+    OrganizationId,
+    "org"
+);
+id!(
+    /// An API key.
+    ApiKeyId,
+    "key"
+);
+id!(
+    /// A registry entry.
+    RegistryId,
+    "reg"
+);
+id!(
+    /// A Docker host and its agent.
+    ServerId,
+    "srv"
+);
+id!(
+    /// A job.
+    JobId,
+    "job"
+);
+id!(
+    /// One server's part of a job.
+    TargetId,
+    "tgt"
+);
+id!(
+    /// An audit event.
+    AuditEventId,
+    "aud"
+);
+id!(
+    /// A one-time join token.
+    JoinTokenId,
+    "jnt"
+);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_generated_id_carries_its_uuid() {
+        let id = ServerId::generate();
+        assert!(id.as_str().starts_with("srv_"));
+        assert_eq!(ServerId::from_uuid(id.uuid().unwrap()), id);
+    }
+
+    #[test]
+    fn text_of_any_form_is_an_id_but_not_an_endless_one() {
+        assert!(serde_json::from_str::<RegistryId>(r#""registry-123""#).is_ok());
+        assert!(serde_json::from_str::<RegistryId>(r#""""#).is_err());
+        let long = serde_json::to_string(&"r".repeat(MAX_ID_BYTES + 1)).unwrap();
+        assert!(serde_json::from_str::<RegistryId>(&long).is_err());
+    }
+}

@@ -1,0 +1,97 @@
+//! `image.*`: images on Docker hosts, pulled and pushed with the organization's credentials.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    ids::{RegistryId, ServerId},
+    job::Job,
+    procedure::procedures,
+    secret::Secret,
+};
+
+procedures! {
+    /// Pulls an image onto one host or several. The credential is `auth`, else the entry that
+    /// `registryId` names, else the entry whose namespace or host fits best, else the default for
+    /// names without a registry, else none; the job says which.
+    Mutation "image.pull" [ImagePull] Pull(PullInput) -> Job;
+    /// Pushes a local image of a host to a registry entry, under the entry's prefix.
+    Mutation "image.push" [ImagePush] Push(PushInput) -> Job;
+    /// The images on a host, as its engine lists them now.
+    Query "image.all" [ImageRead] All(AllInput) -> Vec<Image>;
+}
+
+/// A credential for one operation. It is erased when the operation ends.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct OneTimeAuth {
+    /// The user name.
+    pub username: String,
+    /// The password; kept byte for byte.
+    pub password: Secret,
+}
+
+/// Input of `image.pull`. Exactly one of `serverId`, `serverIds` and `labels` is needed.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PullInput {
+    /// A reference as Docker takes it. No tag means `latest`, never all tags.
+    pub image: String,
+    /// Onto this host.
+    pub server_id: Option<ServerId>,
+    /// Onto these hosts, at most 1000.
+    pub server_ids: Option<Vec<ServerId>>,
+    /// Onto every host that has all of these labels.
+    pub labels: Option<BTreeMap<String, String>>,
+    /// With this entry's credential; its host must be the image's.
+    pub registry_id: Option<RegistryId>,
+    /// With this credential.
+    pub auth: Option<OneTimeAuth>,
+    /// Such as `linux/arm64`; the host's own when absent.
+    pub platform: Option<String>,
+    /// Answer when the job has ended, or after 15 minutes.
+    pub wait: Option<bool>,
+}
+
+/// Input of `image.push`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PushInput {
+    /// A local image of the host.
+    pub image: String,
+    /// From this host.
+    pub server_id: ServerId,
+    /// To this entry.
+    pub registry_id: RegistryId,
+    /// The repository below the registry's host, in place of the computed one.
+    pub repository: Option<String>,
+    /// The tag, in place of the image's own.
+    pub tag: Option<String>,
+    /// Answer when the job has ended, or after 15 minutes.
+    pub wait: Option<bool>,
+}
+
+/// Input of `image.all`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct AllInput {
+    /// Which host.
+    pub server_id: ServerId,
+}
+
+/// An image on a host.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Image {
+    /// The engine's id of it: `sha256:…`.
+    pub image_id: String,
+    /// Its names with tags.
+    pub tags: Vec<String>,
+    /// Its names with digests.
+    pub digests: Vec<String>,
+    /// Its size on the host.
+    pub size_bytes: u64,
+    /// When it was built, in seconds since 1970.
+    pub created: i64,
+}

@@ -1,0 +1,285 @@
+//! `registry.*`: an organization's registry entries and their credentials.
+//!
+//! A password goes in and never comes out: no output type has a field for it.
+
+use purser_registry_client::{AccessVerdict, AuthScheme, CredentialsVerdict, Step};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    ids::{OrganizationId, RegistryId, ServerId},
+    patch::Patch,
+    procedure::{NoInput, procedures},
+    secret::Secret,
+    time::Timestamp,
+};
+
+procedures! {
+    /// Stores a registry entry, its password encrypted. The credential is not tested unless `test`
+    /// is true; then a failed test stores nothing.
+    Mutation "registry.create" [RegistryWrite] Create(CreateInput) -> Registry;
+    /// All registry entries of the organization, oldest first. Passwords are never returned.
+    Query "registry.all" [RegistryRead] All(NoInput) -> Vec<Registry>;
+    /// One registry entry of the organization, without its password.
+    Query "registry.one" [RegistryRead] One(OneInput) -> Registry;
+    /// Changes a registry entry. An absent field stays, null clears a nullable one. Another host in
+    /// `registryUrl` needs the `password` in the same call: a secret goes only to the host that it
+    /// was entered for.
+    Mutation "registry.update" [RegistryWrite] Update(UpdateInput) -> Registry;
+    /// Removes a registry entry. CONFLICT while jobs under way use it, unless `force`.
+    Mutation "registry.remove" [RegistryDelete] Remove(RemoveInput) -> Registry;
+    /// Tests a connection and its credentials without storing them: from the control plane, or with
+    /// `serverId` from that Docker host.
+    Mutation "registry.testRegistry" [RegistryTest] TestRegistry(TestRegistryInput) -> TestResult;
+    /// Tests a stored entry: from the control plane, or with `serverId` from that Docker host.
+    Mutation "registry.testRegistryById" [RegistryTest] TestRegistryById(TestRegistryByIdInput) -> TestResult;
+}
+
+/// Who runs the registry. It says nothing about the protocol; callers use it to sort.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum RegistryType {
+    /// A provider's.
+    Cloud,
+    /// One's own.
+    SelfHosted,
+}
+
+/// A registry entry as callers see it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Registry {
+    /// Its id.
+    pub registry_id: RegistryId,
+    /// Its name for people.
+    pub registry_name: String,
+    /// The URL as entered, trimmed.
+    pub registry_url: String,
+    /// The canonical host: lower case, `docker.io` for every alias of Docker Hub, port kept.
+    pub registry_host: String,
+    /// The path of the URL, or null.
+    pub namespace: Option<String>,
+    /// The user name, or null for an entry without credentials.
+    pub username: Option<String>,
+    /// What pushed names are prefixed with, as entered.
+    pub image_prefix: Option<String>,
+    /// Who runs it.
+    pub registry_type: RegistryType,
+    /// Whether names without a registry go here.
+    pub is_default: bool,
+    /// Whether plain HTTP and unverified TLS are accepted.
+    pub insecure: bool,
+    /// Whether a CA certificate of its own is stored.
+    pub has_ca_certificate: bool,
+    /// Whether a password is stored.
+    pub has_credentials: bool,
+    /// When the password was last set.
+    pub credentials_updated_at: Option<Timestamp>,
+    /// How the last test of the stored entry ended.
+    pub last_test: Option<LastTest>,
+    /// When the entry was made.
+    pub created_at: Timestamp,
+    /// When it was last changed.
+    pub updated_at: Timestamp,
+    /// Whose it is.
+    pub organization_id: OrganizationId,
+}
+
+/// How a stored entry's last test ended.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LastTest {
+    /// When.
+    pub at: Timestamp,
+    /// Whether it succeeded.
+    pub ok: bool,
+    /// The diagnosis code of a failure.
+    pub code: Option<String>,
+    /// From which server; null for the control plane.
+    pub server_id: Option<ServerId>,
+}
+
+/// Input of `registry.create`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CreateInput {
+    /// A name for people, 1 to 255 characters.
+    pub registry_name: String,
+    /// Host, host and port, or URL, with an optional namespace: `ghcr.io/myorg`.
+    pub registry_url: String,
+    /// Needed with a password.
+    pub username: Option<String>,
+    /// At most 64 KiB; kept byte for byte.
+    pub password: Option<Secret>,
+    /// Absent: `cloud`.
+    pub registry_type: Option<RegistryType>,
+    /// Such as `mycompany/` or `ghcr.io/myorg/`.
+    pub image_prefix: Option<String>,
+    /// Makes this the default of the organization; another loses the mark.
+    pub is_default: Option<bool>,
+    /// Accept plain HTTP and unverified TLS.
+    pub insecure: Option<bool>,
+    /// PEM, at most 64 KiB.
+    pub ca_certificate: Option<String>,
+    /// Where to run the test that `test` asks for; null, `""` and `"none"` are the control plane.
+    pub server_id: Option<String>,
+    /// Test first, and store nothing when the test fails.
+    pub test: Option<bool>,
+}
+
+/// Input of `registry.one`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct OneInput {
+    /// Which entry.
+    pub registry_id: RegistryId,
+}
+
+/// Input of `registry.update`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct UpdateInput {
+    /// Which entry.
+    pub registry_id: RegistryId,
+    /// A new name.
+    pub registry_name: Option<String>,
+    /// A new URL; another host needs `password` too.
+    pub registry_url: Option<String>,
+    /// A new user name; null clears, together with the password.
+    #[serde(default)]
+    pub username: Patch<String>,
+    /// A new password; null clears.
+    #[serde(default)]
+    pub password: Patch<Secret>,
+    /// A new type.
+    pub registry_type: Option<RegistryType>,
+    /// A new prefix; null clears.
+    #[serde(default)]
+    pub image_prefix: Patch<String>,
+    /// Makes this the default, or takes the mark away.
+    pub is_default: Option<bool>,
+    /// Accept plain HTTP and unverified TLS, or no longer.
+    pub insecure: Option<bool>,
+    /// A new CA certificate; null clears.
+    #[serde(default)]
+    pub ca_certificate: Patch<String>,
+    /// Where to run the test that `test` asks for.
+    pub server_id: Option<String>,
+    /// Test the changed entry first, and change nothing when the test fails.
+    pub test: Option<bool>,
+}
+
+/// Input of `registry.remove`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RemoveInput {
+    /// Which entry.
+    pub registry_id: RegistryId,
+    /// Remove it although jobs under way use it; they finish with what they started with.
+    pub force: Option<bool>,
+}
+
+/// What a test may try beyond logging in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Access {
+    /// May an image be pulled from `repository`?
+    Pull,
+    /// May an image be pushed to `repository`? Starts an upload there and deletes it.
+    Push,
+}
+
+/// One access or several: `"pull"` and `["pull", "push"]` are both accepted.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged, expecting = "expected \"pull\", \"push\" or a list of them")]
+pub enum AccessList {
+    /// One.
+    One(Access),
+    /// Several.
+    Many(Vec<Access>),
+}
+
+impl AccessList {
+    /// Whether the access is asked for.
+    #[must_use]
+    pub fn contains(&self, access: Access) -> bool {
+        match self {
+            Self::One(one) => *one == access,
+            Self::Many(many) => many.contains(&access),
+        }
+    }
+}
+
+/// Input of `registry.testRegistry`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TestRegistryInput {
+    /// Host, host and port, or URL.
+    pub registry_url: String,
+    /// Needed with a password.
+    pub username: Option<String>,
+    /// At most 64 KiB; kept byte for byte.
+    pub password: Option<Secret>,
+    /// Taken for compatibility; a test does not depend on it.
+    pub registry_type: Option<RegistryType>,
+    /// Taken for compatibility.
+    pub registry_name: Option<String>,
+    /// Taken for compatibility.
+    pub image_prefix: Option<String>,
+    /// Accept plain HTTP and unverified TLS.
+    pub insecure: Option<bool>,
+    /// PEM, at most 64 KiB.
+    pub ca_certificate: Option<String>,
+    /// A repository to try `access` on, such as `myorg/app`.
+    pub repository: Option<String>,
+    /// What to try on `repository`; pull when absent.
+    pub access: Option<AccessList>,
+    /// From where; null, `""` and `"none"` are the control plane.
+    pub server_id: Option<String>,
+}
+
+/// Input of `registry.testRegistryById`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TestRegistryByIdInput {
+    /// Which entry.
+    pub registry_id: RegistryId,
+    /// From where; null, `""` and `"none"` are the control plane.
+    pub server_id: Option<String>,
+    /// A repository to try `access` on.
+    pub repository: Option<String>,
+    /// What to try on `repository`; pull when absent.
+    pub access: Option<AccessList>,
+}
+
+/// From where a test ran.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TestedFrom {
+    /// The server; null for the control plane.
+    pub server_id: Option<ServerId>,
+    /// Its name; `control plane` for the control plane.
+    pub server_name: String,
+}
+
+/// A test that succeeded. A failed one is an error with `data.diagnosis`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TestResult {
+    /// Always true.
+    pub success: bool,
+    /// Who asked the registry.
+    pub tested_from: TestedFrom,
+    /// What the test says about the credentials. `notRequired`: the registry never asked for them.
+    pub credentials: CredentialsVerdict,
+    /// The canonical host.
+    pub registry_host: String,
+    /// What the registry asks for.
+    pub auth: AuthScheme,
+    /// What was tried on `repository`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub access: Option<AccessVerdict>,
+    /// What was done, in order.
+    pub steps: Vec<Step>,
+    /// What works but should not stay so, such as plain HTTP.
+    pub warnings: Vec<String>,
+}

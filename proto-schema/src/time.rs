@@ -1,0 +1,55 @@
+//! Times on the wire: RFC 3339 in UTC with milliseconds and `Z`, such as `2026-01-15T10:30:00.000Z`.
+
+use std::time::Duration;
+
+use chrono::{DateTime, SecondsFormat, SubsecRound, Utc};
+use serde::{Deserialize, Serialize, Serializer};
+
+/// A moment, kept to the millisecond so that what is stored and what is answered never differ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(transparent)]
+pub struct Timestamp(DateTime<Utc>);
+
+impl Timestamp {
+    /// The present.
+    #[must_use]
+    pub fn now() -> Self {
+        Self::from(Utc::now())
+    }
+
+    /// This moment and `later` after it.
+    #[must_use]
+    pub fn after(self, later: Duration) -> Self {
+        Self::from(self.0 + later)
+    }
+
+    /// The moment as chrono's type, for a column.
+    #[must_use]
+    pub fn to_utc(self) -> DateTime<Utc> {
+        self.0
+    }
+}
+
+impl From<DateTime<Utc>> for Timestamp {
+    fn from(at: DateTime<Utc>) -> Self {
+        Self(at.trunc_subsecs(3))
+    }
+}
+
+impl Serialize for Timestamp {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0.to_rfc3339_opts(SecondsFormat::Millis, true))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_go_out_with_milliseconds_and_z() {
+        let at: Timestamp = serde_json::from_str(r#""2026-01-15T10:30:00.1234567Z""#).unwrap();
+        let at = Timestamp::from(at.to_utc());
+        assert_eq!(serde_json::to_string(&at).unwrap(), r#""2026-01-15T10:30:00.123Z""#);
+    }
+}
