@@ -1,0 +1,166 @@
+//! The door of this crate: one cheap handle that tests registries.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderValue;
+use secrecy::{ExposeSecret as _, SecretString};
+use serde::{Deserialize, Serialize};
+
+use crate::access::prove;
+use crate::address::RegistryAddress;
+use crate::diagnosis::{Diagnosis, DiagnosisCode};
+use crate::egress::EgressPolicy;
+use crate::ladder::Ladder;
+use crate::outcome::{AccessVerdict, AuthScheme, CredentialsVerdict, ProbeOutcome, TestFailure, TestOutcome};
+use crate::probe::Session;
+use crate::reference::is_valid_path;
+use crate::tls::Trust;
+
+/// A registry, and how far its transport is trusted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Where it is.
+    pub address: RegistryAddress,
+    /// Accept any certificate, and plain HTTP where TLS isn't spoken. Always warned about.
+    pub insecure: bool,
+    /// PEM of further certificate authorities (or of the registry's own self-signed certificate) that are trusted for
+    /// this registry besides those of the system.
+    pub ca_certificate: Option<String>,
+}
+
+/// What a registry is offered when it asks.
+#[derive(Clone)]
+pub struct Credentials {
+    /// The user name.
+    pub username: String,
+    /// Password, token or a whole JSON key file; sent byte for byte.
+    pub password: SecretString,
+}
+
+/// Only the user name is shown.
+impl std::fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Credentials").field("username", &self.username).finish_non_exhaustive()
+    }
+}
+
+impl Credentials {
+    fn is_blank(&self) -> bool {
+        self.username.trim().is_empty() || self.password.expose_secret().is_empty()
+    }
+}
+
+/// Which access to prove after the login.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ScopeProbe {
+    /// A repository path without registry, tag or digest, such as `library/nginx`.
+    pub repository: String,
+    /// Ask for the manifest `latest`.
+    pub pull: bool,
+    /// Begin an upload and cancel it. May leave an upload session behind on registries that don't support cancelling.
+    pub push: bool,
+}
+
+/// Tests registries. Cheap to clone; clones share the loaded root certificates.
+#[derive(Clone, Debug)]
+pub struct RegistryClient {
+    shared: Arc<Shared>,
+}
+
+/// What every climb uses.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) policy: EgressPolicy,
+    pub(crate) user_agent: HeaderValue,
+    pub(crate) trust: Trust,
+}
+
+impl RegistryClient {
+    /// A client that dials what `policy` permits and introduces itself as `user_agent` (as `purser` where that is no
+    /// valid header). Nothing is loaded or opened before the first use.
+    pub fn new(policy: EgressPolicy, user_agent: &str) -> Self {
+        let user_agent = HeaderValue::from_str(user_agent).unwrap_or(HeaderValue::from_static("purser"));
+        Self { shared: Arc::new(Shared { policy, user_agent, trust: Trust::new() }) }
+    }
+
+    /// Climbs the whole ladder: resolve, connect, TLS, `GET /v2/`, challenge, token, `GET /v2/` with it, and access to
+    /// the repository of `scope`. It ends when `deadline` has passed, wherever it is.
+    ///
+    /// An open registry is never shown the credentials. Blank ones count as none, as in Docker. A login that stands
+    /// although access is refused is an outcome, whose `access` and `warnings` say so.
+    ///
+    /// # Errors
+    /// [`TestFailure`] with the cause, some advice, and the steps up to the one that broke. Neither holds the secret,
+    /// even if the registry repeats it.
+    pub async fn test(
+        &self,
+        target: &Target,
+        credentials: Option<&Credentials>,
+        scope: Option<&ScopeProbe>,
+        deadline: Duration,
+    ) -> Result<TestOutcome, TestFailure> {
+        let mut ladder = Ladder::new(deadline);
+        match self.climb(&mut ladder, target, credentials, scope).await {
+            Ok((auth, credentials, access)) => {
+                let (steps, warnings) = ladder.finish();
+                Ok(TestOutcome { auth, credentials, access, steps, warnings })
+            }
+            Err(diagnosis) => Err(ladder.fail(diagnosis)),
+        }
+    }
+
+    /// The unauthenticated part: what does this registry ask for, and where would a secret be sent? The token server is
+    /// judged by name and by address, but not asked. For use before an Engine is handed a secret: Engines follow
+    /// whatever the registry names.
+    ///
+    /// # Errors
+    /// [`TestFailure`], with [`RealmDenied`](DiagnosisCode::RealmDenied) or
+    /// [`EgressDenied`](DiagnosisCode::EgressDenied) for a token server that must not see the secret.
+    pub async fn probe(&self, target: &Target, deadline: Duration) -> Result<ProbeOutcome, TestFailure> {
+        let mut ladder = Ladder::new(deadline);
+        match Session::begin(&mut ladder, &self.shared, target).await {
+            Ok(session) => {
+                let (steps, warnings) = ladder.finish();
+                Ok(ProbeOutcome {
+                    auth: session.login.scheme(),
+                    realm_host: session.realm_host(),
+                    steps,
+                    warnings,
+                })
+            }
+            Err(diagnosis) => Err(ladder.fail(diagnosis)),
+        }
+    }
+
+    async fn climb(
+        &self,
+        ladder: &mut Ladder,
+        target: &Target,
+        credentials: Option<&Credentials>,
+        scope: Option<&ScopeProbe>,
+    ) -> Result<(AuthScheme, CredentialsVerdict, Option<AccessVerdict>), Diagnosis> {
+        if scope.is_some_and(|scope| !is_valid_path(&scope.repository)) {
+            return Err(Diagnosis::new(
+                DiagnosisCode::Other,
+                "the repository to test is not a valid repository path",
+                "Write only the path, in lower case, such as team/app: no registry, tag or digest.",
+            ));
+        }
+        let usable = credentials.filter(|given| !given.is_blank());
+        if credentials.is_some() && usable.is_none() {
+            ladder.warn("User name or password is blank, so no credentials were used.");
+        }
+        let mut session = Session::begin(ladder, &self.shared, target).await?;
+        let verdict = session.log_in(ladder, usable).await?;
+        let access = match scope {
+            Some(scope) => Some(prove(ladder, &mut session, scope).await?),
+            None => None,
+        };
+        Ok((session.login.scheme(), verdict, access))
+    }
+}
+
+#[cfg(test)]
+mod tests;

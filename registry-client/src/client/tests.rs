@@ -1,0 +1,42 @@
+//! Promises of the ladder, kept against small registries on 127.0.0.1.
+
+mod fake;
+mod limits;
+mod login;
+mod scope;
+mod transport;
+
+use std::net::SocketAddr;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use super::*;
+
+const DEADLINE: Duration = Duration::from_secs(10);
+const PASSWORD: &str = "corréct ~>? horse";
+
+fn client() -> RegistryClient {
+    RegistryClient::new(EgressPolicy::default().allow_loopback(true), "purser-test")
+}
+
+fn target(address: &str) -> Target {
+    Target { address: RegistryAddress::parse(address).unwrap(), insecure: false, ca_certificate: None }
+}
+
+fn at(address: SocketAddr) -> Target {
+    target(&address.to_string())
+}
+
+fn bob(password: &str) -> Credentials {
+    Credentials { username: "bob".into(), password: password.to_owned().into() }
+}
+
+fn basic_of(password: &str) -> Option<String> {
+    Some(format!("Basic {}", STANDARD.encode(format!("bob:{password}"))))
+}
+
+/// A challenge to fetch a token from `address`.
+fn bearer_challenge(address: SocketAddr) -> String {
+    format!("WWW-Authenticate: Bearer realm=\"http://{address}/token\",service=\"fake\"")
+}

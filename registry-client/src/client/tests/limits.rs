@@ -1,0 +1,66 @@
+use super::fake::{Fake, answer};
+use super::*;
+
+#[tokio::test]
+async fn an_endless_body_is_cut_and_an_endless_head_refused() {
+    let body = "HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Basic realm=\"endless\"\r\nContent-Length: 99999999999\r\n\r\n";
+    let fake = Fake::start(|_| body.to_owned()).await;
+    let failure = client().test(&at(fake.address), None, None, DEADLINE).await.unwrap_err();
+    assert_eq!(failure.diagnosis.code, DiagnosisCode::Unauthorized);
+
+    let fake = Fake::start(|_| "HTTP/1.1 200 OK\r\nX-endless: ".to_owned()).await;
+    let failure = client().test(&at(fake.address), None, None, DEADLINE).await.unwrap_err();
+    assert_eq!(failure.diagnosis.code, DiagnosisCode::NotARegistry);
+}
+
+#[tokio::test]
+async fn a_compressed_answer_is_refused() {
+    let fake = Fake::start(|_| answer("200 OK", &["Content-Encoding: gzip"], "{}")).await;
+    let failure = client().test(&at(fake.address), None, None, DEADLINE).await.unwrap_err();
+    assert_eq!(failure.diagnosis.code, DiagnosisCode::NotARegistry);
+}
+
+#[tokio::test]
+async fn a_silent_registry_is_left_at_the_deadline() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let begun = std::time::Instant::now();
+    let target = at(listener.local_addr().unwrap());
+    let failure = client().test(&target, None, None, Duration::from_millis(300)).await.unwrap_err();
+    assert_eq!(failure.diagnosis.code, DiagnosisCode::Timeout);
+    assert!(begun.elapsed() < Duration::from_secs(2));
+    assert!(failure.steps.last().is_some_and(|step| !step.ok));
+}
+
+#[tokio::test]
+async fn what_the_policy_refuses_is_not_dialled() {
+    let fake = Fake::start(|_| answer("200 OK", &[], "{}")).await;
+    let client = RegistryClient::new(EgressPolicy::default(), "purser-test");
+    for host in ["127.0.0.1", "localhost", "[::ffff:127.0.0.1]"] {
+        let target = target(&format!("{host}:{}", fake.address.port()));
+        let failure = client.test(&target, None, None, DEADLINE).await.unwrap_err();
+        assert_eq!(failure.diagnosis.code, DiagnosisCode::EgressDenied, "{host}");
+    }
+    let failure = client.test(&target("169.254.169.254"), None, None, DEADLINE).await.unwrap_err();
+    assert_eq!(failure.diagnosis.code, DiagnosisCode::EgressDenied);
+    assert_eq!(fake.connections(), 0);
+}
+
+#[tokio::test]
+async fn a_closed_port_is_a_connect_failure() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let target = at(listener.local_addr().unwrap());
+    drop(listener);
+    let failure = client().test(&target, None, None, DEADLINE).await.unwrap_err();
+    assert_eq!(failure.diagnosis.code, DiagnosisCode::Connect);
+}
+
+#[tokio::test]
+async fn a_kept_connection_that_was_closed_is_opened_again() {
+    let fake = Fake::start(|asked| match asked.authorization {
+        None => answer("401 Unauthorized", &["WWW-Authenticate: Basic realm=\"x\"", "Connection: close"], ""),
+        Some(_) => answer("200 OK", &[], "{}"),
+    })
+    .await;
+    let outcome = client().test(&at(fake.address), Some(&bob(PASSWORD)), None, DEADLINE).await.unwrap();
+    assert_eq!(outcome.credentials, CredentialsVerdict::Verified);
+}

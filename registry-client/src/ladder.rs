@@ -1,0 +1,95 @@
+//! What a climb carries from rung to rung: its deadline, what was seen, and the secrets to keep out of it.
+
+use std::future::Future;
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout_at};
+
+use crate::diagnosis::{Diagnosis, DiagnosisCode as Code, Secrets, presentable};
+use crate::outcome::{Step, StepName, TestFailure};
+
+/// One climb.
+pub(crate) struct Ladder {
+    deadline: Instant,
+    steps: Vec<Step>,
+    warnings: Vec<String>,
+    pub(crate) secrets: Secrets,
+}
+
+impl Ladder {
+    /// A climb that ends when `deadline` has passed.
+    pub(crate) fn new(deadline: Duration) -> Self {
+        let now = Instant::now();
+        let deadline = now.checked_add(deadline).unwrap_or_else(|| now + Duration::from_secs(3600));
+        Self { deadline, steps: Vec::new(), warnings: Vec::new(), secrets: Secrets::default() }
+    }
+
+    /// The time that is left.
+    pub(crate) fn remaining(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
+    }
+
+    /// Tries one rung: times it, ends it at the deadline, and notes what was seen. Words of the other
+    /// side reach an outcome only as a diagnosis' `engine_message`, and it is here that secrets are scrubbed from it.
+    pub(crate) async fn step<T>(
+        &mut self,
+        step: StepName,
+        work: impl Future<Output = Result<(T, String), Diagnosis>>,
+    ) -> Result<T, Diagnosis> {
+        let begun = Instant::now();
+        let result = timeout_at(self.deadline, work).await.unwrap_or_else(|_| Err(too_late(step)));
+        let duration_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let (result, detail) = match result {
+            Ok((value, detail)) => (Ok(value), presentable(&detail)),
+            Err(diagnosis) => {
+                let detail = diagnosis.message.clone();
+                (Err(self.scrub(diagnosis)), detail)
+            }
+        };
+        tracing::debug!(step = step.as_str(), ok = result.is_ok(), duration_ms, "registry probe");
+        self.steps.push(Step { step, ok: result.is_ok(), duration_ms, detail });
+        result
+    }
+
+    /// Only what the other side said: a secret that happens to be a common word must not show as a hole in our own text.
+    fn scrub(&self, mut diagnosis: Diagnosis) -> Diagnosis {
+        diagnosis.engine_message = diagnosis.engine_message.map(|text| self.secrets.scrub(&text));
+        diagnosis
+    }
+
+    /// Notes something that a person should know; once.
+    pub(crate) fn warn(&mut self, warning: impl Into<String>) {
+        let warning = warning.into();
+        if !self.warnings.contains(&warning) {
+            self.warnings.push(warning);
+        }
+    }
+
+    /// What was seen.
+    pub(crate) fn finish(self) -> (Vec<Step>, Vec<String>) {
+        (self.steps, self.warnings)
+    }
+
+    /// What was seen until `diagnosis` ended it.
+    pub(crate) fn fail(self, diagnosis: Diagnosis) -> TestFailure {
+        TestFailure { diagnosis, steps: self.steps, warnings: self.warnings }
+    }
+}
+
+fn too_late(step: StepName) -> Diagnosis {
+    let what = match step {
+        StepName::Resolve => "looking up the registry's name",
+        StepName::Connect => "connecting to the registry",
+        StepName::Tls => "the TLS handshake",
+        StepName::Ping | StepName::Authenticate => "the registry's answer",
+        StepName::Challenge => "looking up the token server",
+        StepName::Token => "the token server's answer",
+        StepName::EngineLogin => "the Engine's login",
+        StepName::Pull | StepName::Push => "proving access to the repository",
+    };
+    Diagnosis::new(
+        Code::Timeout,
+        format!("{what} took longer than the time given"),
+        "Look for a firewall that drops packets, or an overloaded registry.",
+    )
+}

@@ -1,0 +1,46 @@
+//! Talking to container registries the way a Docker Engine does, and explaining what went wrong.
+//!
+//! | module | holds |
+//! | --- | --- |
+//! | [`address`] | registry URLs as people type them |
+//! | [`reference`](mod@reference) | image references, exactly Docker's grammar |
+//! | [`egress`] | which addresses may be dialled |
+//! | [`client`] | the probe ladder: resolve, connect, TLS, `/v2/`, challenge, token, login, pull and push access |
+//! | [`outcome`] | what the ladder answers |
+//! | [`diagnosis`] | one table of causes and advice, for probes and for messages of the Engine |
+//!
+//! Absent on purpose: a database, JSON-RPC, caches of tokens or answers (a test looks at the registry as it is now),
+//! HTTP proxies, and any way to follow a redirect with a secret.
+//!
+//! Three rules hold everywhere in this crate:
+//! - an address is resolved once, every result is judged by [`EgressPolicy`], and only a judged address is dialled;
+//! - a secret goes to the registry's own host, or to a token server of the same registrable domain, and nowhere else;
+//! - text from the network is stripped of control characters, bounded, and scrubbed of the secret before it is shown.
+
+mod access;
+pub mod address;
+mod answer;
+mod challenge;
+pub mod client;
+mod connection;
+pub mod diagnosis;
+mod dial;
+pub mod egress;
+mod ladder;
+pub mod outcome;
+mod probe;
+mod realm;
+pub mod reference;
+mod tls;
+mod token;
+mod transport;
+
+pub use address::{AddressError, RegistryAddress, canonical_registry_host};
+pub use client::{Credentials, RegistryClient, ScopeProbe, Target};
+pub use diagnosis::{Diagnosis, DiagnosisCode, classify_engine_message};
+pub use egress::{EgressDenied, EgressPolicy};
+pub use outcome::{
+    AccessVerdict, AuthScheme, CredentialsVerdict, ProbeOutcome, Step, StepName, TestFailure, TestOutcome,
+};
+pub use reference::{Reference, ReferenceError};
+pub use tls::{CaCertificateError, check_ca_certificate};
