@@ -1,0 +1,23 @@
+//! What every procedure may reach: the rooms below the domain, and nothing of transport.
+
+use std::sync::Arc;
+
+use purser_registry_client::RegistryClient;
+
+use crate::{dispatch::Dispatch, domain::caller::KnownKeys, store::Store, vault::Vault};
+
+/// The control plane's shared parts. One per process, behind an `Arc`.
+pub struct App {
+    /// The database.
+    pub store: Store,
+    /// The secrets.
+    pub vault: Arc<Vault>,
+    /// The hosts.
+    pub dispatch: Dispatch,
+    /// For tests from the control plane.
+    pub registries: RegistryClient,
+    /// API keys that were valid a moment ago.
+    pub known_keys: KnownKeys,
+    /// What agents dial, for join commands.
+    pub agent_url: String,
+}

@@ -1,0 +1,137 @@
+//! Settings: flags and environment, checked once.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use ipnet::IpNet;
+use secrecy::SecretString;
+
+/// The shortest admin key that an operator may choose, in bytes.
+const MIN_ADMIN_KEY: usize = 16;
+
+/// Keeps registry credentials, tests them, and pulls and pushes with them on Docker hosts.
+#[derive(Debug, Parser)]
+#[command(name = "purser-server", version, about)]
+pub struct Cli {
+    /// What to do; without it, serve.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// The settings.
+    #[command(flatten)]
+    pub settings: Settings,
+}
+
+/// What else the program does.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Seal every stored secret anew under the first key of the ring, then exit. Safe while serving.
+    Reencrypt,
+}
+
+/// The settings of the control plane.
+#[derive(Debug, Args)]
+pub struct Settings {
+    /// Where to listen. Other than loopback needs --behind-tls-proxy.
+    #[arg(long, env = "PURSER_LISTEN", default_value = "127.0.0.1:3000", global = true)]
+    pub listen: SocketAddr,
+    /// Where the database, the master key and the admin key are kept.
+    #[arg(long, env = "PURSER_DATA_DIR", default_value = "purser-data", global = true)]
+    pub data_dir: PathBuf,
+    /// postgres://… ; SQLite in the data dir when absent.
+    #[arg(long, env = "PURSER_DATABASE_URL", hide_env_values = true, global = true)]
+    pub database_url: Option<SecretString>,
+    /// Networks that registries may be in although they are refused otherwise (loopback, link-local).
+    #[arg(long, env = "PURSER_EGRESS_ALLOW", value_delimiter = ',', global = true)]
+    pub egress_allow: Vec<IpNet>,
+    /// Networks that registries may not be in.
+    #[arg(long, env = "PURSER_EGRESS_DENY", value_delimiter = ',', global = true)]
+    pub egress_deny: Vec<IpNet>,
+    /// Join this machine's own Docker Engine as server `local`.
+    #[arg(long, env = "PURSER_LOCAL_AGENT", value_enum, default_value = "auto", global = true)]
+    pub local_agent: LocalAgent,
+    /// A proxy in front terminates TLS.
+    #[arg(long, env = "PURSER_BEHIND_TLS_PROXY", global = true)]
+    pub behind_tls_proxy: bool,
+    /// The form of log lines, on stderr.
+    #[arg(long, env = "PURSER_LOG_FORMAT", value_enum, default_value = "text", global = true)]
+    pub log_format: LogFormat,
+    /// The instance-admin key; generated once into <data-dir>/admin-api-key when absent.
+    #[arg(skip)]
+    pub admin_api_key: Option<SecretString>,
+    /// The master key ring; kept in <data-dir>/master.key when absent.
+    #[arg(skip)]
+    pub master_key: Option<SecretString>,
+    /// The engine of the local agent.
+    #[arg(skip)]
+    pub docker_host: Option<String>,
+}
+
+/// Whether this machine joins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LocalAgent {
+    /// If a Docker socket answers.
+    Auto,
+    /// Yes; the agent waits for the engine.
+    On,
+    /// No.
+    Off,
+}
+
+/// The form of log lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl Settings {
+    /// Takes the secrets from the environment (they have no flags: arguments are for all to see) and
+    /// checks what clap cannot.
+    ///
+    /// # Errors
+    /// One line that says what to change.
+    pub fn complete(mut self) -> Result<Self, String> {
+        self.admin_api_key = secret("PURSER_ADMIN_API_KEY")?;
+        self.master_key = secret("PURSER_MASTER_KEY")?;
+        self.docker_host = std::env::var("DOCKER_HOST").ok().filter(|host| !host.is_empty());
+        if let Some(key) = &self.admin_api_key {
+            check_admin_key(secrecy::ExposeSecret::expose_secret(key))?;
+        }
+        if let Some(url) = &self.database_url {
+            let url = secrecy::ExposeSecret::expose_secret(url);
+            if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
+                return Err("--database-url must start with postgres:// (SQLite needs none)".to_owned());
+            }
+        }
+        if !self.listen.ip().is_loopback() && !self.behind_tls_proxy {
+            return Err(format!(
+                "--listen {} is not loopback: put a proxy that terminates TLS in front and pass --behind-tls-proxy",
+                self.listen
+            ));
+        }
+        Ok(self)
+    }
+}
+
+fn check_admin_key(key: &str) -> Result<(), String> {
+    if key.len() < MIN_ADMIN_KEY {
+        return Err(format!("PURSER_ADMIN_API_KEY is shorter than {MIN_ADMIN_KEY} bytes"));
+    }
+    if !key.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(
+            "PURSER_ADMIN_API_KEY must be printable ASCII without spaces: it travels in a header".to_owned()
+        );
+    }
+    Ok(())
+}
+
+fn secret(name: &str) -> Result<Option<SecretString>, String> {
+    match std::env::var(name) {
+        Ok(value) if value.is_empty() => Ok(None),
+        Ok(value) => Ok(Some(SecretString::from(value))),
+        Err(std::env::VarError::NotPresent) => Ok(None),
+        Err(std::env::VarError::NotUnicode(_)) => Err(format!("{name} is not UTF-8")),
+    }
+}

@@ -1,0 +1,236 @@
+//! From a socket to a session: the handshake, who is let in, and what is superseded.
+//!
+//! Nothing is written, and no live session is touched, before the agent's key is proven and known.
+
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use purser_proto_schema::{
+    agent::{
+        HANDSHAKE_DEADLINE, MAX_TARGETS_PER_AGENT, PROTOCOL,
+        calls::ServerCallsServer,
+        handshake::{Hello, RefusalCode, Refused, Welcome},
+        noise::{self, ChannelError, Introduced},
+        peer::{Liveness, Peer},
+        wire::{WireReader, WireWriter},
+    },
+    ids::OrganizationId,
+};
+
+use super::{
+    Dispatch, Session, Shared, attempt_of, pump, report,
+    resume::{self, Reconciled},
+    write,
+};
+use crate::{
+    error::Result,
+    secret_hash,
+    store::{Admission, Admitted, AuditEntry, Fence},
+};
+
+/// How often the server pings a small fleet.
+const HEARTBEAT: Duration = Duration::from_secs(15);
+/// Agents beyond which the interval grows in proportion.
+const SMALL_FLEET: usize = 1_000;
+/// What a refused agent is told to wait.
+const RETRY_AFTER: Duration = Duration::from_secs(10);
+
+impl Dispatch {
+    /// Serves one agent's socket until it ends.
+    pub async fn serve<R: WireReader, W: WireWriter>(&self, mut reader: R, mut writer: W) {
+        let shared = &self.shared;
+        let Ok(permit) = Arc::clone(&shared.handshakes).try_acquire_owned() else {
+            let _ =
+                tokio::time::timeout(HANDSHAKE_DEADLINE, writer.close("too many handshakes at once")).await;
+            return;
+        };
+        let begun = tokio::time::timeout(HANDSHAKE_DEADLINE, async {
+            let introduced = noise::receive(&mut reader, &mut writer, &shared.channel_key).await?;
+            admit(shared, introduced, &mut writer).await
+        })
+        .await;
+        drop(permit);
+        match begun {
+            Ok(Ok(Some(terms))) => live(shared, terms, reader, writer).await,
+            Ok(Ok(None)) => {}
+            // Anyone can dial, so what strangers get wrong is no more than a debug line.
+            Ok(Err(error)) => tracing::debug!(%error, "a handshake failed"),
+            Err(_) => tracing::debug!("a handshake took too long"),
+        }
+    }
+}
+
+/// A session about to begin.
+struct Terms {
+    admitted: Admitted,
+    fence: Fence,
+    heartbeat: Duration,
+    reconciled: Reconciled,
+    sealer: noise::Sealer,
+    opener: noise::Opener,
+}
+
+async fn admit<W: WireWriter>(
+    shared: &Arc<Shared>,
+    introduced: Introduced,
+    writer: &mut W,
+) -> std::result::Result<Option<Terms>, ChannelError> {
+    let hello = &introduced.hello;
+    if hello.protocol.min > PROTOCOL || hello.protocol.max < PROTOCOL {
+        let message = format!("this server speaks agent protocol {PROTOCOL}; use an agent of its version");
+        introduced.refuse(writer, refusal(RefusalCode::UnsupportedProtocol, message)).await?;
+        return Ok(None);
+    }
+    let admitted = match look_up(shared, hello, &introduced.agent_key).await {
+        Ok(Some(admitted)) => admitted,
+        Ok(None) => {
+            let (code, message) = why_not(hello);
+            tracing::warn!(server = %hello.server_id, ?code, "an agent was refused");
+            introduced.refuse(writer, refusal(code, message)).await?;
+            return Ok(None);
+        }
+        Err(error) => {
+            report("admitting an agent", &hello.server_id, &error);
+            let message = "the server cannot admit agents right now".to_owned();
+            introduced.refuse(writer, refusal(RefusalCode::Unavailable, message)).await?;
+            return Ok(None);
+        }
+    };
+    let fence = Fence { server_id: hello.server_id.clone(), epoch: admitted.row.session_epoch };
+    let reconciled = match resume::reconcile(shared, &fence.server_id, &hello.resume).await {
+        Ok(reconciled) => reconciled,
+        Err(error) => {
+            report("reconciling an agent's work", &fence.server_id, &error);
+            let message = "the server cannot admit agents right now".to_owned();
+            introduced.refuse(writer, refusal(RefusalCode::Unavailable, message)).await?;
+            return Ok(None);
+        }
+    };
+    let heartbeat = heartbeat(shared);
+    let welcome = Welcome {
+        session_epoch: fence.epoch,
+        protocol: PROTOCOL,
+        heartbeat_ms: u64::try_from(heartbeat.as_millis()).unwrap_or(u64::MAX),
+        drop: reconciled.drop.clone(),
+    };
+    let (sealer, opener) = introduced.welcome(writer, welcome).await?;
+    Ok(Some(Terms { admitted, fence, heartbeat, reconciled, sealer, opener }))
+}
+
+async fn look_up(shared: &Shared, hello: &Hello, key: &[u8]) -> Result<Option<Admitted>> {
+    let resumed = hello.resume.running_targets.len() + hello.resume.unacknowledged_verdicts.len();
+    if resumed > 2 * MAX_TARGETS_PER_AGENT {
+        return Ok(None);
+    }
+    let join_secret_hash = hello.join_secret.as_ref().map(|secret| secret_hash::of_random(secret.expose()));
+    let admission = Admission {
+        server_id: &hello.server_id,
+        agent_key: &URL_SAFE_NO_PAD.encode(key),
+        join_secret_hash: join_secret_hash.as_deref(),
+        agent_version: &hello.agent_version.chars().take(64).collect::<String>(),
+        engine: hello.engine.as_ref(),
+    };
+    let admitted = shared.store.server_admit(admission).await?;
+    if let Some(admitted) = admitted.as_ref().filter(|admitted| admitted.enrolled) {
+        let entry = AuditEntry {
+            organization_id: &OrganizationId::from_stored(admitted.row.organization_id.clone()),
+            api_key_id: None,
+            action: "agent.enrolled",
+            registry_id: None,
+            server_id: Some(hello.server_id.clone()),
+            job_id: None,
+            outcome: "ok",
+        };
+        shared.store.audit_append(entry).await?;
+    }
+    Ok(admitted)
+}
+
+fn why_not(hello: &Hello) -> (RefusalCode, String) {
+    if hello.join_secret.is_some() {
+        let message = "the join token was used, has expired, or is another server's: make a new one with \
+                       server.createJoinToken";
+        return (RefusalCode::InvalidJoinToken, message.to_owned());
+    }
+    let message = "this host's key is not enrolled for the server: it was removed, or joined anew from another \
+                   host; make a join token with server.createJoinToken";
+    (RefusalCode::UnknownKey, message.to_owned())
+}
+
+fn refusal(code: RefusalCode, message: String) -> Refused {
+    Refused { code, message, retry_after_ms: u64::try_from(RETRY_AFTER.as_millis()).unwrap_or(u64::MAX) }
+}
+
+/// The ping interval: grows with the fleet, and differs by ± 20 % from agent to agent.
+fn heartbeat(shared: &Shared) -> Duration {
+    let fleet = shared.sessions.read().map_or(0, |sessions| sessions.len());
+    let grown = HEARTBEAT.mul_f64((fleet as f64 / SMALL_FLEET as f64).max(1.0));
+    let spread = f64::from(uuid::Uuid::now_v7().as_bytes()[15]) / 255.0;
+    grown.mul_f64(0.8 + 0.4 * spread)
+}
+
+/// The session itself: from welcome to the end of the socket.
+async fn live<R: WireReader, W: WireWriter>(shared: &Arc<Shared>, terms: Terms, reader: R, writer: W) {
+    let Terms { admitted, fence, heartbeat, reconciled, sealer, opener } = terms;
+    let late = Arc::new(OnceLock::new());
+    let inbound = super::inbound::Inbound {
+        shared: Arc::downgrade(shared),
+        fence: fence.clone(),
+        session: Arc::clone(&late),
+    };
+    let liveness = Liveness { ping_every: Some(heartbeat), lost_after: heartbeat * 3 };
+    let peer = Peer::start(reader, writer, sealer, opener, inbound.into_rpc().into(), liveness);
+    let session = Arc::new(Session::new(fence.clone(), admitted.row.name.clone(), peer));
+    // Nobody else sets it.
+    let _ = late.set(Arc::downgrade(&session));
+    for target in &reconciled.going_on {
+        if let Ok(kind) = target.job_kind() {
+            session.enter(attempt_of(target).target_id, kind);
+        }
+    }
+    if !take_over(shared, &session) {
+        session.close("superseded by a newer session of this agent").await;
+        return;
+    }
+    tracing::info!(server = %fence.server_id, name = session.name, epoch = fence.epoch,
+        enrolled = admitted.enrolled, resumed = reconciled.going_on.len(), "agent connected");
+    shared.tasks.spawn(pump::run(Arc::clone(shared), Arc::clone(&session)));
+    let reason = session.peer().ended().await;
+    tracing::info!(server = %fence.server_id, name = session.name, epoch = fence.epoch, %reason, "agent disconnected");
+    leave(shared, &session);
+    if let Err(error) = shared.store.server_seen(&fence.server_id, fence.epoch, None).await {
+        report("noting when an agent was last connected", &fence.server_id, &error);
+    }
+}
+
+/// Makes the session its server's only one in this process, unless a newer one stands already.
+fn take_over(shared: &Arc<Shared>, session: &Arc<Session>) -> bool {
+    let older = {
+        let mut sessions = write(&shared.sessions);
+        if shared.stop.is_cancelled() {
+            return false;
+        }
+        match sessions.get(&session.fence.server_id) {
+            Some(other) if other.fence.epoch > session.fence.epoch => return false,
+            _ => sessions.insert(session.fence.server_id.clone(), Arc::clone(session)),
+        }
+    };
+    if let Some(older) = older {
+        tracing::warn!(server = %session.fence.server_id, epoch = older.fence.epoch, "session superseded");
+        shared.tasks.spawn(async move { older.close("superseded by a newer session of this agent").await });
+    }
+    true
+}
+
+fn leave(shared: &Shared, session: &Session) {
+    let mut sessions = write(&shared.sessions);
+    if sessions
+        .get(&session.fence.server_id)
+        .is_some_and(|current| current.fence.epoch == session.fence.epoch)
+    {
+        sessions.remove(&session.fence.server_id);
+    }
+}

@@ -1,0 +1,104 @@
+//! What agents tell the control plane.
+
+use std::sync::{Arc, OnceLock, Weak};
+
+use jsonrpsee::{
+    core::{RpcResult, async_trait},
+    types::ErrorObjectOwned,
+};
+use purser_proto_schema::agent::{
+    calls::{AgentStatus, ProgressReport, ServerCallsServer, VerdictReceipt, VerdictReport},
+    command::Verdict,
+};
+
+use super::{Session, Shared, lock, report};
+use crate::store::{Ending, Fence};
+
+/// JSON-RPC's number for "not now": the agent repeats the call.
+const TRY_AGAIN: i32 = -32_000;
+
+/// Serves the calls of one session.
+pub(super) struct Inbound {
+    pub(super) shared: Weak<Shared>,
+    pub(super) fence: Fence,
+    /// Set once the session stands. It stands before the agent can call.
+    pub(super) session: Arc<OnceLock<Weak<Session>>>,
+}
+
+impl Inbound {
+    fn shared(&self) -> RpcResult<Arc<Shared>> {
+        self.shared.upgrade().ok_or_else(|| try_again("the server is stopping"))
+    }
+
+    fn session(&self) -> Option<Arc<Session>> {
+        self.session.get().and_then(Weak::upgrade)
+    }
+}
+
+#[async_trait]
+impl ServerCallsServer for Inbound {
+    async fn target_progress(&self, progress: ProgressReport) -> RpcResult<()> {
+        let shared = self.shared()?;
+        // Only for a target that this session has under way, so the map is bounded by places.
+        if self.session().is_some_and(|session| session.has(&progress.attempt.target_id)) {
+            lock(&shared.progress).insert(progress.attempt.target_id, progress.snapshot);
+        }
+        Ok(())
+    }
+
+    async fn target_verdict(&self, verdict: VerdictReport) -> RpcResult<VerdictReceipt> {
+        let shared = self.shared()?;
+        let VerdictReport { attempt, verdict } = verdict;
+        let ending = shared.store.target_finish(&attempt, &self.fence, &verdict).await;
+        let receipt = match ending {
+            Ok(Ending::Stored(job)) => {
+                tracing::info!(%job, target = %attempt.target_id, server = %self.fence.server_id,
+                    verdict = verdict_name(&verdict), code = verdict_code(&verdict), "target ended");
+                shared.changed(Some(job));
+                VerdictReceipt::Stored
+            }
+            Ok(Ending::Stale) => VerdictReceipt::Stale,
+            Ok(Ending::Fenced) => return Err(try_again("this session is not the newest")),
+            Err(error) => {
+                report("storing a verdict", &self.fence.server_id, &error);
+                return Err(try_again("the verdict could not be stored"));
+            }
+        };
+        lock(&shared.progress).remove(&attempt.target_id);
+        if let Some(session) = self.session() {
+            session.leave(&attempt.target_id);
+        }
+        Ok(receipt)
+    }
+
+    async fn agent_status(&self, status: AgentStatus) -> RpcResult<()> {
+        let shared = self.shared()?;
+        shared
+            .store
+            .server_seen(&self.fence.server_id, self.fence.epoch, status.engine.as_ref())
+            .await
+            .map_err(|error| {
+                report("noting an agent's status", &self.fence.server_id, &error);
+                try_again("the status could not be stored")
+            })
+    }
+}
+
+fn verdict_name(verdict: &Verdict) -> &'static str {
+    match verdict {
+        Verdict::Succeeded { .. } => "succeeded",
+        Verdict::Failed { .. } => "failed",
+        Verdict::Cancelled => "cancelled",
+    }
+}
+
+fn verdict_code(verdict: &Verdict) -> Option<&'static str> {
+    match verdict {
+        Verdict::Failed { failure, .. } => Some(failure.diagnosis.code.as_str()),
+        Verdict::Succeeded { .. } | Verdict::Cancelled => None,
+    }
+}
+
+fn try_again(why: &'static str) -> ErrorObjectOwned {
+    ErrorObjectOwned::borrowed(TRY_AGAIN, why, None)
+}

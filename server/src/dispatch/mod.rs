@@ -1,0 +1,193 @@
+//! Dispatch: the only road to a host.
+//!
+//! It holds the live sessions, gives queued targets to agents, stores their verdicts, ends what is
+//! over its deadline, and wakes whoever waits for a job. What is to be done is in the database before
+//! it comes here, and ends only by a verdict, a deadline or a person; what is held in memory may be
+//! lost at any moment.
+//!
+//! It calls the store and the vault. It never resolves which credential to use (that was decided when
+//! the job was made), and it never answers a caller.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError, RwLock},
+    time::Duration,
+};
+
+use purser_proto_schema::{
+    agent::{
+        calls::{AgentCallsClient, Attempt},
+        noise::StaticKey,
+    },
+    ids::{JobId, ServerId, TargetId},
+    image::Image,
+    job::Progress,
+};
+use tokio::sync::{Semaphore, watch};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    error::{Error, Result},
+    store::{Store, TargetRow},
+    vault::Vault,
+};
+
+mod admission;
+mod deadlines;
+mod inbound;
+pub mod plan;
+mod pump;
+mod resume;
+mod session;
+
+use session::Session;
+
+/// Handshakes at once; more are turned away at the door.
+const HANDSHAKES: usize = 256;
+
+/// A handle to the sessions. Cheap to clone.
+#[derive(Clone)]
+pub struct Dispatch {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    store: Store,
+    vault: Arc<Vault>,
+    channel_key: StaticKey,
+    sessions: RwLock<HashMap<ServerId, Arc<Session>>>,
+    progress: Mutex<HashMap<TargetId, Progress>>,
+    watches: Mutex<HashMap<JobId, watch::Sender<()>>>,
+    handshakes: Arc<Semaphore>,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Dispatch {
+    /// Starts with no session. `stop` ends everything.
+    pub fn start(store: Store, vault: Arc<Vault>, channel_key: StaticKey, stop: CancellationToken) -> Self {
+        let shared = Arc::new(Shared {
+            store,
+            vault,
+            channel_key,
+            sessions: RwLock::default(),
+            progress: Mutex::default(),
+            watches: Mutex::default(),
+            handshakes: Arc::new(Semaphore::new(HANDSHAKES)),
+            stop,
+            tasks: TaskTracker::new(),
+        });
+        shared.tasks.spawn(deadlines::keep(Arc::clone(&shared)));
+        Self { shared }
+    }
+
+    /// The key that agents pin.
+    pub fn channel_key(&self) -> &StaticKey {
+        &self.shared.channel_key
+    }
+
+    /// Whether the server's agent is connected to this process.
+    pub fn is_online(&self, server: &ServerId) -> bool {
+        self.shared.session(server).is_some()
+    }
+
+    /// Says that a server has something new in its queue.
+    pub fn wake(&self, server: &ServerId) {
+        if let Some(session) = self.shared.session(server) {
+            session.wake();
+        }
+    }
+
+    /// Asks the agents to stop targets. Those that no agent can be asked about end at once.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] when the database is away.
+    pub async fn cancel(&self, targets: Vec<TargetRow>) -> Result<()> {
+        for target in targets {
+            match self.shared.session(&target.server()) {
+                Some(session) => {
+                    self.shared.tasks.spawn(async move { session.cancel(attempt_of(&target)).await })
+                }
+                None => {
+                    let job = self.shared.store.target_cancelled(&target.id()).await?;
+                    self.shared.changed(job);
+                    continue;
+                }
+            };
+        }
+        Ok(())
+    }
+
+    /// Ends a removed server's session at once.
+    pub async fn revoke(&self, server: &ServerId, jobs: Vec<JobId>) {
+        let session = write(&self.shared.sessions).remove(server);
+        if let Some(session) = session {
+            session.close("this server was removed").await;
+        }
+        for job in jobs {
+            self.shared.changed(Some(job));
+        }
+    }
+
+    /// The images on a host: a small read, no job.
+    ///
+    /// # Errors
+    /// [`Error::ServerOffline`] when its agent is not connected or does not answer.
+    pub async fn images(&self, server: &ServerId, name: &str) -> Result<Vec<Image>> {
+        let session = self.shared.session(server).ok_or_else(|| plan::offline(name))?;
+        session.client().engine_images().await.map_err(|error| plan::engine_refused(&error))
+    }
+
+    /// How far a target is, where its agent has said.
+    pub fn progress(&self, target: &TargetId) -> Option<Progress> {
+        lock(&self.shared.progress).get(target).cloned()
+    }
+
+    /// A watch that is marked whenever the job changes. Take it before reading the job.
+    pub fn watch(&self, job: &JobId) -> watch::Receiver<()> {
+        let mut watches = lock(&self.shared.watches);
+        watches.retain(|_, sender| sender.receiver_count() > 0);
+        watches.entry(job.clone()).or_insert_with(|| watch::channel(()).0).subscribe()
+    }
+
+    /// Closes every session and waits until its tasks have ended, at most `within`.
+    pub async fn stop(&self, within: Duration) {
+        self.shared.stop.cancel();
+        let sessions: Vec<_> = write(&self.shared.sessions).drain().map(|(_, session)| session).collect();
+        let closing = sessions.iter().map(|session| session.close("the server is stopping"));
+        let _ = tokio::time::timeout(within, futures_util::future::join_all(closing)).await;
+        self.shared.tasks.close();
+        let _ = tokio::time::timeout(within, self.shared.tasks.wait()).await;
+    }
+}
+
+impl Shared {
+    fn session(&self, server: &ServerId) -> Option<Arc<Session>> {
+        self.sessions.read().unwrap_or_else(PoisonError::into_inner).get(server).cloned()
+    }
+
+    fn changed(&self, job: Option<JobId>) {
+        if let Some(sender) = job.and_then(|job| lock(&self.watches).get(&job).cloned()) {
+            sender.send_replace(());
+        }
+    }
+}
+
+fn attempt_of(target: &TargetRow) -> Attempt {
+    Attempt { target_id: target.id(), attempt: u32::try_from(target.attempt).unwrap_or_default() }
+}
+
+/// A poisoned lock only means that another task panicked between two map operations, each of which
+/// leaves the map whole.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn write<T>(rwlock: &RwLock<T>) -> std::sync::RwLockWriteGuard<'_, T> {
+    rwlock.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Logs a failure that no caller waits for, with its chain.
+fn report(what: &'static str, server: &ServerId, error: &Error) {
+    tracing::error!(server = %server, error = %crate::error::chain(error), "{what}");
+}

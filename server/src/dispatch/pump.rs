@@ -1,0 +1,133 @@
+//! Gives a server's queued targets to its agent, oldest first, while there are places.
+
+use std::{sync::Arc, time::Duration};
+
+use purser_proto_schema::agent::{
+    calls::{AgentCallsClient, StartReply, StartTarget},
+    command::{Command, Failure, Verdict},
+};
+use purser_registry_client::DiagnosisCode;
+
+use super::{Session, Shared, attempt_of, plan, report};
+use crate::{
+    error::Result,
+    store::{Store, TargetRow},
+};
+
+/// How often the queue is looked at without a sign.
+const SLOW_POLL: Duration = Duration::from_secs(15);
+/// How long to leave an agent alone that said it is busy.
+const BUSY: Duration = Duration::from_secs(2);
+
+/// Runs until the session ends.
+pub(super) async fn run(shared: Arc<Shared>, session: Arc<Session>) {
+    let ended = session.peer().end_token();
+    loop {
+        match next(&shared, &session).await {
+            Ok(true) => continue,
+            Ok(false) => {}
+            Err(error) => report("looking for queued targets", &session.fence.server_id, &error),
+        }
+        tokio::select! {
+            () = ended.cancelled() => return,
+            () = session.woken() => {}
+            () = tokio::time::sleep(SLOW_POLL) => {}
+        }
+    }
+}
+
+/// Claims one target and hands it over. False when there is nothing to claim or no place.
+async fn next(shared: &Arc<Shared>, session: &Arc<Session>) -> Result<bool> {
+    let free = session.free_kinds();
+    if free.is_empty() || session.peer().end_token().is_cancelled() {
+        return Ok(false);
+    }
+    let Some(target) = shared.store.target_claim(&session.fence, &free).await? else { return Ok(false) };
+    session.enter(target.id(), target.job_kind()?);
+    shared.changed(Some(target.job()));
+    let completed = plan::complete(&shared.store, &shared.vault, &target).await;
+    let (shared, session) = (Arc::clone(shared), Arc::clone(session));
+    let tasks = shared.tasks.clone();
+    tasks.spawn(async move {
+        let handed_over = match completed {
+            Ok(Ok(command)) => hand_over(&shared, &session, &target, command).await,
+            Ok(Err(failure)) => fail(&shared, &session, &target, failure).await,
+            Err(error) => {
+                report("preparing a target", &session.fence.server_id, &error);
+                let failure = Failure::new(
+                    DiagnosisCode::Other,
+                    "the control plane could not open the credential of this job",
+                    "The operator finds the cause in the log of purser-server.",
+                );
+                fail(&shared, &session, &target, failure).await
+            }
+        };
+        if let Err(error) = handed_over {
+            report("handing a target over", &session.fence.server_id, &error);
+        }
+    });
+    Ok(true)
+}
+
+async fn hand_over(shared: &Shared, session: &Session, target: &TargetRow, command: Command) -> Result<()> {
+    let attempt = attempt_of(target);
+    tracing::info!(
+        job = %target.job_id, target = %target.target_id, attempt = attempt.attempt,
+        server = %target.server_id, command = command.name(), "target dispatched"
+    );
+    let request = StartTarget {
+        attempt: attempt.clone(),
+        job_id: target.job_id.clone(),
+        deadline_ms: remaining_ms(target),
+        command,
+    };
+    match session.client().target_start(request).await {
+        Ok(StartReply::Accepted) => shared.store.target_running(&attempt).await,
+        Ok(StartReply::Busy) => {
+            shared.store.target_put_back(&attempt).await?;
+            // Keeps its place for a moment, which is what leaves the agent alone.
+            tokio::time::sleep(BUSY).await;
+            session.leave(&attempt.target_id);
+            Ok(())
+        }
+        Ok(StartReply::Unsupported) => {
+            let failure = Failure::new(
+                DiagnosisCode::Other,
+                "the agent of this server does not know how to do this",
+                "Update purser-agent on that host.",
+            );
+            fail(shared, session, target, failure).await
+        }
+        Err(error) => {
+            // Taken or not, nobody knows: the next handshake tells, so this session must end.
+            tracing::warn!(server = %target.server_id, target = %target.target_id, error = %error,
+                "the agent did not answer a start; ending its session");
+            session.peer().cut();
+            Ok(())
+        }
+    }
+}
+
+async fn fail(shared: &Shared, session: &Session, target: &TargetRow, failure: Failure) -> Result<()> {
+    end_failed(&shared.store, target, failure).await.map(|job| shared.changed(job))?;
+    session.leave(&target.id());
+    Ok(())
+}
+
+/// Ends a target with a failure of the control plane's own.
+pub(super) async fn end_failed(
+    store: &Store,
+    target: &TargetRow,
+    failure: Failure,
+) -> Result<Option<purser_proto_schema::ids::JobId>> {
+    tracing::warn!(job = %target.job_id, target = %target.target_id, server = %target.server_id,
+        code = failure.diagnosis.code.as_str(), "target failed");
+    store.target_fail(&target.id(), &Verdict::Failed { failure, duration_ms: 0 }).await
+}
+
+fn remaining_ms(target: &TargetRow) -> u64 {
+    let until = target
+        .run_deadline
+        .map_or(target.run_limit_ms, |deadline| (deadline - chrono::Utc::now()).num_milliseconds());
+    u64::try_from(until).unwrap_or_default()
+}

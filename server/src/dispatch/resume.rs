@@ -1,0 +1,74 @@
+//! What a new session makes of the work that the last one left.
+
+use std::collections::HashSet;
+
+use purser_proto_schema::{
+    agent::{calls::Attempt, command::Failure, handshake::Resume},
+    ids::ServerId,
+    job::JobKind,
+};
+use purser_registry_client::DiagnosisCode;
+
+use super::{Shared, attempt_of, pump::end_failed};
+use crate::{error::Result, store::TargetRow};
+
+/// How often a target is given to an agent that dies with it.
+const ATTEMPTS: u32 = 3;
+/// How long a target that was lost may wait for its next attempt.
+const QUEUED_AGAIN: chrono::Duration = chrono::Duration::minutes(15);
+
+/// What goes on and what must not.
+#[derive(Debug, Default)]
+pub(super) struct Reconciled {
+    /// Going on under the new session.
+    pub(super) going_on: Vec<TargetRow>,
+    /// For the agent to stop and forget.
+    pub(super) drop: Vec<Attempt>,
+}
+
+/// Compares what the agent says it has with what the database says it should have.
+pub(super) async fn reconcile(shared: &Shared, server: &ServerId, resume: &Resume) -> Result<Reconciled> {
+    let mut mentioned: HashSet<Attempt> =
+        resume.running_targets.iter().chain(&resume.unacknowledged_verdicts).cloned().collect();
+    let mut reconciled = Reconciled::default();
+    for target in shared.store.targets_with_agent(server).await? {
+        if mentioned.remove(&attempt_of(&target)) {
+            if target.cancel_requested && resume.running_targets.contains(&attempt_of(&target)) {
+                // Dropping stops it; nobody waits for a verdict then.
+                reconciled.drop.push(attempt_of(&target));
+                shared.changed(shared.store.target_cancelled(&target.id()).await?);
+            } else {
+                shared.store.target_running(&attempt_of(&target)).await?;
+                reconciled.going_on.push(target);
+            }
+        } else {
+            lost(shared, &target).await?;
+        }
+    }
+    reconciled.drop.extend(mentioned);
+    Ok(reconciled)
+}
+
+/// A target that died with its agent: again, while that may still help.
+async fn lost(shared: &Shared, target: &TargetRow) -> Result<()> {
+    let attempt = attempt_of(target);
+    if target.cancel_requested {
+        shared.changed(shared.store.target_cancelled(&target.id()).await?);
+        return Ok(());
+    }
+    // Somebody waits for a test, and has stopped waiting by now.
+    let again = target.job_kind()? != JobKind::TestRegistry && attempt.attempt < ATTEMPTS;
+    if again {
+        tracing::warn!(job = %target.job_id, target = %target.target_id, server = %target.server_id,
+            attempt = attempt.attempt, "the agent lost a target; queued again");
+        shared.store.target_requeue(&attempt, chrono::Utc::now() + QUEUED_AGAIN).await?;
+        return Ok(());
+    }
+    let failure = Failure::new(
+        DiagnosisCode::ServerOffline,
+        format!("the agent stopped while it worked on this, {} time(s)", attempt.attempt),
+        "Look at the log of purser-agent on that host, then start the job again.",
+    );
+    shared.changed(end_failed(&shared.store, target, failure).await?);
+    Ok(())
+}

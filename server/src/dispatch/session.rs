@@ -1,0 +1,105 @@
+//! One agent's session on the server's side.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+};
+
+use jsonrpsee::core::client::Client;
+use purser_proto_schema::{
+    agent::{
+        calls::{AgentCallsClient, Attempt},
+        peer::Peer,
+    },
+    ids::TargetId,
+    job::JobKind,
+};
+use tokio::sync::Notify;
+
+use super::lock;
+use crate::store::Fence;
+
+/// Pulls and pushes that a host works on at once.
+const TRANSFERS: usize = 3;
+/// Tests that a host works on at once. They are short and somebody waits, so they have places of
+/// their own.
+const TESTS: usize = 16;
+
+/// A live session: the newest of its server in this process.
+pub(super) struct Session {
+    /// Whose, and of which epoch.
+    pub(super) fence: Fence,
+    /// The server's name, for messages.
+    pub(super) name: String,
+    peer: Peer,
+    under_way: Mutex<HashMap<TargetId, JobKind>>,
+    more: Notify,
+}
+
+impl Session {
+    pub(super) fn new(fence: Fence, name: String, peer: Peer) -> Self {
+        Self { fence, name, peer, under_way: Mutex::default(), more: Notify::new() }
+    }
+
+    /// Says that the queue may hold something.
+    pub(super) fn wake(&self) {
+        self.more.notify_one();
+    }
+
+    /// Waits until the queue may hold something.
+    pub(super) async fn woken(&self) {
+        self.more.notified().await;
+    }
+
+    pub(super) fn peer(&self) -> &Peer {
+        &self.peer
+    }
+
+    pub(super) fn client(&self) -> Arc<Client> {
+        self.peer.client()
+    }
+
+    /// Says why and ends.
+    pub(super) async fn close(&self, reason: &str) {
+        self.peer.close(reason).await;
+    }
+
+    /// Takes a place for a target.
+    pub(super) fn enter(&self, target: TargetId, kind: JobKind) {
+        lock(&self.under_way).insert(target, kind);
+    }
+
+    /// Gives a target's place back.
+    pub(super) fn leave(&self, target: &TargetId) {
+        if lock(&self.under_way).remove(target).is_some() {
+            self.wake();
+        }
+    }
+
+    /// Whether a target has a place.
+    pub(super) fn has(&self, target: &TargetId) -> bool {
+        lock(&self.under_way).contains_key(target)
+    }
+
+    /// The kinds that have a free place.
+    pub(super) fn free_kinds(&self) -> Vec<JobKind> {
+        let under_way = lock(&self.under_way);
+        let tests = under_way.values().filter(|kind| **kind == JobKind::TestRegistry).count();
+        let mut free = Vec::with_capacity(3);
+        if tests < TESTS {
+            free.push(JobKind::TestRegistry);
+        }
+        if under_way.len() - tests < TRANSFERS {
+            free.extend([JobKind::Pull, JobKind::Push]);
+        }
+        free
+    }
+
+    /// Asks the agent to stop a target. If it cannot be asked, the session is over and the next one
+    /// drops the target.
+    pub(super) async fn cancel(&self, attempt: Attempt) {
+        if self.client().target_cancel(attempt).await.is_err() {
+            self.peer.cut();
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! Who calls: API keys, what they may do, and the call that they make.
+
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use chrono::{DateTime, Utc};
+use moka::sync::Cache;
+use purser_proto_schema::{
+    ids::{ApiKeyId, JobId, OrganizationId, RegistryId, ServerId},
+    permission::{Permission, Role},
+};
+use ring::{
+    hmac,
+    rand::{SecureRandom, SystemRandom},
+};
+use secrecy::SecretString;
+
+use crate::{
+    error::{Error, Result},
+    secret_hash,
+    store::{ApiKeyRow, Store},
+};
+
+/// How long a key that was just valid is not looked up again. A key that another replica revokes
+/// works for at most this long.
+const REMEMBERED: Duration = Duration::from_secs(10);
+/// How many keys are remembered.
+const REMEMBERED_KEYS: u64 = 10_000;
+/// The longest key that is looked at.
+const MAX_KEY_BYTES: usize = 512;
+const KEY_PREFIX: &str = "purser_";
+const PREFIX_HEX: usize = 16;
+
+/// An authenticated caller: a key of one organization.
+#[derive(Debug)]
+pub struct Caller {
+    /// The key.
+    pub api_key_id: ApiKeyId,
+    /// The organization that it acts in, and no other.
+    pub organization_id: OrganizationId,
+    grants: Grants,
+    expires_at: Option<DateTime<Utc>>,
+}
+
+#[derive(Debug)]
+enum Grants {
+    Role(Role),
+    Permissions(Vec<Permission>),
+}
+
+impl Caller {
+    /// Whether the key has the permission.
+    ///
+    /// # Errors
+    /// [`Error::Forbidden`] naming the permission.
+    pub fn require(&self, permission: Permission) -> Result<()> {
+        let allowed = match &self.grants {
+            Grants::Role(role) => role.allows(permission),
+            Grants::Permissions(list) => list.contains(&permission),
+        };
+        if allowed { Ok(()) } else { Err(Error::Forbidden(permission)) }
+    }
+
+    fn from_row(row: ApiKeyRow) -> Result<Self> {
+        let grants = match (&row.role, &row.permissions) {
+            (Some(role), _) => Grants::Role(
+                serde_json::from_value(role.as_str().into())
+                    .map_err(Error::internal("reading a key's role"))?,
+            ),
+            (None, Some(list)) => Grants::Permissions(
+                serde_json::from_str(list).map_err(Error::internal("reading a key's permissions"))?,
+            ),
+            (None, None) => Grants::Permissions(Vec::new()),
+        };
+        Ok(Self {
+            api_key_id: ApiKeyId::from_stored(row.api_key_id),
+            organization_id: OrganizationId::from_stored(row.organization_id),
+            grants,
+            expires_at: row.expires_at,
+        })
+    }
+}
+
+/// One call: who makes it, and what it turned out to be about, for the audit.
+#[derive(Debug)]
+pub struct Call {
+    /// Who.
+    pub caller: Arc<Caller>,
+    /// The registry entry that it is about.
+    pub registry: OnceLock<RegistryId>,
+    /// The server that it is about.
+    pub server: OnceLock<ServerId>,
+    /// The job that it is about.
+    pub job: OnceLock<JobId>,
+}
+
+impl Call {
+    /// A call of `caller`.
+    pub fn new(caller: Arc<Caller>) -> Self {
+        Self { caller, registry: OnceLock::new(), server: OnceLock::new(), job: OnceLock::new() }
+    }
+
+    /// The organization that the call acts in.
+    pub fn organization(&self) -> &OrganizationId {
+        &self.caller.organization_id
+    }
+
+    /// Notes a registry entry for the audit. The first one stays.
+    pub fn about_registry(&self, id: &RegistryId) {
+        let _ = self.registry.set(id.clone());
+    }
+
+    /// Notes a server for the audit. The first one stays.
+    pub fn about_server(&self, id: &ServerId) {
+        let _ = self.server.set(id.clone());
+    }
+
+    /// Notes a job for the audit. The first one stays.
+    pub fn about_job(&self, id: &JobId) {
+        let _ = self.job.set(id.clone());
+    }
+}
+
+/// Keys that were valid a moment ago, by a keyed hash that lives as long as the process, so neither
+/// memory nor the time of a look-up tells anything of a key.
+pub struct KnownKeys {
+    callers: Cache<[u8; 32], Arc<Caller>>,
+    hasher: hmac::Key,
+}
+
+impl KnownKeys {
+    /// An empty memory.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] where the system gives no random bytes.
+    pub fn new() -> Result<Self> {
+        let hasher = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new())
+            .map_err(|_| "no random bytes")
+            .map_err(Error::internal("starting the key memory"))?;
+        let callers = Cache::builder().max_capacity(REMEMBERED_KEYS).time_to_live(REMEMBERED).build();
+        Ok(Self { callers, hasher })
+    }
+
+    fn slot(&self, key: &str) -> [u8; 32] {
+        let mut slot = [0; 32];
+        slot.copy_from_slice(hmac::sign(&self.hasher, key.as_bytes()).as_ref());
+        slot
+    }
+}
+
+/// The caller of a presented key. Reads the database at most once per key and [`REMEMBERED`], and
+/// never writes to it.
+///
+/// # Errors
+/// [`Error::Unauthorized`] for an unknown, revoked or expired key, all alike.
+pub async fn authenticate(store: &Store, known: &KnownKeys, presented: &str) -> Result<Arc<Caller>> {
+    if presented.is_empty() || presented.len() > MAX_KEY_BYTES {
+        return Err(Error::Unauthorized);
+    }
+    let slot = known.slot(presented);
+    let caller = match known.callers.get(&slot) {
+        Some(caller) => caller,
+        None => {
+            let caller = Arc::new(look_up(store, presented).await?);
+            known.callers.insert(slot, Arc::clone(&caller));
+            caller
+        }
+    };
+    match caller.expires_at {
+        Some(expiry) if expiry <= Utc::now() => Err(Error::Unauthorized),
+        _ => Ok(caller),
+    }
+}
+
+async fn look_up(store: &Store, presented: &str) -> Result<Caller> {
+    let prefix = public_prefix(presented);
+    let row = store.api_key_by_prefix(&prefix).await?.ok_or(Error::Unauthorized)?;
+    if !secret_hash::key_matches(&prefix, presented, &row.hash) || row.revoked_at.is_some() {
+        return Err(Error::Unauthorized);
+    }
+    Caller::from_row(row)
+}
+
+/// The public part of a key, by which it is found. A key that an operator chose has none of its own
+/// and is found by part of its hash.
+pub fn public_prefix(key: &str) -> String {
+    let own = key.strip_prefix(KEY_PREFIX).and_then(|rest| rest.split_at_checked(PREFIX_HEX)).filter(
+        |(prefix, secret)| prefix.bytes().all(|byte| byte.is_ascii_hexdigit()) && secret.starts_with('_'),
+    );
+    match own {
+        Some((prefix, _)) => format!("{KEY_PREFIX}{prefix}"),
+        None => format!("chosen_{}", &secret_hash::of_random(key)[..PREFIX_HEX]),
+    }
+}
+
+/// A new key: a public prefix and 256 random bits.
+///
+/// # Errors
+/// [`Error::Internal`] where the system gives no random bytes.
+pub fn generate_key() -> Result<SecretString> {
+    let mut prefix = [0; PREFIX_HEX / 2];
+    let mut secret = [0; 32];
+    let random = SystemRandom::new();
+    random
+        .fill(&mut prefix)
+        .and_then(|()| random.fill(&mut secret))
+        .map_err(|_| "no random bytes")
+        .map_err(Error::internal("making an API key"))?;
+    let prefix: String = prefix.iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok(SecretString::from(format!("{KEY_PREFIX}{prefix}_{}", URL_SAFE_NO_PAD.encode(secret))))
+}
+
+#[cfg(test)]
+mod tests {
+    use secrecy::ExposeSecret;
+
+    use super::*;
+
+    #[test]
+    fn a_key_is_found_by_its_public_part_only() {
+        let key = generate_key().unwrap();
+        let prefix = public_prefix(key.expose_secret());
+        assert!(key.expose_secret().starts_with(&prefix));
+        assert!(prefix.len() < key.expose_secret().len() - 40);
+    }
+
+    #[test]
+    fn a_chosen_key_does_not_show_in_its_prefix() {
+        let prefix = public_prefix("correct-horse-battery-staple-42");
+        assert!(prefix.starts_with("chosen_") && !prefix.contains("horse"));
+    }
+}

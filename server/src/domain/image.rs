@@ -1,0 +1,209 @@
+//! `image.*`: pulls, pushes, and what is on a host.
+
+use std::{collections::HashSet, sync::Arc, time::Duration};
+
+use purser_proto_schema::{
+    ids::ServerId,
+    image::{AllInput, Image, OneTimeAuth, PullInput, PushInput},
+    job::{CredentialSource, Job, JobKind},
+    secret::Secret,
+};
+use purser_registry_client::Reference;
+use serde_json::json;
+
+use super::{
+    caller::Call,
+    job::{self, NewTarget, Request},
+    matching, naming, server,
+};
+use crate::{
+    app::App,
+    dispatch::plan::{self, Plan, PlannedRegistry, Work},
+    error::{Error, Issues, Result},
+    store::{RegistryRow, ServerRow},
+};
+
+/// How long a pull or push may wait for its agent.
+const QUEUE_TIME: Duration = Duration::from_secs(15 * 60);
+/// How long one attempt may take.
+const RUN_TIME: Duration = Duration::from_secs(60 * 60);
+const MAX_SERVERS: usize = 1_000;
+
+/// `image.pull`
+pub async fn pull(app: Arc<App>, call: Arc<Call>, input: PullInput) -> Result<Job> {
+    let mut issues = Issues::default();
+    let reference = reference(&mut issues, &input.image);
+    check_platform(&mut issues, input.platform.as_deref());
+    if input.auth.is_some() && input.registry_id.is_some() {
+        issues.add("auth", "and registryId exclude each other");
+    }
+    check_one_time(&mut issues, input.auth.as_ref());
+    let Some(reference) = issues.into_result(reference)? else { return Err(Error::NotFound("Image")) };
+    let servers = chosen_servers(&app, &call, &input).await?;
+    let entries = app.store.registry_all(call.organization()).await?;
+    let named = match &input.registry_id {
+        Some(id) => {
+            call.about_registry(id);
+            Some(
+                entries
+                    .iter()
+                    .find(|entry| entry.registry_id == id.as_str())
+                    .ok_or(Error::NotFound("Registry"))?,
+            )
+        }
+        None => None,
+    };
+    let found = matching::resolve(&entries, reference, named)?;
+    let image = found.reference.to_string();
+    let asked = json!({
+        "image": input.image,
+        "serverIds": servers.iter().map(|server| &server.server_id).collect::<Vec<_>>(),
+        "registryId": input.registry_id,
+        "platform": input.platform,
+        "oneTimeAuth": input.auth.is_some(),
+    });
+    let one_time = input.auth.map(|auth| (auth.username, auth.password));
+    let targets = servers
+        .into_iter()
+        .map(|server| {
+            let work = Work::Pull { image: image.clone(), platform: input.platform.clone() };
+            target(&server, image.clone(), work, found.entry, found.reference.registry(), one_time.clone())
+        })
+        .collect();
+    let request = Request { kind: JobKind::Pull, asked, queue_time: QUEUE_TIME, run_time: RUN_TIME };
+    let id = job::accept(&app, &call, request, targets).await?;
+    job::answer(&app, &call, &id, input.wait).await
+}
+
+/// `image.push`
+pub async fn push(app: Arc<App>, call: Arc<Call>, input: PushInput) -> Result<Job> {
+    let mut issues = Issues::default();
+    let source = reference(&mut issues, &input.image);
+    let Some(source) = issues.into_result(source)? else { return Err(Error::NotFound("Image")) };
+    let server = app.store.server_one(call.organization(), &input.server_id).await?;
+    call.about_server(&input.server_id);
+    server::require_live(&server)?;
+    let entry = app.store.registry_one(call.organization(), &input.registry_id).await?;
+    call.about_registry(&input.registry_id);
+    let name = naming::push_target(&entry, &source, input.repository.as_deref(), input.tag.as_deref())?;
+    let asked = json!({
+        "image": input.image,
+        "serverId": input.server_id,
+        "registryId": input.registry_id,
+        "repository": input.repository,
+        "tag": input.tag,
+    });
+    let work = Work::Push { source: source.familiar(), target: name.to_string() };
+    let target = target(&server, name.to_string(), work, Some(&entry), name.registry(), None);
+    let request = Request { kind: JobKind::Push, asked, queue_time: QUEUE_TIME, run_time: RUN_TIME };
+    let id = job::accept(&app, &call, request, vec![target]).await?;
+    job::answer(&app, &call, &id, input.wait).await
+}
+
+/// `image.all`
+pub async fn all(app: Arc<App>, call: Arc<Call>, input: AllInput) -> Result<Vec<Image>> {
+    let server = app.store.server_one(call.organization(), &input.server_id).await?;
+    server::require_live(&server)?;
+    app.dispatch.images(&input.server_id, &server.name).await
+}
+
+fn reference(issues: &mut Issues, text: &str) -> Option<Reference> {
+    match Reference::parse(text) {
+        Ok(reference) => Some(reference),
+        Err(error) => {
+            issues.add("image", error.to_string());
+            None
+        }
+    }
+}
+
+fn check_platform(issues: &mut Issues, platform: Option<&str>) {
+    let Some(platform) = platform else { return };
+    let parts: Vec<&str> = platform.split('/').collect();
+    let word = |part: &&str| {
+        !part.is_empty()
+            && part.len() <= 32
+            && part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
+    };
+    if !(2..=3).contains(&parts.len()) || !parts.iter().all(word) {
+        issues.add("platform", "must be os/architecture or os/architecture/variant, such as `linux/arm64`");
+    }
+}
+
+fn check_one_time(issues: &mut Issues, auth: Option<&OneTimeAuth>) {
+    let Some(auth) = auth else { return };
+    let name = &auth.username;
+    if name.trim().is_empty()
+        || name.len() > 1_024
+        || name.contains(':')
+        || name.chars().any(char::is_control)
+    {
+        issues.add("auth", "username must be 1 to 1024 bytes without colon and control characters");
+    }
+}
+
+async fn chosen_servers(app: &App, call: &Call, input: &PullInput) -> Result<Vec<ServerRow>> {
+    match (&input.server_id, &input.server_ids, &input.labels) {
+        (Some(id), None, None) => named_servers(app, call, std::slice::from_ref(id)).await,
+        (None, Some(ids), None) => {
+            if ids.is_empty() || ids.len() > MAX_SERVERS {
+                return Err(Error::field("serverIds", "must name 1 to 1000 servers"));
+            }
+            named_servers(app, call, ids).await
+        }
+        (None, None, Some(labels)) => {
+            if labels.is_empty() {
+                return Err(Error::field("labels", "must not be empty: it would mean every server"));
+            }
+            let mut found = Vec::new();
+            for row in app.store.server_all(call.organization()).await? {
+                if server::has_labels(&row, labels)? {
+                    found.push(row);
+                }
+            }
+            if found.is_empty() { Err(Error::NotFound("Server with these labels")) } else { Ok(found) }
+        }
+        _ => Err(Error::field("serverId", "is needed: exactly one of serverId, serverIds and labels")),
+    }
+}
+
+async fn named_servers(app: &App, call: &Call, ids: &[ServerId]) -> Result<Vec<ServerRow>> {
+    let mut seen = HashSet::new();
+    let mut rows = Vec::with_capacity(ids.len());
+    for id in ids.iter().filter(|id| seen.insert(*id)) {
+        let row = app.store.server_one(call.organization(), id).await?;
+        server::require_live(&row)?;
+        call.about_server(id);
+        rows.push(row);
+    }
+    Ok(rows)
+}
+
+/// One server's part: with the one-time credential, else with the entry's, else with none.
+fn target(
+    server: &ServerRow,
+    image: String,
+    work: Work,
+    entry: Option<&RegistryRow>,
+    registry: &str,
+    one_time: Option<(String, Secret)>,
+) -> NewTarget {
+    let registry = match entry {
+        Some(entry) => plan::planned(entry),
+        None => PlannedRegistry { address: registry.to_owned(), insecure: false, ca_certificate: None },
+    };
+    let credentials = match (&one_time, entry) {
+        (Some(_), _) => CredentialSource::OneTime,
+        (None, Some(entry)) if entry.sealed_password.is_some() => CredentialSource::Entry,
+        (None, _) => CredentialSource::Anonymous,
+    };
+    NewTarget {
+        server_id: ServerId::from_stored(server.server_id.clone()),
+        image: Some(image),
+        plan: Plan { work, registry },
+        // With a one-time credential the entry only lends its address and trust.
+        registry_id: entry.filter(|_| one_time.is_none()).map(|entry| entry.registry_id.clone()),
+        credentials,
+        one_time,
+    }
+}

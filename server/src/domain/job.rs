@@ -1,0 +1,248 @@
+//! `job.*`: accepting work, waiting for it, showing it.
+
+use std::{sync::Arc, time::Duration};
+
+use chrono::Utc;
+use purser_proto_schema::{
+    agent::command::{Outcome, Verdict},
+    ids::{ApiKeyId, JobId, OrganizationId, RegistryId, ServerId, TargetId},
+    job::{
+        AllInput, CredentialSource, Job, JobKind, JobPage, JobStatus, OneInput, Target, TargetError,
+        TargetResult,
+    },
+    secret::Secret,
+};
+use serde_json::Value;
+use tokio::time::{Instant, timeout_at};
+
+use super::caller::Call;
+use crate::{
+    app::App,
+    dispatch::plan::{self, Plan},
+    error::{Error, Result},
+    store::{JobFilter, JobRow, NewJob, TargetRow, TargetState},
+};
+
+const DEFAULT_PAGE: u32 = 50;
+const MAX_PAGE: u32 = 100;
+/// How long `wait: true` holds an answer.
+pub const MAX_WAIT: Duration = Duration::from_secs(15 * 60);
+/// How often a waiter looks without a sign: another process may have ended the job.
+const SLOW_POLL: Duration = Duration::from_secs(2);
+
+/// A job as it is asked for.
+#[derive(Debug)]
+pub struct Request {
+    /// What it does.
+    pub kind: JobKind,
+    /// What the caller asked, without secrets.
+    pub asked: Value,
+    /// How long a target may wait for its agent.
+    pub queue_time: Duration,
+    /// How long an attempt may take on the host.
+    pub run_time: Duration,
+}
+
+/// One server's part of it.
+#[derive(Debug)]
+pub struct NewTarget {
+    /// Where.
+    pub server_id: ServerId,
+    /// The image, fully qualified; none for a test.
+    pub image: Option<String>,
+    /// What to do there.
+    pub plan: Plan,
+    /// The entry that it uses.
+    pub registry_id: Option<String>,
+    /// Which credential it uses.
+    pub credentials: CredentialSource,
+    /// The credential of [`CredentialSource::OneTime`].
+    pub one_time: Option<(String, Secret)>,
+}
+
+/// Stores a job and wakes its servers. From here on it ends with the truth, whatever dies.
+pub async fn accept(app: &App, call: &Call, request: Request, targets: Vec<NewTarget>) -> Result<JobId> {
+    let id = JobId::generate();
+    call.about_job(&id);
+    let now = Utc::now();
+    let servers: Vec<ServerId> = targets.iter().map(|target| target.server_id.clone()).collect();
+    let kind = text_of(&request.kind)?;
+    let job = JobRow {
+        job_id: id.to_string(),
+        organization_id: call.organization().to_string(),
+        kind: kind.clone(),
+        status: TargetState::Queued.as_str().to_owned(),
+        created_by: call.caller.api_key_id.to_string(),
+        request: request.asked.to_string(),
+        created_at: now,
+        started_at: None,
+        finished_at: None,
+    };
+    let rows = targets.into_iter().map(|target| {
+        let target_id = TargetId::generate().to_string();
+        let sealed_auth = target
+            .one_time
+            .map(|(username, password)| {
+                plan::seal_one_time(&app.vault, call.organization(), &target_id, username, password)
+            })
+            .transpose()?;
+        Ok(TargetRow {
+            target_id,
+            job_id: id.to_string(),
+            organization_id: call.organization().to_string(),
+            server_id: target.server_id.into(),
+            kind: kind.clone(),
+            image: target.image,
+            plan: serde_json::to_string(&target.plan).map_err(Error::internal("writing a target's plan"))?,
+            registry_id: target.registry_id,
+            credentials: text_of(&target.credentials)?,
+            sealed_auth,
+            status: TargetState::Queued.as_str().to_owned(),
+            attempt: 0,
+            cancel_requested: false,
+            queue_deadline: now + request.queue_time,
+            run_limit_ms: i64::try_from(request.run_time.as_millis()).unwrap_or(i64::MAX),
+            run_deadline: None,
+            finished_at: None,
+            verdict: None,
+        })
+    });
+    let targets = rows.collect::<Result<Vec<_>>>()?;
+    app.store.job_insert(NewJob { job, targets }).await?;
+    for server in &servers {
+        app.dispatch.wake(server);
+    }
+    Ok(id)
+}
+
+/// Waits until a job is final, at most `patience`, and gives it as it is then.
+pub async fn wait(
+    app: &App,
+    organization: &OrganizationId,
+    id: &JobId,
+    patience: Duration,
+) -> Result<(JobRow, Vec<TargetRow>)> {
+    let until = Instant::now() + patience;
+    let mut changes = app.dispatch.watch(id);
+    loop {
+        changes.mark_unchanged();
+        let (job, targets) = app.store.job_one(organization, id).await?;
+        if job.job_status()?.is_final() || Instant::now() >= until {
+            return Ok((job, targets));
+        }
+        // Woken, polled or out of patience: in any case the job is read again.
+        let _ = timeout_at(until.min(Instant::now() + SLOW_POLL), changes.changed()).await;
+    }
+}
+
+/// The job as it is now, or when `wait` says so as it ended.
+pub async fn answer(app: &App, call: &Call, id: &JobId, wait_for_end: Option<bool>) -> Result<Job> {
+    let patience = if wait_for_end.unwrap_or_default() { MAX_WAIT } else { Duration::ZERO };
+    let (job, targets) = wait(app, call.organization(), id, patience).await?;
+    view(app, job, targets)
+}
+
+/// `job.one`
+pub async fn one(app: Arc<App>, call: Arc<Call>, input: OneInput) -> Result<Job> {
+    let (job, targets) = app.store.job_one(call.organization(), &input.job_id).await?;
+    view(&app, job, targets)
+}
+
+/// `job.all`
+pub async fn all(app: Arc<App>, call: Arc<Call>, input: AllInput) -> Result<JobPage> {
+    let limit = input.limit.unwrap_or(DEFAULT_PAGE);
+    if limit == 0 || limit > MAX_PAGE {
+        return Err(Error::field("limit", "must be from 1 to 100"));
+    }
+    let filter = JobFilter {
+        status: input.status,
+        kind: input.kind,
+        server_id: input.server_id,
+        before: input.cursor.map(JobId::from_stored),
+    };
+    // One more than asked tells whether there is another page.
+    let mut found = app.store.job_page(call.organization(), filter, u64::from(limit) + 1).await?;
+    let more = found.len() > limit as usize;
+    found.truncate(limit as usize);
+    let next_cursor = found.last().filter(|_| more).map(|(job, _)| job.job_id.clone());
+    let items = found.into_iter().map(|(job, targets)| view(&app, job, targets)).collect::<Result<_>>()?;
+    Ok(JobPage { items, next_cursor })
+}
+
+/// `job.cancel`
+pub async fn cancel(app: Arc<App>, call: Arc<Call>, input: OneInput) -> Result<Job> {
+    let running = app.store.job_cancel(call.organization(), &input.job_id).await?;
+    call.about_job(&input.job_id);
+    app.dispatch.cancel(running).await?;
+    one(app, call, input).await
+}
+
+/// The verdict that is stored with a target.
+pub fn verdict(target: &TargetRow) -> Result<Option<Verdict>> {
+    let parsed = target.verdict.as_deref().map(serde_json::from_str).transpose();
+    parsed.map_err(Error::internal("reading a verdict"))
+}
+
+fn view(app: &App, job: JobRow, targets: Vec<TargetRow>) -> Result<Job> {
+    Ok(Job {
+        kind: job.job_kind()?,
+        status: job.job_status()?,
+        job_id: JobId::from_stored(job.job_id),
+        created_at: job.created_at.into(),
+        started_at: job.started_at.map(Into::into),
+        finished_at: job.finished_at.map(Into::into),
+        created_by: ApiKeyId::from_stored(job.created_by),
+        request: serde_json::from_str(&job.request).map_err(Error::internal("reading a job's request"))?,
+        targets: targets.into_iter().map(|target| view_target(app, target)).collect::<Result<_>>()?,
+    })
+}
+
+fn view_target(app: &App, target: TargetRow) -> Result<Target> {
+    let status = TargetState::shown(&target.status)?;
+    let progress = if status == JobStatus::Running { app.dispatch.progress(&target.id()) } else { None };
+    let (result, error) = match verdict(&target)? {
+        Some(Verdict::Succeeded { outcome, duration_ms }) => (Some(result(outcome, duration_ms)), None),
+        Some(Verdict::Failed { failure, .. }) => {
+            let diagnosis = failure.diagnosis;
+            let error = TargetError {
+                code: diagnosis.code.as_str().to_owned(),
+                message: diagnosis.message,
+                advice: diagnosis.advice,
+                engine_message: diagnosis.engine_message,
+            };
+            (None, Some(error))
+        }
+        Some(Verdict::Cancelled) | None => (None, None),
+    };
+    Ok(Target {
+        target_id: target.id(),
+        server_id: target.server(),
+        image: target.image,
+        status,
+        attempts: u32::try_from(target.attempt).unwrap_or_default(),
+        registry_id: target.registry_id.map(RegistryId::from_stored),
+        credentials: serde_json::from_value(target.credentials.into())
+            .map_err(Error::internal("reading a target's credential source"))?,
+        progress,
+        result,
+        error,
+    })
+}
+
+fn result(outcome: Outcome, duration_ms: u64) -> TargetResult {
+    match outcome {
+        Outcome::Tested(_) => TargetResult { digest: None, size_bytes: None, duration_ms },
+        Outcome::Image { digest, size_bytes } => {
+            TargetResult { digest: Some(digest), size_bytes, duration_ms }
+        }
+    }
+}
+
+/// A wire enum as its column's text.
+fn text_of<T: serde::Serialize>(value: &T) -> Result<String> {
+    match serde_json::to_value(value) {
+        Ok(Value::String(text)) => Ok(text),
+        Ok(_) => Err(Error::Internal { what: "writing a column", source: "not a plain enum".into() }),
+        Err(error) => Err(Error::internal("writing a column")(error)),
+    }
+}

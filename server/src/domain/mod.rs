@@ -1,0 +1,24 @@
+//! The rules of Purser, one module per namespace, under the names that the wires use.
+//!
+//! A function here takes the caller and an input that has the right shape, decides, and answers. It
+//! calls the store, dispatch, the vault and the registry client. It knows nothing of HTTP, tRPC or
+//! JSON-RPC, and hands a plaintext secret to nobody but the vault and the registry client.
+
+pub mod audit;
+pub mod caller;
+pub mod first_start;
+pub mod image;
+pub mod job;
+pub mod matching;
+pub mod naming;
+pub mod reencrypt;
+pub mod registry;
+pub mod server;
+
+/// Whether the database answers.
+///
+/// # Errors
+/// [`Error::Internal`](crate::error::Error::Internal) when it does not.
+pub async fn health(app: &crate::app::App) -> crate::error::Result<()> {
+    app.store.ping().await
+}

@@ -1,0 +1,92 @@
+//! What each field of a registry entry must be. Rules name the field, never the value.
+
+use purser_registry_client::{RegistryAddress, check_ca_certificate};
+
+use crate::{domain::naming, error::Issues};
+
+const MAX_NAME_CHARS: usize = 255;
+const MAX_URL_BYTES: usize = 2_048;
+const MAX_CERTIFICATE_BYTES: usize = 64 * 1024;
+
+/// A name for people: trimmed, 1 to 255 characters, no control characters.
+pub fn name(issues: &mut Issues, text: &str) -> String {
+    let text = text.trim();
+    if text.is_empty() {
+        issues.add("registryName", "must not be empty");
+    } else if text.chars().count() > MAX_NAME_CHARS {
+        issues.add("registryName", "is longer than 255 characters");
+    } else if text.chars().any(char::is_control) {
+        issues.add("registryName", "must not have control characters");
+    }
+    text.to_owned()
+}
+
+/// A registry's address.
+pub fn address(issues: &mut Issues, text: &str) -> Option<RegistryAddress> {
+    if text.len() > MAX_URL_BYTES {
+        issues.add("registryUrl", "is longer than 2048 bytes");
+        return None;
+    }
+    match RegistryAddress::parse(text) {
+        Ok(address) => Some(address),
+        Err(error) => {
+            issues.add("registryUrl", error.to_string());
+            None
+        }
+    }
+}
+
+/// A user name: trimmed, case kept, nothing that Basic authentication cannot carry.
+pub fn username(issues: &mut Issues, text: Option<&str>) -> Option<String> {
+    let text = text?.trim();
+    if text.is_empty() {
+        issues.add("username", "must not be empty; leave it out where there is none");
+    } else if text.chars().count() > MAX_NAME_CHARS {
+        issues.add("username", "is longer than 255 characters");
+    } else if text.contains(':') {
+        issues.add("username", "must not have a colon, which ends it in Basic authentication");
+    } else if text.chars().any(char::is_control) {
+        issues.add("username", "must not have control characters");
+    }
+    Some(text.to_owned())
+}
+
+/// User name and password come together or not at all.
+pub fn pair(issues: &mut Issues, has_username: bool, has_password: bool) {
+    if has_username && !has_password {
+        issues.add("password", "is needed with a username");
+    }
+    if has_password && !has_username {
+        issues.add("username", "is needed with a password");
+    }
+}
+
+/// What pushed names are prefixed with: empty is none.
+pub fn image_prefix(issues: &mut Issues, text: Option<&str>, host: Option<&str>) -> Option<String> {
+    let text = text?.trim();
+    if text.is_empty() {
+        return None;
+    }
+    if let Some(host) = host
+        && let Err(rule) = naming::prefix_path(text, host)
+    {
+        issues.add("imagePrefix", rule);
+    }
+    Some(text.to_owned())
+}
+
+/// Certificates in PEM form.
+pub fn ca_certificate(issues: &mut Issues, text: Option<&str>) -> Option<String> {
+    let text = text?.trim();
+    if text.is_empty() {
+        return None;
+    }
+    if text.len() > MAX_CERTIFICATE_BYTES {
+        issues.add("caCertificate", "is longer than 65536 bytes");
+    } else if text.contains("PRIVATE KEY") {
+        issues.add("caCertificate", "holds a private key: give the certificate only");
+    } else if let Err(error) = check_ca_certificate(text) {
+        issues.add("caCertificate", error.to_string());
+    }
+    Some(text.to_owned())
+}

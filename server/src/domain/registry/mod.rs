@@ -1,0 +1,260 @@
+//! `registry.*`: entries and their credentials.
+
+use std::sync::Arc;
+
+use chrono::{Duration, Utc};
+use purser_proto_schema::{
+    ids::{OrganizationId, RegistryId},
+    patch::Patch,
+    registry::{CreateInput, LastTest, OneInput, Registry, RegistryType, RemoveInput, UpdateInput},
+    secret::Secret,
+};
+use purser_registry_client::RegistryAddress;
+
+use super::caller::Call;
+use crate::{
+    app::App,
+    dispatch::plan,
+    error::{Error, Issues, Result},
+    store::RegistryRow,
+    vault::{Seat, Vault},
+};
+
+mod fields;
+mod test;
+
+pub use test::{test_registry, test_registry_by_id};
+
+/// `registry.create`
+pub async fn create(app: Arc<App>, call: Arc<Call>, input: CreateInput) -> Result<Registry> {
+    let site = test::Site::choose(&app, &call, input.server_id.as_deref()).await?;
+    let mut issues = Issues::default();
+    let registry_name = fields::name(&mut issues, &input.registry_name);
+    let address = fields::address(&mut issues, &input.registry_url);
+    let username = fields::username(&mut issues, input.username.as_deref());
+    fields::pair(&mut issues, username.is_some(), input.password.is_some());
+    let host = address.as_ref().map(|address| address.host.as_str());
+    let image_prefix = fields::image_prefix(&mut issues, input.image_prefix.as_deref(), host);
+    let ca_certificate = fields::ca_certificate(&mut issues, input.ca_certificate.as_deref());
+    let Some(address) = address else { return issues.into_result(()).and(Err(Error::NotFound("Registry"))) };
+    let id = issues.into_result(RegistryId::generate())?;
+    let now = Utc::now();
+    let mut row = RegistryRow {
+        registry_id: id.to_string(),
+        organization_id: call.organization().to_string(),
+        registry_name,
+        registry_url: String::new(),
+        registry_host: String::new(),
+        namespace: None,
+        username,
+        sealed_password: None,
+        credentials_updated_at: None,
+        image_prefix,
+        registry_type: type_text(input.registry_type.unwrap_or(RegistryType::Cloud)).to_owned(),
+        is_default: input.is_default.unwrap_or_default(),
+        insecure: input.insecure.unwrap_or_default(),
+        ca_certificate,
+        last_test_at: None,
+        last_test_ok: None,
+        last_test_code: None,
+        last_test_server_id: None,
+        created_at: now,
+        updated_at: now,
+    };
+    point_at(&mut row, &input.registry_url, address);
+    call.about_registry(&id);
+    if let Some(password) = &input.password {
+        seal_password(&app.vault, &mut row, password)?;
+    }
+    truncate_times(&mut row);
+    if input.test.unwrap_or_default() {
+        let tested = test::candidate(&app, &call, &site, &row, input.password.as_ref()).await?;
+        note_test(&mut row, tested);
+    }
+    app.store.registry_insert(row.clone()).await?;
+    view(row)
+}
+
+/// `registry.all`
+pub async fn all(app: Arc<App>, call: Arc<Call>) -> Result<Vec<Registry>> {
+    app.store.registry_all(call.organization()).await?.into_iter().map(view).collect()
+}
+
+/// `registry.one`
+pub async fn one(app: Arc<App>, call: Arc<Call>, input: OneInput) -> Result<Registry> {
+    view(app.store.registry_one(call.organization(), &input.registry_id).await?)
+}
+
+/// `registry.update`
+pub async fn update(app: Arc<App>, call: Arc<Call>, input: UpdateInput) -> Result<Registry> {
+    let before = app.store.registry_one(call.organization(), &input.registry_id).await?;
+    call.about_registry(&input.registry_id);
+    let site = test::Site::choose(&app, &call, input.server_id.as_deref()).await?;
+    let mut row = before.clone();
+    let mut issues = Issues::default();
+    if let Some(name) = &input.registry_name {
+        row.registry_name = fields::name(&mut issues, name);
+    }
+    if let Some(url) = &input.registry_url
+        && let Some(address) = fields::address(&mut issues, url)
+    {
+        point_at(&mut row, url, address);
+    }
+    if row.registry_host != before.registry_host
+        && before.sealed_password.is_some()
+        && matches!(input.password, Patch::Keep)
+    {
+        issues.add(
+            "password",
+            "is needed together with another host in registryUrl: a secret goes only to the host that it was \
+             entered for",
+        );
+    }
+    match &input.username {
+        Patch::Keep => {}
+        Patch::Clear => row.username = None,
+        Patch::Set(name) => row.username = fields::username(&mut issues, Some(name)),
+    }
+    let has_password = match &input.password {
+        Patch::Keep => before.sealed_password.is_some(),
+        Patch::Clear => false,
+        Patch::Set(_) => true,
+    };
+    fields::pair(&mut issues, row.username.is_some(), has_password);
+    match &input.image_prefix {
+        Patch::Keep => {}
+        Patch::Clear => row.image_prefix = None,
+        Patch::Set(prefix) => {
+            row.image_prefix = fields::image_prefix(&mut issues, Some(prefix), Some(&row.registry_host));
+        }
+    }
+    match &input.ca_certificate {
+        Patch::Keep => {}
+        Patch::Clear => row.ca_certificate = None,
+        Patch::Set(pem) => row.ca_certificate = fields::ca_certificate(&mut issues, Some(pem)),
+    }
+    issues.into_result(())?;
+    if let Some(registry_type) = input.registry_type {
+        row.registry_type = type_text(registry_type).to_owned();
+    }
+    row.is_default = input.is_default.unwrap_or(row.is_default);
+    row.insecure = input.insecure.unwrap_or(row.insecure);
+    let password = change_password(&app.vault, &mut row, input.password)?;
+    // Always later than before, since replacing compares it.
+    row.updated_at = Utc::now().max(before.updated_at + Duration::milliseconds(1));
+    truncate_times(&mut row);
+    if input.test.unwrap_or_default() {
+        let tested = test::candidate(&app, &call, &site, &row, password.as_ref()).await?;
+        note_test(&mut row, tested);
+    }
+    app.store.registry_replace(row.clone(), before.updated_at).await?;
+    view(row)
+}
+
+/// `registry.remove`
+pub async fn remove(app: Arc<App>, call: Arc<Call>, input: RemoveInput) -> Result<Registry> {
+    let row = app
+        .store
+        .registry_remove(call.organization(), &input.registry_id, input.force.unwrap_or_default())
+        .await?;
+    call.about_registry(&input.registry_id);
+    view(row)
+}
+
+fn point_at(row: &mut RegistryRow, url: &str, address: RegistryAddress) {
+    row.registry_url = url.trim().to_owned();
+    row.registry_host = address.host;
+    row.namespace = address.namespace;
+}
+
+/// Applies what the caller says of the password; gives it back where it is new, for a test.
+fn change_password(vault: &Vault, row: &mut RegistryRow, change: Patch<Secret>) -> Result<Option<Secret>> {
+    match change {
+        Patch::Keep => Ok(None),
+        Patch::Clear => {
+            row.sealed_password = None;
+            row.credentials_updated_at = None;
+            Ok(None)
+        }
+        Patch::Set(password) => {
+            seal_password(vault, row, &password)?;
+            Ok(Some(password))
+        }
+    }
+}
+
+fn seal_password(vault: &Vault, row: &mut RegistryRow, password: &Secret) -> Result<()> {
+    let seat = Seat { organization: &row.organization_id, row: &row.registry_id, field: plan::PASSWORD };
+    let sealed = vault
+        .seal(seat, password.expose().as_bytes())
+        .map_err(Error::internal("sealing a registry's password"))?;
+    row.sealed_password = Some(sealed);
+    row.credentials_updated_at = Some(Utc::now());
+    Ok(())
+}
+
+/// Opens an entry's password, for a test from the control plane.
+fn open_password(vault: &Vault, organization: &OrganizationId, row: &RegistryRow) -> Result<Option<Secret>> {
+    let Some(sealed) = &row.sealed_password else { return Ok(None) };
+    let seat = Seat { organization: organization.as_str(), row: &row.registry_id, field: plan::PASSWORD };
+    let password = vault.open_text(seat, sealed).map_err(Error::internal("opening a registry's password"))?;
+    Ok(Some(password.into()))
+}
+
+fn note_test(row: &mut RegistryRow, test: LastTest) {
+    row.last_test_at = Some(test.at.to_utc());
+    row.last_test_ok = Some(test.ok);
+    row.last_test_code = test.code;
+    row.last_test_server_id = test.server_id.map(Into::into);
+}
+
+/// To the millisecond, so that what is answered now is what is read later.
+fn truncate_times(row: &mut RegistryRow) {
+    use chrono::SubsecRound;
+    row.created_at = row.created_at.trunc_subsecs(3);
+    row.updated_at = row.updated_at.trunc_subsecs(3);
+    row.credentials_updated_at = row.credentials_updated_at.map(|at| at.trunc_subsecs(3));
+}
+
+fn type_text(registry_type: RegistryType) -> &'static str {
+    match registry_type {
+        RegistryType::Cloud => "cloud",
+        RegistryType::SelfHosted => "selfHosted",
+    }
+}
+
+/// An entry as callers see it.
+fn view(row: RegistryRow) -> Result<Registry> {
+    let registry_type = match row.registry_type.as_str() {
+        "cloud" => RegistryType::Cloud,
+        "selfHosted" => RegistryType::SelfHosted,
+        _ => {
+            return Err(Error::Internal { what: "reading a registry's type", source: "unknown type".into() });
+        }
+    };
+    let last_test = row.last_test_at.zip(row.last_test_ok).map(|(at, ok)| LastTest {
+        at: at.into(),
+        ok,
+        code: row.last_test_code,
+        server_id: row.last_test_server_id.map(purser_proto_schema::ids::ServerId::from_stored),
+    });
+    Ok(Registry {
+        registry_id: RegistryId::from_stored(row.registry_id),
+        registry_name: row.registry_name,
+        registry_url: row.registry_url,
+        registry_host: row.registry_host,
+        namespace: row.namespace,
+        username: row.username,
+        image_prefix: row.image_prefix,
+        registry_type,
+        is_default: row.is_default,
+        insecure: row.insecure,
+        has_ca_certificate: row.ca_certificate.is_some(),
+        has_credentials: row.sealed_password.is_some(),
+        credentials_updated_at: row.credentials_updated_at.map(Into::into),
+        last_test,
+        created_at: row.created_at.into(),
+        updated_at: row.updated_at.into(),
+        organization_id: OrganizationId::from_stored(row.organization_id),
+    })
+}

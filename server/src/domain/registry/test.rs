@@ -1,0 +1,280 @@
+//! `registry.testRegistry` and `registry.testRegistryById`: does this credential work, seen from there?
+
+use std::{sync::Arc, time::Duration};
+
+use purser_proto_schema::{
+    agent::command::{Outcome, TestReport, Verdict},
+    error::TestDiagnosis,
+    ids::ServerId,
+    job::{CredentialSource, JobKind},
+    registry::{
+        Access, AccessList, LastTest, TestRegistryByIdInput, TestRegistryInput, TestResult, TestedFrom,
+    },
+    secret::Secret,
+    time::Timestamp,
+};
+use purser_registry_client::{
+    Credentials, Diagnosis, DiagnosisCode, Reference, RegistryAddress, ScopeProbe, Target,
+};
+use serde_json::json;
+
+use super::{fields, open_password};
+use crate::{
+    app::App,
+    dispatch::plan::{self, Plan, PlannedRegistry, Work},
+    domain::{
+        caller::Call,
+        job::{self, NewTarget, Request},
+    },
+    error::{Error, Issues, Result},
+    store::{RegistryRow, ServerRow},
+};
+
+/// How long a test may take: an unreachable registry gets its verdict within this.
+const DEADLINE: Duration = Duration::from_secs(14);
+/// How long the answer waits for an agent, whose own deadline is [`DEADLINE`].
+const PATIENCE: Duration = Duration::from_secs(25);
+/// What `serverId` may say for the control plane besides being absent.
+const CONTROL_PLANE: [&str; 2] = ["", "none"];
+
+/// From where a test runs.
+pub(super) enum Site {
+    /// From this process.
+    ControlPlane,
+    /// From a Docker host.
+    Server(Box<ServerRow>),
+}
+
+impl Site {
+    /// What `serverId` means: absent, null, `""` and `"none"` are the control plane.
+    pub(super) async fn choose(app: &App, call: &Call, server_id: Option<&str>) -> Result<Self> {
+        let Some(id) = server_id.filter(|id| !CONTROL_PLANE.contains(id)) else {
+            return Ok(Self::ControlPlane);
+        };
+        let id = ServerId::from_stored(id.to_owned());
+        let row = app.store.server_one(call.organization(), &id).await?;
+        call.about_server(&id);
+        Ok(Self::Server(Box::new(row)))
+    }
+
+    fn tested_from(&self) -> TestedFrom {
+        match self {
+            Self::ControlPlane => TestedFrom { server_id: None, server_name: "control plane".to_owned() },
+            Self::Server(row) => TestedFrom {
+                server_id: Some(ServerId::from_stored(row.server_id.clone())),
+                server_name: row.name.clone(),
+            },
+        }
+    }
+}
+
+/// What to test.
+struct Subject<'a> {
+    registry: PlannedRegistry,
+    host: String,
+    /// The stored entry, whose credential the agent is to be given.
+    entry: Option<&'a RegistryRow>,
+    credentials: Option<(String, Secret)>,
+    scope: Option<ScopeProbe>,
+}
+
+/// `registry.testRegistry`
+pub async fn test_registry(app: Arc<App>, call: Arc<Call>, input: TestRegistryInput) -> Result<TestResult> {
+    let site = Site::choose(&app, &call, input.server_id.as_deref()).await?;
+    let mut issues = Issues::default();
+    let address = fields::address(&mut issues, &input.registry_url);
+    let username = fields::username(&mut issues, input.username.as_deref());
+    fields::pair(&mut issues, username.is_some(), input.password.is_some());
+    let ca_certificate = fields::ca_certificate(&mut issues, input.ca_certificate.as_deref());
+    let scope = scope(&mut issues, input.repository.as_deref(), input.access.as_ref());
+    let Some(address) = issues.into_result(address)? else { return Err(Error::NotFound("Registry")) };
+    let subject = Subject {
+        registry: PlannedRegistry {
+            address: plan::address_text(&address.host, address.plain_http),
+            insecure: input.insecure.unwrap_or_default(),
+            ca_certificate,
+        },
+        host: address.host,
+        entry: None,
+        credentials: username.zip(input.password),
+        scope,
+    };
+    run(&app, &call, &site, subject).await
+}
+
+/// `registry.testRegistryById`
+pub async fn test_registry_by_id(
+    app: Arc<App>,
+    call: Arc<Call>,
+    input: TestRegistryByIdInput,
+) -> Result<TestResult> {
+    let row = app.store.registry_one(call.organization(), &input.registry_id).await?;
+    call.about_registry(&input.registry_id);
+    let site = Site::choose(&app, &call, input.server_id.as_deref()).await?;
+    let mut issues = Issues::default();
+    let scope = scope(&mut issues, input.repository.as_deref(), input.access.as_ref());
+    issues.into_result(())?;
+    let subject = Subject {
+        registry: plan::planned(&row),
+        host: row.registry_host.clone(),
+        entry: Some(&row),
+        credentials: row.username.clone().zip(open_password(&app.vault, call.organization(), &row)?),
+        scope,
+    };
+    let tested = run(&app, &call, &site, subject).await;
+    if let Some(test) = last_test(&site, &tested) {
+        app.store.registry_record_test(&input.registry_id, &test).await?;
+    }
+    tested
+}
+
+/// Tests an entry that is about to be stored. A failed test is the error.
+pub(super) async fn candidate(
+    app: &App,
+    call: &Call,
+    site: &Site,
+    row: &RegistryRow,
+    new_password: Option<&Secret>,
+) -> Result<LastTest> {
+    let password = match new_password {
+        Some(password) => Some(password.clone()),
+        None => open_password(&app.vault, call.organization(), row)?,
+    };
+    let subject = Subject {
+        registry: plan::planned(row),
+        host: row.registry_host.clone(),
+        entry: None,
+        credentials: row.username.clone().zip(password),
+        scope: None,
+    };
+    let tested = run(app, call, site, subject).await;
+    let test = last_test(site, &tested);
+    tested?;
+    Ok(test.unwrap_or(LastTest { at: Timestamp::now(), ok: true, code: None, server_id: None }))
+}
+
+/// What is noted of a test; nothing where the registry was never asked.
+fn last_test(site: &Site, tested: &Result<TestResult>) -> Option<LastTest> {
+    let (ok, code) = match tested {
+        Ok(_) => (true, None),
+        Err(Error::TestFailed(failed)) => (false, Some(failed.diagnosis.code.as_str().to_owned())),
+        Err(_) => return None,
+    };
+    Some(LastTest { at: Timestamp::now(), ok, code, server_id: site.tested_from().server_id })
+}
+
+fn scope(issues: &mut Issues, repository: Option<&str>, access: Option<&AccessList>) -> Option<ScopeProbe> {
+    let Some(repository) = repository else {
+        if access.is_some() {
+            issues.add("repository", "is needed with access");
+        }
+        return None;
+    };
+    // A repository is what may stand between a registry and a tag.
+    let parsed = Reference::parse(&format!("registry.invalid/{repository}"));
+    if !parsed.is_ok_and(|reference| reference.repository() == repository) {
+        issues.add("repository", "must be a repository path such as `myorg/app`, without registry and tag");
+    }
+    Some(ScopeProbe {
+        repository: repository.to_owned(),
+        pull: access.is_none_or(|access| access.contains(Access::Pull)),
+        push: access.is_some_and(|access| access.contains(Access::Push)),
+    })
+}
+
+async fn run(app: &App, call: &Call, site: &Site, subject: Subject<'_>) -> Result<TestResult> {
+    let host = subject.host.clone();
+    let report = match site {
+        Site::ControlPlane => from_here(app, subject).await?,
+        Site::Server(server) => from_host(app, call, server, subject).await?,
+    };
+    Ok(TestResult {
+        success: true,
+        tested_from: site.tested_from(),
+        credentials: report.credentials,
+        registry_host: host,
+        auth: report.auth,
+        access: report.access,
+        steps: report.steps,
+        warnings: report.warnings,
+    })
+}
+
+async fn from_here(app: &App, subject: Subject<'_>) -> Result<TestReport> {
+    let address = RegistryAddress::parse(&subject.registry.address)
+        .map_err(Error::internal("reading the address of a registry entry"))?;
+    let target = Target {
+        address,
+        insecure: subject.registry.insecure,
+        ca_certificate: subject.registry.ca_certificate,
+    };
+    let credentials = subject
+        .credentials
+        .map(|(username, password)| Credentials { username, password: password.into_inner() });
+    let tested = app.registries.test(&target, credentials.as_ref(), subject.scope.as_ref(), DEADLINE).await;
+    match tested {
+        Ok(outcome) => Ok(TestReport {
+            auth: outcome.auth,
+            credentials: outcome.credentials,
+            access: outcome.access,
+            steps: outcome.steps,
+            warnings: outcome.warnings,
+        }),
+        Err(failure) => Err(Error::TestFailed(Box::new(TestDiagnosis {
+            diagnosis: failure.diagnosis,
+            steps: failure.steps,
+        }))),
+    }
+}
+
+/// The one road: a job with one target, and somebody waiting for it.
+async fn from_host(app: &App, call: &Call, server: &ServerRow, subject: Subject<'_>) -> Result<TestReport> {
+    let server_id = ServerId::from_stored(server.server_id.clone());
+    if !app.dispatch.is_online(&server_id) {
+        return Err(plan::offline(&server.name));
+    }
+    let with_entry = subject.entry.is_some_and(|entry| entry.sealed_password.is_some());
+    let credentials = match (&subject.credentials, with_entry) {
+        (_, true) => CredentialSource::Entry,
+        (Some(_), false) => CredentialSource::OneTime,
+        (None, false) => CredentialSource::Anonymous,
+    };
+    let request = Request {
+        kind: JobKind::TestRegistry,
+        asked: json!({"registryHost": subject.host, "serverId": server_id}),
+        queue_time: DEADLINE,
+        run_time: DEADLINE,
+    };
+    let target = NewTarget {
+        server_id,
+        image: None,
+        plan: Plan { work: Work::TestRegistry { scope: subject.scope }, registry: subject.registry },
+        registry_id: subject.entry.map(|entry| entry.registry_id.clone()),
+        credentials,
+        one_time: if with_entry { None } else { subject.credentials },
+    };
+    let job = job::accept(app, call, request, vec![target]).await?;
+    let (_, targets) = job::wait(app, call.organization(), &job, PATIENCE).await?;
+    match targets.into_iter().next().map(|target| job::verdict(&target)).transpose()?.flatten() {
+        Some(Verdict::Succeeded { outcome: Outcome::Tested(report), .. }) => Ok(report),
+        Some(Verdict::Failed { failure, .. }) => {
+            let code = failure.diagnosis.code;
+            let diagnosis = Box::new(TestDiagnosis { diagnosis: failure.diagnosis, steps: failure.steps });
+            Err(if code == DiagnosisCode::ServerOffline {
+                Error::ServerOffline(diagnosis)
+            } else {
+                Error::TestFailed(diagnosis)
+            })
+        }
+        Some(Verdict::Succeeded { .. } | Verdict::Cancelled) | None => Err(no_verdict(&server.name)),
+    }
+}
+
+fn no_verdict(server: &str) -> Error {
+    let diagnosis = Diagnosis::new(
+        DiagnosisCode::Timeout,
+        format!("server {server} gave no verdict in time"),
+        "Try again; if it stays so, look at the log of purser-agent on that host.",
+    );
+    Error::TestFailed(Box::new(TestDiagnosis { diagnosis, steps: Vec::new() }))
+}

@@ -1,0 +1,108 @@
+//! Everything that can go wrong in the control plane, without a word of transport.
+//!
+//! `rpc/error.rs` is the only place that maps these to the wire.
+
+use std::{borrow::Cow, collections::BTreeMap};
+
+use purser_proto_schema::{error::TestDiagnosis, permission::Permission};
+
+/// The result of anything in this crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// A failure. `Display` says what happened to whoever called; what only the operator may know is in
+/// the source chain, and is logged once, where the call ends.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The input is malformed.
+    #[error("{}", .0.summary())]
+    Invalid(Issues),
+    /// No key, or none that is valid.
+    #[error("a valid API key is needed: send it as `x-api-key` or as `Authorization: Bearer`")]
+    Unauthorized,
+    /// A key without the permission.
+    #[error("this API key lacks the permission `{}`", .0.as_str())]
+    Forbidden(Permission),
+    /// No such thing in the caller's organization: missing, malformed and foreign ids alike.
+    #[error("{0} not found")]
+    NotFound(&'static str),
+    /// Something stands in the way that the caller can change.
+    #[error("{0}")]
+    Conflict(String),
+    /// A test failed: the registry or the host said no.
+    #[error("{}", .0.diagnosis.message)]
+    TestFailed(Box<TestDiagnosis>),
+    /// The server is not connected.
+    #[error("{}", .0.diagnosis.message)]
+    ServerOffline(Box<TestDiagnosis>),
+    /// The control plane is stopping.
+    #[error("the control plane is stopping; try again shortly")]
+    Stopping,
+    /// A fault of ours.
+    #[error("{what}")]
+    Internal {
+        /// What was being done.
+        what: &'static str,
+        /// Why it failed.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+impl Error {
+    /// Wraps a failure that no caller can mend. Use as `.map_err(Error::internal("…"))`.
+    pub fn internal<E>(what: &'static str) -> impl FnOnce(E) -> Self
+    where
+        E: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        move |source| Self::Internal { what, source: source.into() }
+    }
+
+    /// An input with one bad field.
+    pub fn field(field: &'static str, rule: impl Into<Cow<'static, str>>) -> Self {
+        let mut issues = Issues::default();
+        issues.add(field, rule);
+        Self::Invalid(issues)
+    }
+}
+
+/// What is wrong with an input: rules by field name. Never a received value.
+#[derive(Debug, Default)]
+pub struct Issues {
+    /// About the input as a whole.
+    pub form: Vec<Cow<'static, str>>,
+    /// By field, in wire spelling.
+    pub fields: BTreeMap<Cow<'static, str>, Vec<Cow<'static, str>>>,
+}
+
+impl Issues {
+    /// Notes that a field breaks a rule.
+    pub fn add(&mut self, field: impl Into<Cow<'static, str>>, rule: impl Into<Cow<'static, str>>) {
+        self.fields.entry(field.into()).or_default().push(rule.into());
+    }
+
+    /// `value` if nothing was noted, else the error.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] with everything that was noted.
+    pub fn into_result<T>(self, value: T) -> Result<T> {
+        if self.form.is_empty() && self.fields.is_empty() { Ok(value) } else { Err(Error::Invalid(self)) }
+    }
+
+    fn summary(&self) -> String {
+        let mut parts: Vec<String> = self.form.iter().map(ToString::to_string).collect();
+        parts.extend(self.fields.iter().map(|(field, rules)| format!("{field}: {}", rules.join(", "))));
+        parts.join("; ")
+    }
+}
+
+/// An error and everything below it, for the log.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut below = error.source();
+    while let Some(source) = below {
+        text.push_str(": ");
+        text.push_str(&source.to_string());
+        below = source.source();
+    }
+    text
+}

@@ -1,0 +1,30 @@
+//! Who calls, from the headers of a request.
+
+use std::sync::Arc;
+
+use axum::http::{HeaderMap, header};
+
+use super::Doors;
+use crate::{
+    domain::caller::{self, Caller},
+    error::{Error, Result},
+};
+
+const API_KEY: &str = "x-api-key";
+
+/// The caller of a request: `x-api-key`, or `Authorization: Bearer`.
+///
+/// # Errors
+/// [`Error::Unauthorized`].
+pub(super) async fn caller(doors: &Doors, headers: &HeaderMap) -> Result<Arc<Caller>> {
+    let presented = presented_key(headers).ok_or(Error::Unauthorized)?;
+    caller::authenticate(&doors.app.store, &doors.app.known_keys, presented).await
+}
+
+fn presented_key(headers: &HeaderMap) -> Option<&str> {
+    if let Some(key) = headers.get(API_KEY) {
+        return key.to_str().ok().map(str::trim);
+    }
+    let (scheme, key) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| key.trim())
+}

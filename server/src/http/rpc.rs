@@ -1,0 +1,171 @@
+//! `/rpc`: JSON-RPC 2.0 over POST, and over WebSocket after an upgrade ([`rpc_socket`](super::rpc_socket)).
+//!
+//! The envelope is read here and not by jsonrpsee's server, which drops calls with negative or
+//! fractional ids, does not run notifications, and quotes received values in errors; the methods
+//! behind it are jsonrpsee's. Every id that JSON-RPC allows is answered as it was sent.
+
+use std::sync::Arc;
+
+use axum::{
+    body::{Body, Bytes},
+    extract::{FromRequest, FromRequestParts, Request, State, WebSocketUpgrade},
+    http::{Method, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use futures_util::{StreamExt, stream};
+use jsonrpsee::types::ErrorObjectOwned;
+use purser_proto_schema::error::{Code, PublicError};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::{BATCH_WIDTH, Doors, MAX_BATCH, auth, in_process, rpc_socket};
+use crate::{domain::caller::Caller, error::Error, rpc};
+
+const PARSE_ERROR: i32 = -32_700;
+const INVALID_REQUEST: i32 = -32_600;
+const METHOD_NOT_FOUND: i32 = -32_601;
+
+pub(super) async fn handle(State(doors): State<Doors>, request: Request) -> Response {
+    let (mut parts, body) = request.into_parts();
+    if parts.headers.contains_key(header::UPGRADE) {
+        let caller = match auth::caller(&doors, &parts.headers).await {
+            Ok(caller) => caller,
+            Err(error) => return refuse(&rpc::public(&error)),
+        };
+        return match WebSocketUpgrade::from_request_parts(&mut parts, &()).await {
+            Ok(upgrade) => rpc_socket::upgrade(doors, upgrade, caller),
+            Err(rejection) => rejection.into_response(),
+        };
+    }
+    if parts.method != Method::POST {
+        return refuse(&PublicError::new(
+            Code::MethodNotSupported,
+            "call by POST, or upgrade to a WebSocket",
+        ));
+    }
+    let media =
+        parts.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if !media.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json") {
+        let message = "send the call as JSON, with `Content-Type: application/json`";
+        return refuse(&PublicError::new(Code::UnsupportedMediaType, message));
+    }
+    let caller = match auth::caller(&doors, &parts.headers).await {
+        Ok(caller) => Some(caller),
+        Err(Error::Unauthorized) => None,
+        Err(error) => {
+            tracing::error!(error = %crate::error::chain(&error), "a key could not be looked up");
+            return refuse(&rpc::public(&error));
+        }
+    };
+    let body = match Bytes::from_request(Request::from_parts(parts, body), &()).await {
+        Ok(body) => body,
+        Err(rejection) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => {
+            return refuse(&PublicError::new(Code::PayloadTooLarge, "the body is larger than 1 MiB"));
+        }
+        Err(rejection) => return rejection.into_response(),
+    };
+    match serve(&doors, &body, caller.as_ref()).await {
+        Some(answer) => json(StatusCode::OK, answer),
+        None => StatusCode::NO_CONTENT.into_response(),
+    }
+}
+
+/// Serves a text of one call or a batch. `None` where nothing is to be answered.
+pub(super) async fn serve(doors: &Doors, text: &[u8], caller: Option<&Arc<Caller>>) -> Option<String> {
+    let Ok(raw) = serde_json::from_slice::<&RawValue>(text) else {
+        return Some(failure(None, &protocol_error(PARSE_ERROR, "the text is not JSON")));
+    };
+    if !raw.get().starts_with('[') {
+        return serve_one(doors, raw, caller).await;
+    }
+    let calls: Vec<&RawValue> = serde_json::from_str(raw.get()).unwrap_or_default();
+    if calls.is_empty() || calls.len() > MAX_BATCH {
+        return Some(failure(None, &protocol_error(INVALID_REQUEST, "a batch has 1 to 100 calls")));
+    }
+    let calls: Vec<_> = calls.into_iter().map(|call| serve_one(doors, call, caller)).collect();
+    let answers: Vec<String> =
+        stream::iter(calls).buffered(BATCH_WIDTH).filter_map(std::future::ready).collect().await;
+    if answers.is_empty() { None } else { Some(format!("[{}]", answers.join(","))) }
+}
+
+/// A call as it is received. Unknown members are ignored, as JSON-RPC's extensions need.
+#[derive(Deserialize)]
+struct Call<'a> {
+    #[serde(borrow)]
+    jsonrpc: &'a RawValue,
+    #[serde(borrow)]
+    method: &'a RawValue,
+    #[serde(borrow, default)]
+    params: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    id: Option<&'a RawValue>,
+}
+
+/// `null` is an id; only an absent one makes a notification.
+fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
+    <&RawValue>::deserialize(deserializer).map(Some)
+}
+
+async fn serve_one(doors: &Doors, raw: &RawValue, caller: Option<&Arc<Caller>>) -> Option<String> {
+    let invalid = |message| Some(failure(None, &protocol_error(INVALID_REQUEST, message)));
+    let Ok(call) = serde_json::from_str::<Call<'_>>(raw.get()) else {
+        return invalid("a call is an object with `jsonrpc` and `method`");
+    };
+    if call.id.is_some_and(|id| !is_id(id)) {
+        return invalid("an id is a string, a number or null");
+    }
+    let Ok(method) = serde_json::from_str::<String>(call.method.get()) else {
+        return invalid("`method` is a string");
+    };
+    if call.jsonrpc.get() != r#""2.0""# {
+        return invalid("`jsonrpc` is \"2.0\"");
+    }
+    if call.params.is_some_and(|params| !params.get().starts_with(['{', '['])) {
+        return invalid("`params` is an object");
+    }
+    let answer = match doors.procedures.info(&method) {
+        Some(info) => in_process::call(doors, info.name, call.params, caller.cloned()).await,
+        None => {
+            let public = PublicError::new(Code::NotFound, "no procedure of this name");
+            Err(ErrorObjectOwned::owned(METHOD_NOT_FOUND, public.message, Some(public.data)))
+        }
+    };
+    let id = call.id?;
+    Some(match answer {
+        Ok(result) => format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#),
+        Err(error) => failure(Some(id), &error),
+    })
+}
+
+fn is_id(id: &RawValue) -> bool {
+    let text = id.get();
+    text == "null" || text.starts_with(|first: char| first == '"' || first == '-' || first.is_ascii_digit())
+}
+
+fn protocol_error(code: i32, message: &str) -> ErrorObjectOwned {
+    let public = if code == PARSE_ERROR { Code::ParseError } else { Code::BadRequest };
+    ErrorObjectOwned::owned(code, message, Some(PublicError::new(public, message).data))
+}
+
+fn failure(id: Option<&RawValue>, error: &ErrorObjectOwned) -> String {
+    let id = id.map_or("null", RawValue::get);
+    // A number, a string and JSON: writing them does not fail.
+    let error = serde_json::to_string(error).unwrap_or_default();
+    format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{error}}}"#)
+}
+
+/// A failure before there is any call to answer: its HTTP status says it too.
+fn refuse(error: &PublicError) -> Response {
+    let status = StatusCode::from_u16(error.data.http_status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let number = error.data.code.number();
+    let object = ErrorObjectOwned::owned(number, error.message.clone(), Some(error.data.clone()));
+    json(status, failure(None, &object))
+}
+
+fn json(status: StatusCode, body: String) -> Response {
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = status;
+    let media = header::HeaderValue::from_static("application/json");
+    response.headers_mut().insert(header::CONTENT_TYPE, media);
+    response
+}

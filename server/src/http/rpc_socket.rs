@@ -1,0 +1,105 @@
+//! JSON-RPC 2.0 over a WebSocket: one caller, authenticated at the upgrade.
+//!
+//! Calls of a socket run side by side, at most [`IN_FLIGHT`]; then the socket is read no further, so a
+//! caller that does not read its answers only slows itself down. Subscriptions will hang on here.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    extract::{
+        WebSocketUpgrade,
+        ws::{CloseFrame, Message, WebSocket, close_code},
+    },
+    response::Response,
+};
+use futures_util::{SinkExt, StreamExt, stream::SplitSink};
+use tokio::{
+    sync::{Semaphore, mpsc},
+    time::{interval, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{Doors, MAX_BODY, rpc};
+use crate::domain::caller::Caller;
+
+/// Calls of one socket under way at once.
+const IN_FLIGHT: usize = 32;
+/// How often the caller is pinged.
+const PING: Duration = Duration::from_secs(30);
+/// How long a caller may be silent, pongs included.
+const SILENCE: Duration = Duration::from_secs(90);
+/// How long a write may take.
+const WRITE: Duration = Duration::from_secs(15);
+
+pub(super) fn upgrade(doors: Doors, upgrade: WebSocketUpgrade, caller: Arc<Caller>) -> Response {
+    upgrade
+        .max_message_size(MAX_BODY)
+        .max_frame_size(MAX_BODY)
+        .on_upgrade(|socket| serve(doors, socket, caller))
+}
+
+async fn serve(doors: Doors, socket: WebSocket, caller: Arc<Caller>) {
+    let (writer, mut reader) = socket.split();
+    let (answers, to_write) = mpsc::channel::<Message>(IN_FLIGHT);
+    let broken = CancellationToken::new();
+    let writing = tokio::spawn(write(writer, to_write, doors.stop.clone(), broken.clone()));
+    let places = Arc::new(Semaphore::new(IN_FLIGHT));
+    loop {
+        let message = tokio::select! {
+            () = broken.cancelled() => break,
+            message = timeout(SILENCE, reader.next()) => message,
+        };
+        let text = match message {
+            Ok(Some(Ok(Message::Text(text)))) => text,
+            Ok(Some(Ok(Message::Ping(_) | Message::Pong(_)))) => continue,
+            Ok(Some(Ok(Message::Binary(_)))) => {
+                let frame = CloseFrame { code: close_code::UNSUPPORTED, reason: "send text".into() };
+                let _ = answers.try_send(Message::Close(Some(frame)));
+                break;
+            }
+            Ok(Some(Ok(Message::Close(_)) | Err(_)) | None) | Err(_) => break,
+        };
+        let place = tokio::select! {
+            () = broken.cancelled() => break,
+            place = Arc::clone(&places).acquire_owned() => place,
+        };
+        let (doors, caller, answers) = (doors.clone(), Arc::clone(&caller), answers.clone());
+        tokio::spawn(async move {
+            if let Some(answer) = rpc::serve(&doors, text.as_bytes(), Some(&caller)).await {
+                let _ = answers.send(Message::Text(answer.into())).await;
+            }
+            drop(place);
+        });
+    }
+    drop(answers);
+    let _ = timeout(WRITE, writing).await;
+}
+
+async fn write(
+    mut writer: SplitSink<WebSocket, Message>,
+    mut answers: mpsc::Receiver<Message>,
+    stop: CancellationToken,
+    broken: CancellationToken,
+) {
+    let _ends_reading = broken.drop_guard();
+    let mut pings = interval(PING);
+    loop {
+        let message = tokio::select! {
+            answer = answers.recv() => match answer {
+                Some(answer) => answer,
+                None => return,
+            },
+            _ = pings.tick() => Message::Ping(Default::default()),
+            () = stop.cancelled() => {
+                let frame = CloseFrame { code: close_code::AWAY, reason: "the server is stopping".into() };
+                let _ = timeout(WRITE, writer.send(Message::Close(Some(frame)))).await;
+                return;
+            }
+        };
+        let closing = matches!(message, Message::Close(_));
+        match timeout(WRITE, writer.send(message)).await {
+            Ok(Ok(())) if !closing => {}
+            _ => return,
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! The control plane: keeps registry credentials, and uses them on Docker hosts through their agents.
+//!
+//! ```text
+//! http → rpc → domain → { store, dispatch, vault, registry-client }
+//! ```
+//!
+//! | room | holds | never |
+//! | --- | --- | --- |
+//! | `http` | the doors | decides, or reaches below `rpc` for a procedure |
+//! | `rpc` | one thin line per procedure, the wrapper around all, the mapping of errors | a rule |
+//! | `domain` | the rules | HTTP, JSON-RPC, SQL |
+//! | `dispatch` | sessions, hand-over, verdicts, deadlines | which credential to use |
+//! | `store` | the database | a plaintext secret |
+//! | `vault` | plaintext of stored secrets | who may see it |
+//!
+//! [`run`] wires them and serves until it is told to stop.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use purser_registry_client::{EgressPolicy, RegistryClient};
+use secrecy::ExposeSecret;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+mod app;
+pub mod config;
+mod dispatch;
+mod domain;
+mod error;
+mod http;
+mod local_agent;
+pub mod logging;
+mod private_file;
+mod rpc;
+mod secret_hash;
+mod store;
+mod vault;
+
+use app::App;
+use config::Settings;
+use dispatch::Dispatch;
+use domain::{caller::KnownKeys, first_start, reencrypt};
+use store::Store;
+use vault::Vault;
+
+pub use error::{Error, Result, chain};
+
+/// How long a stop may take, of the 10 s that service managers are promised.
+const STOP: Duration = Duration::from_secs(8);
+const USER_AGENT: &str = concat!("purser-server/", env!("CARGO_PKG_VERSION"));
+
+/// Serves until `stop`, then closes sessions and lets calls under way end.
+///
+/// # Errors
+/// When the data folder, the master key, the database or the address cannot be used.
+pub async fn run(settings: Settings, stop: CancellationToken) -> Result<()> {
+    let (store, vault) = open(&settings).await?;
+    let organization = first_start::organization(&store).await?;
+    let admin_key = settings.admin_api_key.as_ref();
+    if let Some(path) =
+        first_start::admin_key(&store, organization.clone(), admin_key, &settings.data_dir).await?
+    {
+        tracing::info!(path = %path.display(), "an admin API key was made; read it from the file");
+    }
+    let channel_key = first_start::channel_key(&store, &vault).await?;
+    let listener =
+        TcpListener::bind(settings.listen).await.map_err(Error::internal("listening on --listen"))?;
+    let address = listener.local_addr().map_err(Error::internal("asking for the listener's address"))?;
+    let dispatch = Dispatch::start(store.clone(), Arc::clone(&vault), channel_key, stop.clone());
+    let app = Arc::new(App {
+        store,
+        vault,
+        dispatch: dispatch.clone(),
+        registries: RegistryClient::new(egress(&settings), USER_AGENT),
+        known_keys: KnownKeys::new()?,
+        agent_url: agent_url(address),
+    });
+    let procedures = rpc::Procedures::register(Arc::clone(&app))?;
+    let router = http::router(Arc::clone(&app), procedures, stop.clone());
+    tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "listening");
+    let local = local_agent::Local {
+        mode: settings.local_agent,
+        listen: address,
+        state_dir: settings.data_dir.join("local-agent"),
+        docker_host: settings.docker_host,
+        egress_allow: settings.egress_allow,
+    };
+    let local = tokio::spawn(local_agent::run(app, organization, local, stop.clone()));
+    let serving = serve(listener, router, stop.clone());
+    let stopping = async {
+        stop.cancelled().await;
+        tracing::info!("stopping");
+        dispatch.stop(STOP).await;
+        let _ = tokio::time::timeout(STOP, local).await;
+    };
+    let (served, ()) = tokio::join!(serving, stopping);
+    served
+}
+
+/// Seals every stored secret anew under the current master key, and gives how many changed.
+///
+/// # Errors
+/// As [`run`], and when a secret does not open.
+pub async fn reencrypt(settings: Settings) -> Result<usize> {
+    let (store, vault) = open(&settings).await?;
+    reencrypt::everything(&store, &vault).await
+}
+
+async fn open(settings: &Settings) -> Result<(Store, Arc<Vault>)> {
+    private_file::make_folder(&settings.data_dir).map_err(Error::internal("making the data folder"))?;
+    let vault = match &settings.master_key {
+        Some(text) => Vault::from_text(text),
+        None => Vault::from_file(&settings.data_dir.join("master.key")),
+    };
+    let vault = vault.map_err(Error::internal("reading the master key"))?;
+    let url = settings.database_url.as_ref().map(ExposeSecret::expose_secret);
+    let store = Store::open(url, &settings.data_dir).await?;
+    Ok((store, Arc::new(vault)))
+}
+
+async fn serve(listener: TcpListener, router: axum::Router, stop: CancellationToken) -> Result<()> {
+    use axum::serve::ListenerExt;
+    let listener = listener.tap_io(|stream| {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "TCP_NODELAY could not be set");
+        }
+    });
+    let draining = stop.clone();
+    let serving =
+        axum::serve(listener, router).with_graceful_shutdown(async move { draining.cancelled().await });
+    let overdue = async {
+        stop.cancelled().await;
+        tokio::time::sleep(STOP).await;
+    };
+    tokio::select! {
+        served = async { serving.await } => served.map_err(Error::internal("serving")),
+        () = overdue => {
+            tracing::warn!("some calls were still under way; they end with the process");
+            Ok(())
+        }
+    }
+}
+
+fn egress(settings: &Settings) -> EgressPolicy {
+    EgressPolicy::new(settings.egress_allow.clone(), settings.egress_deny.clone())
+        .allow_loopback(settings.listen.ip().is_loopback())
+}
+
+/// What agents dial, for join commands: as much as this process can know of it.
+fn agent_url(address: SocketAddr) -> String {
+    if address.ip().is_loopback() {
+        format!("http://{address}")
+    } else {
+        "https://YOUR-PURSER-ADDRESS".to_owned()
+    }
+}

@@ -1,0 +1,57 @@
+//! `purser-server`: arguments, logging, signals, exit code.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use purser_server::config::{Cli, Command, Settings};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let settings = match cli.settings.complete() {
+        Ok(settings) => settings,
+        Err(line) => return refuse(&line),
+    };
+    purser_server::logging::start(settings.log_format);
+    if rustls::crypto::ring::default_provider().install_default().is_err() {
+        return refuse("another TLS provider is installed already");
+    }
+    let done = match cli.command {
+        None => serve(settings).await,
+        Some(Command::Reencrypt) => purser_server::reencrypt(settings).await.map(|changed| {
+            tracing::info!(changed, "stored secrets sealed anew");
+        }),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => refuse(&purser_server::chain(&error)),
+    }
+}
+
+async fn serve(settings: Settings) -> purser_server::Result<()> {
+    let stop = CancellationToken::new();
+    let stopped = stop.clone();
+    tokio::spawn(async move {
+        let (Ok(mut terminate), Ok(mut interrupt)) =
+            (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+        else {
+            tracing::error!("signals cannot be received; stop the process by SIGKILL");
+            return;
+        };
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        stopped.cancel();
+    });
+    purser_server::run(settings, stop).await
+}
+
+fn refuse(line: &str) -> ExitCode {
+    use std::io::Write;
+    // Nothing is left to do where even stderr is gone.
+    let _ = writeln!(std::io::stderr(), "purser-server: {line}");
+    ExitCode::FAILURE
+}

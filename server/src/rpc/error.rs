@@ -1,0 +1,62 @@
+//! The one mapping of errors to the wire.
+
+use jsonrpsee::types::ErrorObjectOwned;
+use purser_proto_schema::error::{Code, INVALID_PARAMS, PublicError, ZodError};
+
+use crate::error::{Error, chain};
+
+/// An error as callers see it.
+pub fn public(error: &Error) -> PublicError {
+    let code = code(error);
+    let mut public = PublicError::new(code, message(error));
+    match error {
+        Error::Invalid(issues) => {
+            public.data.zod_error =
+                Some(ZodError { form_errors: issues.form.clone(), field_errors: issues.fields.clone() });
+        }
+        Error::TestFailed(diagnosis) | Error::ServerOffline(diagnosis) => {
+            public.data.diagnosis = Some(diagnosis.as_ref().clone());
+        }
+        Error::Unauthorized
+        | Error::Forbidden(_)
+        | Error::NotFound(_)
+        | Error::Conflict(_)
+        | Error::Stopping
+        | Error::Internal { .. } => {}
+    }
+    public
+}
+
+/// An error as a JSON-RPC error object of a procedure. What only the operator may know is logged
+/// here, once, with its chain.
+pub fn wire(procedure: &str, error: Error) -> ErrorObjectOwned {
+    if let Error::Internal { .. } = &error {
+        tracing::error!(procedure, error = %chain(&error), "a call failed");
+    }
+    let public = public(&error).at(procedure);
+    let number = match error {
+        Error::Invalid(_) => INVALID_PARAMS,
+        _ => public.data.code.number(),
+    };
+    ErrorObjectOwned::owned(number, public.message, Some(public.data))
+}
+
+fn code(error: &Error) -> Code {
+    match error {
+        Error::Invalid(_) | Error::TestFailed(_) => Code::BadRequest,
+        Error::Unauthorized => Code::Unauthorized,
+        Error::Forbidden(_) => Code::Forbidden,
+        Error::NotFound(_) => Code::NotFound,
+        Error::Conflict(_) => Code::Conflict,
+        Error::ServerOffline(_) => Code::PreconditionFailed,
+        Error::Stopping => Code::ServiceUnavailable,
+        Error::Internal { .. } => Code::InternalServerError,
+    }
+}
+
+fn message(error: &Error) -> String {
+    match error {
+        Error::Internal { .. } => "internal error; the operator finds the cause in the log".to_owned(),
+        other => other.to_string(),
+    }
+}

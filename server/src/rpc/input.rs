@@ -1,0 +1,140 @@
+//! Reading a procedure's input: the field that is wrong is named, what was received is not repeated.
+
+use serde::de::DeserializeOwned;
+
+use crate::error::{Error, Issues, Result};
+
+const OBJECT: &str = "the input must be an object of named fields";
+const MAX_FIELD_NAME: usize = 64;
+
+/// Reads an input. Absent and `null` mean no fields.
+///
+/// # Errors
+/// [`Error::Invalid`].
+pub fn parse<T: DeserializeOwned>(text: Option<&str>) -> Result<T> {
+    let text = match text.map(str::trim) {
+        None | Some("null" | "") => "{}",
+        Some(text) => text,
+    };
+    if !text.starts_with('{') {
+        return Err(form(OBJECT));
+    }
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
+        let path = error.path().to_string();
+        issue(&path, &error.into_inner())
+    })
+}
+
+fn form(rule: &'static str) -> Error {
+    let mut issues = Issues::default();
+    issues.form.push(rule.into());
+    Error::Invalid(issues)
+}
+
+fn issue(path: &str, error: &serde_json::Error) -> Error {
+    if !error.is_data() {
+        return form("the input is not JSON");
+    }
+    let text = error.to_string();
+    let text = text.rfind(" at line ").map_or(text.as_str(), |end| &text[..end]);
+    let (named, rule) = rule(text);
+    let path = if path == "." { "" } else { path };
+    // serde's path ends with the field for a bad value, and with its parent for a missing or unknown one.
+    let full = match named {
+        Some(field) if path.is_empty() || path == field => field.to_owned(),
+        Some(field) if path.rsplit('.').next() == Some(field) => path.to_owned(),
+        Some(field) => format!("{path}.{field}"),
+        None => path.to_owned(),
+    };
+    let mut issues = Issues::default();
+    let top = full.split(['.', '[']).next().unwrap_or_default();
+    if top.is_empty() {
+        issues.form.push(rule.into());
+    } else {
+        let rule = if top == full { rule } else { format!("{}: {rule}", presentable(&full)) };
+        issues.add(presentable(top), rule);
+    }
+    Error::Invalid(issues)
+}
+
+/// The field that serde's message names, and a rule without the received value.
+fn rule(text: &str) -> (Option<&str>, String) {
+    let quoted = |start: &str, end: &str| {
+        text.strip_prefix(start).and_then(|rest| rest.rfind(end).map(|at| &rest[..at]))
+    };
+    if let Some(field) = quoted("missing field `", "`") {
+        return (Some(field), "is required".to_owned());
+    }
+    if let Some(field) = quoted("duplicate field `", "`") {
+        return (Some(field), "is given twice".to_owned());
+    }
+    if let Some(field) = quoted("unknown field `", "`, ") {
+        return (Some(field), "is not a field of this procedure".to_owned());
+    }
+    let value_first = ["invalid type: ", "invalid value: ", "invalid length ", "unknown variant "];
+    if value_first.iter().any(|start| text.starts_with(start)) {
+        let rule = text.rfind(", expected ").map_or("is invalid", |at| &text[at + 2..]);
+        return (None, rule.to_owned());
+    }
+    (None, text.to_owned())
+}
+
+/// A field's name as it may be repeated: it came from the caller.
+fn presentable(name: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_.-[]$".contains(c);
+    if name.len() <= MAX_FIELD_NAME && name.chars().all(plain) {
+        name.to_owned()
+    } else {
+        "(unnamed)".to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use purser_proto_schema::{image::PullInput, registry::CreateInput};
+
+    use super::*;
+
+    fn fields(text: &str) -> String {
+        match parse::<CreateInput>(Some(text)) {
+            Err(Error::Invalid(issues)) => format!("{:?} {:?}", issues.form, issues.fields),
+            Err(error) => format!("{error:?}"),
+            Ok(_) => "accepted".to_owned(),
+        }
+    }
+
+    #[test]
+    fn the_field_is_named_and_the_value_is_not() {
+        for (text, expected) in [
+            (r#"{}"#, "registryName"),
+            (r#"{"registryName":"hunter2"}"#, "registryUrl"),
+            (r#"{"registryName":["hunter2"],"registryUrl":"x"}"#, "registryName"),
+            (r#"{"registryName":"a","registryUrl":"x","password":{"hunter2":1}}"#, "password"),
+            (
+                r#"{"registryName":"a","registryUrl":"x","registryType":"hunter2, expected hunter2"}"#,
+                "registryType",
+            ),
+            (r#"{"registryName":"a","registryUrl":"x","insecure":"hunter2"}"#, "insecure"),
+            (r#"{"registryName":"a","registryUrl":"x","colour":"hunter2"}"#, "colour"),
+            (r#"{"registryName":"a","registryUrl":"x","registryName":"hunter2"}"#, "registryName"),
+            (r#"["hunter2"]"#, "object"),
+            (r#""hunter2""#, "object"),
+            (r#"{"registryName": hunter2}"#, "JSON"),
+        ] {
+            let fields = fields(text);
+            assert!(fields.contains(expected), "{text}: {fields}");
+            assert!(!fields.contains("hunter2"), "{text}: {fields}");
+        }
+    }
+
+    #[test]
+    fn a_nested_field_is_named_with_its_parent() {
+        let Err(Error::Invalid(issues)) =
+            parse::<PullInput>(Some(r#"{"image":"a","auth":{"username":"u"}}"#))
+        else {
+            panic!("accepted");
+        };
+        assert!(issues.fields["auth"][0].contains("auth.password"), "{:?}", issues.fields);
+    }
+}

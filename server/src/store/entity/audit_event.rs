@@ -1,0 +1,23 @@
+//! Who did what, and how it ended.
+
+use sea_orm::entity::prelude::*;
+
+#[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+#[sea_orm(table_name = "audit_event")]
+pub struct Model {
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub audit_event_id: String,
+    pub organization_id: String,
+    pub at: DateTimeUtc,
+    pub api_key_id: Option<String>,
+    pub action: String,
+    pub registry_id: Option<String>,
+    pub server_id: Option<String>,
+    pub job_id: Option<String>,
+    pub outcome: String,
+}
+
+#[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+pub enum Relation {}
+
+impl ActiveModelBehavior for ActiveModel {}

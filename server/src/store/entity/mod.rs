@@ -1,0 +1,11 @@
+//! The tables, one entity each. Only [`crate::store`] names them.
+
+pub(super) mod api_key;
+pub(super) mod audit_event;
+pub(super) mod installation;
+pub(super) mod job;
+pub(super) mod job_target;
+pub(super) mod join_token;
+pub(super) mod organization;
+pub(super) mod registry;
+pub(super) mod server;

@@ -1,0 +1,285 @@
+//! Jobs: what was asked, by whom, and how it ended as a whole.
+
+use chrono::Utc;
+use purser_proto_schema::{
+    ids::{JobId, OrganizationId, ServerId, TargetId},
+    job::{JobKind, JobStatus},
+};
+use sea_orm::{
+    ActiveValue::Set, ColumnTrait, Condition, ConnectionTrait, EntityTrait, IntoActiveModel, QueryFilter,
+    QueryOrder, QuerySelect, QueryTrait, sea_query::Expr,
+};
+use serde::{Serialize, de::DeserializeOwned};
+
+use super::{
+    JobRow, Store, TargetRow, TargetState,
+    entity::{job, job_target},
+    failed,
+};
+use crate::error::{Error, Result};
+
+const NOT_FOUND: Error = Error::NotFound("Job");
+
+/// A job to keep, with its targets.
+#[derive(Debug)]
+pub struct NewJob {
+    /// The job.
+    pub job: JobRow,
+    /// One per server and image.
+    pub targets: Vec<TargetRow>,
+}
+
+/// Which jobs a page holds.
+#[derive(Debug, Default)]
+pub struct JobFilter {
+    /// Only this status.
+    pub status: Option<JobStatus>,
+    /// Only this kind.
+    pub kind: Option<JobKind>,
+    /// Only jobs with a target on this server.
+    pub server_id: Option<ServerId>,
+    /// Only jobs before this one.
+    pub before: Option<JobId>,
+}
+
+/// A wire enum as its column's text: the name it has on the wire.
+pub(super) fn column_text<T: Serialize>(value: &T) -> String {
+    match serde_json::to_value(value) {
+        Ok(serde_json::Value::String(text)) => text,
+        _ => String::new(),
+    }
+}
+
+fn from_column<T: DeserializeOwned>(text: &str) -> Result<T> {
+    serde_json::from_value(serde_json::Value::String(text.to_owned()))
+        .map_err(Error::internal("reading a column's value"))
+}
+
+impl JobRow {
+    /// The row's kind.
+    pub fn job_kind(&self) -> Result<JobKind> {
+        from_column(&self.kind)
+    }
+
+    /// The row's status.
+    pub fn job_status(&self) -> Result<JobStatus> {
+        from_column(&self.status)
+    }
+}
+
+impl Store {
+    /// Keeps a job and its targets: from here on it is accepted.
+    pub async fn job_insert(&self, new: NewJob) -> Result<()> {
+        let transaction = self.write().await?;
+        job::Entity::insert(new.job.into_active_model())
+            .exec_without_returning(&transaction)
+            .await
+            .map_err(failed)?;
+        let targets = new.targets.into_iter().map(IntoActiveModel::into_active_model);
+        job_target::Entity::insert_many(targets)
+            .exec_without_returning(&transaction)
+            .await
+            .map_err(failed)?;
+        transaction.commit().await.map_err(failed)
+    }
+
+    /// One job of the organization with its targets.
+    pub async fn job_one(
+        &self,
+        organization: &OrganizationId,
+        id: &JobId,
+    ) -> Result<(JobRow, Vec<TargetRow>)> {
+        // The job first: if it is final, its targets, read later, are too.
+        let job = job::Entity::find_by_id(id.as_str())
+            .filter(job::Column::OrganizationId.eq(organization.as_str()))
+            .one(&self.db)
+            .await
+            .map_err(failed)?
+            .ok_or(NOT_FOUND)?;
+        let targets = job_target::Entity::find()
+            .filter(job_target::Column::JobId.eq(id.as_str()))
+            .order_by_asc(job_target::Column::TargetId)
+            .all(&self.db)
+            .await
+            .map_err(failed)?;
+        Ok((job, targets))
+    }
+
+    /// A page of the organization's jobs, newest first, with their targets.
+    pub async fn job_page(
+        &self,
+        organization: &OrganizationId,
+        filter: JobFilter,
+        limit: u64,
+    ) -> Result<Vec<(JobRow, Vec<TargetRow>)>> {
+        let mut condition = Condition::all().add(job::Column::OrganizationId.eq(organization.as_str()));
+        if let Some(status) = filter.status {
+            condition = condition.add(job::Column::Status.eq(column_text(&status)));
+        }
+        if let Some(kind) = filter.kind {
+            condition = condition.add(job::Column::Kind.eq(column_text(&kind)));
+        }
+        if let Some(before) = filter.before {
+            condition = condition.add(job::Column::JobId.lt(before.as_str()));
+        }
+        if let Some(server) = filter.server_id {
+            let on_server = job_target::Entity::find()
+                .select_only()
+                .column(job_target::Column::JobId)
+                .filter(job_target::Column::ServerId.eq(server.as_str()))
+                .into_query();
+            condition = condition.add(job::Column::JobId.in_subquery(on_server));
+        }
+        let jobs = job::Entity::find()
+            .filter(condition)
+            .order_by_desc(job::Column::JobId)
+            .limit(limit)
+            .all(&self.db)
+            .await
+            .map_err(failed)?;
+        let mut targets = job_target::Entity::find()
+            .filter(job_target::Column::JobId.is_in(jobs.iter().map(|job| &job.job_id)))
+            .order_by_asc(job_target::Column::TargetId)
+            .all(&self.db)
+            .await
+            .map_err(failed)?;
+        let pages = jobs.into_iter().map(|job| {
+            let own = targets.extract_if(.., |target| target.job_id == job.job_id).collect();
+            (job, own)
+        });
+        Ok(pages.collect())
+    }
+
+    /// Cancels what has not started and marks what has. Gives the targets that an agent must stop.
+    pub async fn job_cancel(&self, organization: &OrganizationId, id: &JobId) -> Result<Vec<TargetRow>> {
+        let transaction = self.write().await?;
+        let found = job::Entity::find_by_id(id.as_str())
+            .filter(job::Column::OrganizationId.eq(organization.as_str()))
+            .lock_exclusive()
+            .one(&transaction)
+            .await
+            .map_err(failed)?;
+        let job = found.ok_or(NOT_FOUND)?;
+        if job.job_status()?.is_final() {
+            return Ok(Vec::new());
+        }
+        end_targets(&transaction, TargetState::Cancelled, |targets| {
+            targets
+                .filter(job_target::Column::JobId.eq(id.as_str()))
+                .filter(job_target::Column::Status.eq(TargetState::Queued.as_str()))
+        })
+        .await?;
+        job_target::Entity::update_many()
+            .col_expr(job_target::Column::CancelRequested, Expr::value(true))
+            .filter(job_target::Column::JobId.eq(id.as_str()))
+            .filter(job_target::Column::Status.is_in(TargetState::WITH_AGENT))
+            .exec(&transaction)
+            .await
+            .map_err(failed)?;
+        let running = job_target::Entity::find()
+            .filter(job_target::Column::JobId.eq(id.as_str()))
+            .filter(job_target::Column::Status.is_in(TargetState::WITH_AGENT))
+            .all(&transaction)
+            .await
+            .map_err(failed)?;
+        settle(&transaction, id.as_str()).await?;
+        transaction.commit().await.map_err(failed)?;
+        Ok(running)
+    }
+}
+
+/// Ends the chosen targets without a verdict, and erases their one-time credentials.
+pub(super) async fn end_targets<C: ConnectionTrait>(
+    db: &C,
+    state: TargetState,
+    choose: impl FnOnce(sea_orm::UpdateMany<job_target::Entity>) -> sea_orm::UpdateMany<job_target::Entity>,
+) -> Result<()> {
+    let update = job_target::Entity::update_many()
+        .col_expr(job_target::Column::Status, Expr::value(state.as_str()))
+        .col_expr(job_target::Column::FinishedAt, Expr::value(Utc::now()))
+        .col_expr(job_target::Column::SealedAuth, Expr::value(Option::<String>::None));
+    choose(update).exec(db).await.map_err(failed)?;
+    Ok(())
+}
+
+/// Ends a job if its last target has ended. Whoever calls holds a transaction that changed a target.
+pub(super) async fn settle<C: ConnectionTrait>(db: &C, id: &str) -> Result<bool> {
+    // Locks the job's row, so that of two transactions that each end a target the second sees both.
+    let found = job::Entity::find_by_id(id).lock_exclusive().one(db).await.map_err(failed)?;
+    let Some(job) = found else { return Ok(false) };
+    let states: Vec<String> = job_target::Entity::find()
+        .select_only()
+        .column(job_target::Column::Status)
+        .filter(job_target::Column::JobId.eq(id))
+        .into_tuple()
+        .all(db)
+        .await
+        .map_err(failed)?;
+    let Some(status) = whole(&states) else { return Ok(false) };
+    if job.job_status()?.is_final() {
+        return Ok(false);
+    }
+    let ended = job::ActiveModel {
+        job_id: Set(job.job_id),
+        status: Set(column_text(&status)),
+        finished_at: Set(Some(Utc::now())),
+        ..Default::default()
+    };
+    job::Entity::update(ended).exec(db).await.map_err(failed)?;
+    Ok(true)
+}
+
+/// A job's final status from its targets', or `None` while one has not ended.
+fn whole(states: &[String]) -> Option<JobStatus> {
+    let has = |state: TargetState| states.iter().any(|text| text == state.as_str());
+    if TargetState::OPEN.into_iter().any(|open| states.iter().any(|text| text == open)) {
+        None
+    } else if has(TargetState::Failed) {
+        Some(JobStatus::Failed)
+    } else if has(TargetState::Cancelled) {
+        Some(JobStatus::Cancelled)
+    } else {
+        Some(JobStatus::Succeeded)
+    }
+}
+
+/// The target's typed ids, for logs and calls.
+impl TargetRow {
+    /// Its id.
+    pub fn id(&self) -> TargetId {
+        TargetId::from_stored(self.target_id.clone())
+    }
+
+    /// Its job's id.
+    pub fn job(&self) -> JobId {
+        JobId::from_stored(self.job_id.clone())
+    }
+
+    /// Its server's id.
+    pub fn server(&self) -> ServerId {
+        ServerId::from_stored(self.server_id.clone())
+    }
+
+    /// Its kind.
+    pub fn job_kind(&self) -> Result<JobKind> {
+        from_column(&self.kind)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn states(names: &[&str]) -> Vec<String> {
+        names.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn a_job_ends_with_its_last_target_and_fails_with_any() {
+        assert_eq!(whole(&states(&["succeeded", "running"])), None);
+        assert_eq!(whole(&states(&["succeeded", "dispatched", "failed"])), None);
+        assert_eq!(whole(&states(&["succeeded", "failed", "cancelled"])), Some(JobStatus::Failed));
+        assert_eq!(whole(&states(&["succeeded", "cancelled"])), Some(JobStatus::Cancelled));
+        assert_eq!(whole(&states(&["succeeded", "succeeded"])), Some(JobStatus::Succeeded));
+    }
+}

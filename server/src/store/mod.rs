@@ -1,0 +1,136 @@
+//! The store: the only door to the database.
+//!
+//! What it holds: organizations, API keys, registry entries (passwords sealed by the vault), servers
+//! and join tokens (hashed), jobs and their targets, audit events, and one row for the installation.
+//! Every finder that a caller's id can reach takes the organization too: a foreign row is not found.
+//!
+//! It never sees a plaintext secret, knows no rule but those that must hold in one transaction, and
+//! is the only room that names `sea_orm`.
+
+use std::{path::Path, time::Duration};
+
+use purser_migrations::Migrator;
+use sea_orm::{
+    ConnectOptions, ConnectionTrait, Database, DatabaseBackend, DatabaseConnection, DatabaseTransaction,
+    DbErr, SqlErr, SqliteTransactionMode, TransactionOptions, TransactionTrait,
+};
+use sea_orm_migration::MigratorTrait;
+
+use crate::error::{Error, Result};
+
+mod api_key;
+mod audit;
+mod entity;
+mod installation;
+mod job;
+mod registry;
+mod server;
+mod target;
+
+pub use api_key::AdminKey;
+pub use audit::AuditEntry;
+pub use entity::{
+    api_key::Model as ApiKeyRow, job::Model as JobRow, job_target::Model as TargetRow,
+    registry::Model as RegistryRow, server::Model as ServerRow,
+};
+pub use job::{JobFilter, NewJob};
+pub use server::{Admission, Admitted, NewJoinToken};
+pub use target::{Ending, Fence, TargetState};
+
+/// Readers that SQLite serves at once, and connections to PostgreSQL per replica.
+const CONNECTIONS: u32 = 8;
+/// How long a SQLite writer waits for another.
+const BUSY: Duration = Duration::from_secs(10);
+/// Any number: replicas that start together migrate one after the other under it.
+const MIGRATION_LOCK: i64 = 0x7075_7273_6572;
+
+/// A handle to the database. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Store {
+    db: DatabaseConnection,
+}
+
+impl Store {
+    /// Connects to `url`, or to `purser.db` in the data folder, and brings the shape up to date.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] when the database is away or a migration fails.
+    pub async fn open(url: Option<&str>, data_dir: &Path) -> Result<Self> {
+        let options = match url {
+            Some(url) => postgres_options(url),
+            None => sqlite_options(&data_dir.join("purser.db")),
+        };
+        let db = Database::connect(options).await.map_err(Error::internal("connecting to the database"))?;
+        let store = Self { db };
+        store.migrate().await.map_err(Error::internal("bringing the database to the present shape"))?;
+        Ok(store)
+    }
+
+    async fn migrate(&self) -> std::result::Result<(), DbErr> {
+        if self.db.get_database_backend() != DatabaseBackend::Postgres {
+            return Migrator::up(&self.db, None).await;
+        }
+        let lock = self.db.begin().await?;
+        lock.execute_unprepared(&format!("SELECT pg_advisory_xact_lock({MIGRATION_LOCK})")).await?;
+        Migrator::up(&self.db, None).await?;
+        lock.commit().await
+    }
+
+    /// Whether the database answers.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] when it does not.
+    pub async fn ping(&self) -> Result<()> {
+        self.db.ping().await.map_err(Error::internal("asking the database for a sign of life"))
+    }
+
+    /// A transaction that may write. On SQLite it takes the write lock at once: a deferred one that
+    /// reads first fails under load whatever the busy timeout.
+    async fn write(&self) -> Result<DatabaseTransaction> {
+        let options = TransactionOptions {
+            sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
+            ..TransactionOptions::default()
+        };
+        self.db.begin_with_options(options).await.map_err(failed)
+    }
+}
+
+fn sqlite_options(path: &Path) -> ConnectOptions {
+    let mut options = ConnectOptions::new(format!("sqlite://{}?mode=rwc", path.display()));
+    options
+        .max_connections(CONNECTIONS)
+        .min_connections(1)
+        .sqlx_logging(false)
+        .test_before_acquire(false)
+        .map_sqlx_sqlite_opts(|sqlite| {
+            sqlite
+                .journal_mode(sqlx::sqlite::SqliteJournalMode::Wal)
+                .synchronous(sqlx::sqlite::SqliteSynchronous::Normal)
+                .foreign_keys(true)
+                .busy_timeout(BUSY)
+        });
+    options
+}
+
+fn postgres_options(url: &str) -> ConnectOptions {
+    let mut options = ConnectOptions::new(url);
+    options
+        .max_connections(CONNECTIONS)
+        .min_connections(1)
+        .sqlx_logging(false)
+        .set_application_name("purser-server");
+    options
+}
+
+/// The one classification of database failures.
+fn failed(error: DbErr) -> Error {
+    match error.sql_err() {
+        Some(SqlErr::UniqueConstraintViolation(_)) => {
+            Error::Conflict("another one with this name exists already".to_owned())
+        }
+        Some(SqlErr::ForeignKeyConstraintViolation(_)) => {
+            Error::Conflict("what it belongs to was removed meanwhile".to_owned())
+        }
+        _ => Error::Internal { what: "using the database", source: Box::new(error) },
+    }
+}

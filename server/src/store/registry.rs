@@ -1,0 +1,190 @@
+//! Registry entries, always within an organization.
+
+use chrono::{DateTime, Utc};
+use purser_proto_schema::{
+    ids::{OrganizationId, RegistryId},
+    registry::LastTest,
+};
+use sea_orm::{
+    ActiveModelTrait, ColumnTrait, ConnectionTrait, EntityTrait, IntoActiveModel, ModelTrait, PaginatorTrait,
+    QueryFilter, QueryOrder, sea_query::Expr,
+};
+
+use super::{
+    RegistryRow, Store, TargetState,
+    entity::{job_target, registry},
+    failed,
+};
+use crate::error::{Error, Result};
+
+const NOT_FOUND: Error = Error::NotFound("Registry");
+
+impl Store {
+    /// The organization's entries, oldest first.
+    pub async fn registry_all(&self, organization: &OrganizationId) -> Result<Vec<RegistryRow>> {
+        registry::Entity::find()
+            .filter(registry::Column::OrganizationId.eq(organization.as_str()))
+            .order_by_asc(registry::Column::RegistryId)
+            .all(&self.db)
+            .await
+            .map_err(failed)
+    }
+
+    /// One entry of the organization.
+    pub async fn registry_one(&self, organization: &OrganizationId, id: &RegistryId) -> Result<RegistryRow> {
+        find(&self.db, organization, id).await
+    }
+
+    /// Keeps a new entry; if it is the default, no other is.
+    pub async fn registry_insert(&self, row: RegistryRow) -> Result<()> {
+        let transaction = self.write().await?;
+        if row.is_default {
+            clear_default(&transaction, &row.organization_id).await?;
+        }
+        registry::Entity::insert(row.into_active_model())
+            .exec_without_returning(&transaction)
+            .await
+            .map_err(failed)?;
+        transaction.commit().await.map_err(failed)
+    }
+
+    /// Puts `row` in place of the entry as it was at `seen`. CONFLICT if it was changed since.
+    pub async fn registry_replace(&self, row: RegistryRow, seen: DateTime<Utc>) -> Result<()> {
+        let transaction = self.write().await?;
+        if row.is_default {
+            clear_default(&transaction, &row.organization_id).await?;
+        }
+        let (organization, id) = (row.organization_id.clone(), row.registry_id.clone());
+        let replaced = registry::Entity::update_many()
+            .set(row.into_active_model().reset_all())
+            .filter(registry::Column::RegistryId.eq(id))
+            .filter(registry::Column::OrganizationId.eq(organization))
+            .filter(registry::Column::UpdatedAt.eq(seen))
+            .exec(&transaction)
+            .await
+            .map_err(failed)?;
+        if replaced.rows_affected == 0 {
+            return Err(Error::Conflict(
+                "the registry was changed meanwhile; read it again and repeat".to_owned(),
+            ));
+        }
+        transaction.commit().await.map_err(failed)
+    }
+
+    /// Removes an entry. CONFLICT while targets that have not ended use it, unless `force`.
+    pub async fn registry_remove(
+        &self,
+        organization: &OrganizationId,
+        id: &RegistryId,
+        force: bool,
+    ) -> Result<RegistryRow> {
+        let transaction = self.write().await?;
+        let row = find(&transaction, organization, id).await?;
+        let users = job_target::Entity::find()
+            .filter(job_target::Column::RegistryId.eq(id.as_str()))
+            .filter(job_target::Column::Status.is_in(TargetState::OPEN))
+            .count(&transaction)
+            .await
+            .map_err(failed)?;
+        if users > 0 && !force {
+            return Err(Error::Conflict(format!(
+                "{users} job target(s) under way use this registry: wait for them, cancel them, or pass `force`"
+            )));
+        }
+        row.clone().delete(&transaction).await.map_err(failed)?;
+        transaction.commit().await.map_err(failed)?;
+        Ok(row)
+    }
+
+    /// Notes how the last test of an entry ended. Not a change of the entry: `updatedAt` stays.
+    pub async fn registry_record_test(&self, id: &RegistryId, test: &LastTest) -> Result<()> {
+        registry::Entity::update_many()
+            .col_expr(registry::Column::LastTestAt, Expr::value(test.at.to_utc()))
+            .col_expr(registry::Column::LastTestOk, Expr::value(test.ok))
+            .col_expr(registry::Column::LastTestCode, Expr::value(test.code.clone()))
+            .col_expr(
+                registry::Column::LastTestServerId,
+                Expr::value(test.server_id.as_ref().map(ToString::to_string)),
+            )
+            .filter(registry::Column::RegistryId.eq(id.as_str()))
+            .exec(&self.db)
+            .await
+            .map_err(failed)?;
+        Ok(())
+    }
+
+    /// Every entry of the installation that has a sealed password, for re-encryption.
+    pub async fn registry_sealed(&self) -> Result<Vec<RegistryRow>> {
+        registry::Entity::find()
+            .filter(registry::Column::SealedPassword.is_not_null())
+            .all(&self.db)
+            .await
+            .map_err(failed)
+    }
+
+    /// Puts another sealing of the same password in place, unless the password changed meanwhile.
+    pub async fn registry_reseal(&self, row: &RegistryRow, renewed: String) -> Result<()> {
+        registry::Entity::update_many()
+            .col_expr(registry::Column::SealedPassword, Expr::value(renewed))
+            .filter(registry::Column::RegistryId.eq(&row.registry_id))
+            .filter(registry::Column::SealedPassword.eq(row.sealed_password.clone()))
+            .exec(&self.db)
+            .await
+            .map_err(failed)?;
+        Ok(())
+    }
+}
+
+async fn find<C: ConnectionTrait>(
+    db: &C,
+    organization: &OrganizationId,
+    id: &RegistryId,
+) -> Result<RegistryRow> {
+    registry::Entity::find_by_id(id.as_str())
+        .filter(registry::Column::OrganizationId.eq(organization.as_str()))
+        .one(db)
+        .await
+        .map_err(failed)?
+        .ok_or(NOT_FOUND)
+}
+
+async fn clear_default<C: ConnectionTrait>(db: &C, organization: &str) -> Result<()> {
+    registry::Entity::update_many()
+        .col_expr(registry::Column::IsDefault, Expr::value(false))
+        .filter(registry::Column::OrganizationId.eq(organization))
+        .filter(registry::Column::IsDefault.eq(true))
+        .exec(db)
+        .await
+        .map_err(failed)?;
+    Ok(())
+}
+
+#[cfg(test)]
+impl RegistryRow {
+    /// An entry of a host, for tests of rules.
+    pub fn of_host(host: &str) -> Self {
+        let now = Utc::now();
+        Self {
+            registry_id: RegistryId::generate().into(),
+            organization_id: OrganizationId::generate().into(),
+            registry_name: host.to_owned(),
+            registry_url: host.to_owned(),
+            registry_host: host.to_owned(),
+            namespace: None,
+            username: None,
+            sealed_password: None,
+            credentials_updated_at: None,
+            image_prefix: None,
+            registry_type: "cloud".to_owned(),
+            is_default: false,
+            insecure: false,
+            ca_certificate: None,
+            last_test_at: None,
+            last_test_ok: None,
+            last_test_code: None,
+            last_test_server_id: None,
+            created_at: now,
+            updated_at: now,
+        }
+    }
+}

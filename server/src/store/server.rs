@@ -1,0 +1,256 @@
+//! Docker hosts, the tokens that enrol them, and the admission of their agents.
+
+use chrono::{DateTime, Utc};
+use purser_proto_schema::{
+    ids::{JobId, OrganizationId, ServerId},
+    server::Engine,
+};
+use sea_orm::{
+    ActiveModelTrait, ActiveValue::Set, ColumnTrait, ConnectionTrait, EntityTrait, IntoActiveModel,
+    QueryFilter, QueryOrder, QuerySelect, sea_query::Expr,
+};
+
+use super::{
+    ServerRow, Store,
+    entity::{join_token, server},
+    failed, target,
+};
+use crate::error::{Error, Result};
+
+const NOT_FOUND: Error = Error::NotFound("Server");
+
+/// A join token to keep.
+#[derive(Debug)]
+pub struct NewJoinToken {
+    /// Its id.
+    pub join_token_id: String,
+    /// The hash of its secret.
+    pub secret_hash: String,
+    /// When it stops working.
+    pub expires_at: DateTime<Utc>,
+}
+
+/// What an agent showed under its proven key.
+#[derive(Debug)]
+pub struct Admission<'a> {
+    /// The server row it says it belongs to.
+    pub server_id: &'a ServerId,
+    /// Its proven public key.
+    pub agent_key: &'a str,
+    /// The hash of the join secret, where it showed one.
+    pub join_secret_hash: Option<&'a str>,
+    /// Its version.
+    pub agent_version: &'a str,
+    /// Its engine.
+    pub engine: Option<&'a Engine>,
+}
+
+/// An agent let in.
+#[derive(Debug)]
+pub struct Admitted {
+    /// Its server.
+    pub row: ServerRow,
+    /// Whether its key was enrolled just now.
+    pub enrolled: bool,
+}
+
+impl Store {
+    /// The organization's servers, oldest first, without those that were removed.
+    pub async fn server_all(&self, organization: &OrganizationId) -> Result<Vec<ServerRow>> {
+        server::Entity::find()
+            .filter(server::Column::OrganizationId.eq(organization.as_str()))
+            .filter(server::Column::RevokedAt.is_null())
+            .order_by_asc(server::Column::ServerId)
+            .all(&self.db)
+            .await
+            .map_err(failed)
+    }
+
+    /// One server of the organization, removed ones included.
+    pub async fn server_one(&self, organization: &OrganizationId, id: &ServerId) -> Result<ServerRow> {
+        find(&self.db, organization, id).await
+    }
+
+    /// The organization's server of this name that was not removed.
+    pub async fn server_named(&self, organization: &OrganizationId, name: &str) -> Result<Option<ServerRow>> {
+        server::Entity::find()
+            .filter(server::Column::OrganizationId.eq(organization.as_str()))
+            .filter(server::Column::Name.eq(name))
+            .filter(server::Column::RevokedAt.is_null())
+            .one(&self.db)
+            .await
+            .map_err(failed)
+    }
+
+    /// Keeps a new server and its first join token. CONFLICT if the name is taken.
+    pub async fn server_insert(&self, row: ServerRow, token: NewJoinToken) -> Result<()> {
+        let transaction = self.write().await?;
+        let token = token_row(&row, token);
+        server::Entity::insert(row.into_active_model())
+            .exec_without_returning(&transaction)
+            .await
+            .map_err(failed)?;
+        join_token::Entity::insert(token).exec_without_returning(&transaction).await.map_err(failed)?;
+        transaction.commit().await.map_err(failed)
+    }
+
+    /// Changes what people say of a server. CONFLICT if the name is taken.
+    pub async fn server_describe(
+        &self,
+        organization: &OrganizationId,
+        id: &ServerId,
+        change: impl FnOnce(&mut ServerRow) + Send,
+    ) -> Result<ServerRow> {
+        let transaction = self.write().await?;
+        let mut row = find_live(&transaction, organization, id).await?;
+        change(&mut row);
+        let changed = server::ActiveModel {
+            server_id: Set(row.server_id.clone()),
+            name: Set(row.name.clone()),
+            description: Set(row.description.clone()),
+            labels: Set(row.labels.clone()),
+            ..Default::default()
+        };
+        changed.update(&transaction).await.map_err(failed)?;
+        transaction.commit().await.map_err(failed)?;
+        Ok(row)
+    }
+
+    /// Removes a server: its agent's key is forgotten, its tokens stop working, and its targets that
+    /// have not ended are cancelled. Gives the jobs that changed.
+    pub async fn server_revoke(
+        &self,
+        organization: &OrganizationId,
+        id: &ServerId,
+    ) -> Result<(ServerRow, Vec<JobId>)> {
+        let transaction = self.write().await?;
+        let mut row = find_live(&transaction, organization, id).await?;
+        row.revoked_at = Some(Utc::now());
+        row.agent_key = None;
+        let changed = server::ActiveModel {
+            server_id: Set(row.server_id.clone()),
+            revoked_at: Set(row.revoked_at),
+            agent_key: Set(None),
+            ..Default::default()
+        };
+        changed.update(&transaction).await.map_err(failed)?;
+        drop_tokens(&transaction, id).await?;
+        let jobs = target::cancel_all_of(&transaction, id).await?;
+        transaction.commit().await.map_err(failed)?;
+        Ok((row, jobs))
+    }
+
+    /// Keeps a join token; earlier ones of the server stop working.
+    pub async fn join_token_insert(
+        &self,
+        organization: &OrganizationId,
+        id: &ServerId,
+        token: NewJoinToken,
+    ) -> Result<ServerRow> {
+        let transaction = self.write().await?;
+        let row = find_live(&transaction, organization, id).await?;
+        drop_tokens(&transaction, id).await?;
+        join_token::Entity::insert(token_row(&row, token))
+            .exec_without_returning(&transaction)
+            .await
+            .map_err(failed)?;
+        transaction.commit().await.map_err(failed)?;
+        Ok(row)
+    }
+
+    /// Lets an agent in, or not: `None` for a key that is not the server's and no join token that
+    /// would make it so. In one transaction: the key is enrolled, the token spent, the epoch raised.
+    /// Nothing is changed for an agent that is not let in.
+    pub async fn server_admit(&self, admission: Admission<'_>) -> Result<Option<Admitted>> {
+        let transaction = self.write().await?;
+        let found = server::Entity::find_by_id(admission.server_id.as_str())
+            .filter(server::Column::RevokedAt.is_null())
+            .lock_exclusive()
+            .one(&transaction)
+            .await
+            .map_err(failed)?;
+        let Some(mut row) = found else { return Ok(None) };
+        let known = row.agent_key.as_deref() == Some(admission.agent_key);
+        if !known && !spend_token(&transaction, &admission).await? {
+            return Ok(None);
+        }
+        row.agent_key = Some(admission.agent_key.to_owned());
+        row.agent_version = Some(admission.agent_version.to_owned());
+        row.last_seen_at = Some(Utc::now());
+        row.session_epoch += 1;
+        if let Some(engine) = admission.engine {
+            row.engine = serde_json::to_string(engine).ok();
+        }
+        row.clone().into_active_model().reset_all().update(&transaction).await.map_err(failed)?;
+        transaction.commit().await.map_err(failed)?;
+        Ok(Some(Admitted { row, enrolled: !known }))
+    }
+
+    /// Notes that a server's agent is, or just was, connected, and what it reported.
+    pub async fn server_seen(&self, id: &ServerId, epoch: i64, engine: Option<&Engine>) -> Result<()> {
+        let mut seen = server::Entity::update_many()
+            .col_expr(server::Column::LastSeenAt, Expr::value(Utc::now()))
+            .filter(server::Column::ServerId.eq(id.as_str()))
+            .filter(server::Column::SessionEpoch.eq(epoch));
+        if let Some(engine) = engine.and_then(|engine| serde_json::to_string(engine).ok()) {
+            seen = seen.col_expr(server::Column::Engine, Expr::value(engine));
+        }
+        seen.exec(&self.db).await.map_err(failed)?;
+        Ok(())
+    }
+}
+
+async fn find<C: ConnectionTrait>(db: &C, organization: &OrganizationId, id: &ServerId) -> Result<ServerRow> {
+    server::Entity::find_by_id(id.as_str())
+        .filter(server::Column::OrganizationId.eq(organization.as_str()))
+        .one(db)
+        .await
+        .map_err(failed)?
+        .ok_or(NOT_FOUND)
+}
+
+async fn find_live<C: ConnectionTrait>(
+    db: &C,
+    organization: &OrganizationId,
+    id: &ServerId,
+) -> Result<ServerRow> {
+    let row = find(db, organization, id).await?;
+    if row.revoked_at.is_some() { Err(NOT_FOUND) } else { Ok(row) }
+}
+
+fn token_row(server: &ServerRow, token: NewJoinToken) -> join_token::ActiveModel {
+    join_token::ActiveModel {
+        join_token_id: Set(token.join_token_id),
+        organization_id: Set(server.organization_id.clone()),
+        server_id: Set(server.server_id.clone()),
+        secret_hash: Set(token.secret_hash),
+        expires_at: Set(token.expires_at),
+        spent_at: Set(None),
+        created_at: Set(Utc::now()),
+    }
+}
+
+async fn drop_tokens<C: ConnectionTrait>(db: &C, id: &ServerId) -> Result<()> {
+    join_token::Entity::delete_many()
+        .filter(join_token::Column::ServerId.eq(id.as_str()))
+        .filter(join_token::Column::SpentAt.is_null())
+        .exec(db)
+        .await
+        .map_err(failed)?;
+    Ok(())
+}
+
+async fn spend_token<C: ConnectionTrait>(db: &C, admission: &Admission<'_>) -> Result<bool> {
+    let Some(hash) = admission.join_secret_hash else { return Ok(false) };
+    let now = Utc::now();
+    let spent = join_token::Entity::update_many()
+        .col_expr(join_token::Column::SpentAt, Expr::value(now))
+        .filter(join_token::Column::SecretHash.eq(hash))
+        .filter(join_token::Column::ServerId.eq(admission.server_id.as_str()))
+        .filter(join_token::Column::SpentAt.is_null())
+        .filter(join_token::Column::ExpiresAt.gt(now))
+        .exec(db)
+        .await
+        .map_err(failed)?;
+    Ok(spent.rows_affected == 1)
+}

@@ -1,0 +1,329 @@
+//! Targets: one server's part of a job, from queued to final.
+//!
+//! Every step is one conditional statement (this state, this attempt, this epoch), so a late or
+//! repeated message changes nothing.
+
+use chrono::{DateTime, Utc};
+use purser_proto_schema::{
+    agent::{calls::Attempt, command::Verdict},
+    ids::{JobId, ServerId, TargetId},
+    job::{JobKind, JobStatus},
+};
+use sea_orm::{
+    ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect, QueryTrait,
+    sea_query::{Expr, ExprTrait},
+};
+
+use super::{
+    Store, TargetRow,
+    entity::{job, job_target, server},
+    failed,
+    job::{column_text, end_targets, settle},
+};
+use crate::error::{Error, Result};
+
+/// Where a target stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TargetState {
+    /// Stored, with no agent yet.
+    Queued,
+    /// Given to an agent that has not said that it took it.
+    Dispatched,
+    /// Taken by an agent.
+    Running,
+    /// Ended well.
+    Succeeded,
+    /// Ended with an error.
+    Failed,
+    /// Ended by a person.
+    Cancelled,
+}
+
+impl TargetState {
+    /// The states that are not final, as column values.
+    pub const OPEN: [&'static str; 3] = ["queued", "dispatched", "running"];
+    /// The states in which an agent may be at work, as column values.
+    pub const WITH_AGENT: [&'static str; 2] = ["dispatched", "running"];
+
+    /// The column's value.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Dispatched => "dispatched",
+            Self::Running => "running",
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
+    /// What callers are shown of a column's value.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] for a value that no version wrote.
+    pub fn shown(column: &str) -> Result<JobStatus> {
+        Ok(match column {
+            "queued" => JobStatus::Queued,
+            "dispatched" | "running" => JobStatus::Running,
+            "succeeded" => JobStatus::Succeeded,
+            "failed" => JobStatus::Failed,
+            "cancelled" => JobStatus::Cancelled,
+            _ => {
+                return Err(Error::Internal {
+                    what: "reading a target's state",
+                    source: "unknown state".into(),
+                });
+            }
+        })
+    }
+}
+
+/// What a session may do in the database: nothing once it is not the newest of a server in force.
+#[derive(Clone, Debug)]
+pub struct Fence {
+    /// The server.
+    pub server_id: ServerId,
+    /// The session's epoch.
+    pub epoch: i64,
+}
+
+/// What became of a verdict.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// It was current, and is stored. With the job, to tell its watchers.
+    Stored(JobId),
+    /// The target had ended, or another attempt is current.
+    Stale,
+    /// The session is not the newest.
+    Fenced,
+}
+
+impl Store {
+    /// Takes the server's oldest queued target of one of the kinds, counts the attempt and starts its
+    /// clock. `None` when there is none, or when the session is not the newest.
+    pub async fn target_claim(&self, fence: &Fence, kinds: &[JobKind]) -> Result<Option<TargetRow>> {
+        let transaction = self.write().await?;
+        let found = job_target::Entity::find()
+            .filter(job_target::Column::ServerId.eq(fence.server_id.as_str()))
+            .filter(job_target::Column::Status.eq(TargetState::Queued.as_str()))
+            .filter(job_target::Column::Kind.is_in(kinds.iter().map(column_text)))
+            .filter(job_target::Column::ServerId.in_subquery(in_force(fence)))
+            .order_by_asc(job_target::Column::TargetId)
+            .lock_exclusive()
+            .limit(1)
+            .one(&transaction)
+            .await
+            .map_err(failed)?;
+        let Some(mut row) = found else { return Ok(None) };
+        let now = Utc::now();
+        row.status = TargetState::Dispatched.as_str().to_owned();
+        row.attempt += 1;
+        row.run_deadline =
+            Some(row.run_deadline.unwrap_or(now + chrono::Duration::milliseconds(row.run_limit_ms)));
+        job_target::Entity::update_many()
+            .col_expr(job_target::Column::Status, Expr::value(row.status.as_str()))
+            .col_expr(job_target::Column::Attempt, Expr::value(row.attempt))
+            .col_expr(job_target::Column::RunDeadline, Expr::value(row.run_deadline))
+            .filter(job_target::Column::TargetId.eq(&row.target_id))
+            .exec(&transaction)
+            .await
+            .map_err(failed)?;
+        job::Entity::update_many()
+            .col_expr(job::Column::Status, Expr::value(column_text(&JobStatus::Running)))
+            .col_expr(job::Column::StartedAt, Expr::value(now))
+            .filter(job::Column::JobId.eq(&row.job_id))
+            .filter(job::Column::Status.eq(column_text(&JobStatus::Queued)))
+            .exec(&transaction)
+            .await
+            .map_err(failed)?;
+        transaction.commit().await.map_err(failed)?;
+        Ok(Some(row))
+    }
+
+    /// Notes that the agent took the target.
+    pub async fn target_running(&self, attempt: &Attempt) -> Result<()> {
+        self.target_move(attempt, TargetState::Dispatched, TargetState::Running).await
+    }
+
+    /// Puts a target back that its agent did not take: not now, not lost.
+    pub async fn target_put_back(&self, attempt: &Attempt) -> Result<()> {
+        self.target_move(attempt, TargetState::Dispatched, TargetState::Queued).await
+    }
+
+    async fn target_move(&self, attempt: &Attempt, from: TargetState, to: TargetState) -> Result<()> {
+        job_target::Entity::update_many()
+            .col_expr(job_target::Column::Status, Expr::value(to.as_str()))
+            .filter(job_target::Column::TargetId.eq(attempt.target_id.as_str()))
+            .filter(job_target::Column::Attempt.eq(attempt.attempt))
+            .filter(job_target::Column::Status.eq(from.as_str()))
+            .exec(&self.db)
+            .await
+            .map_err(failed)?;
+        Ok(())
+    }
+
+    /// Stores a verdict, if its attempt is current and its session the newest, and ends the job with
+    /// its last target. Storing a verdict twice changes nothing.
+    pub async fn target_finish(&self, attempt: &Attempt, fence: &Fence, verdict: &Verdict) -> Result<Ending> {
+        let transaction = self.write().await?;
+        let in_force = server::Entity::find_by_id(fence.server_id.as_str())
+            .filter(server::Column::SessionEpoch.eq(fence.epoch))
+            .one(&transaction)
+            .await
+            .map_err(failed)?;
+        if in_force.is_none() {
+            return Ok(Ending::Fenced);
+        }
+        let state = match verdict {
+            Verdict::Succeeded { .. } => TargetState::Succeeded,
+            Verdict::Failed { .. } => TargetState::Failed,
+            Verdict::Cancelled => TargetState::Cancelled,
+        };
+        let text = serde_json::to_string(verdict).map_err(Error::internal("writing a verdict"))?;
+        let stored = job_target::Entity::update_many()
+            .col_expr(job_target::Column::Status, Expr::value(state.as_str()))
+            .col_expr(job_target::Column::FinishedAt, Expr::value(Utc::now()))
+            .col_expr(job_target::Column::SealedAuth, Expr::value(Option::<String>::None))
+            .col_expr(job_target::Column::Verdict, Expr::value(text))
+            .filter(job_target::Column::TargetId.eq(attempt.target_id.as_str()))
+            .filter(job_target::Column::ServerId.eq(fence.server_id.as_str()))
+            .filter(job_target::Column::Attempt.eq(attempt.attempt))
+            .filter(job_target::Column::Status.is_in(TargetState::WITH_AGENT))
+            .exec_with_returning(&transaction)
+            .await
+            .map_err(failed)?;
+        let Some(target) = stored.first() else { return Ok(Ending::Stale) };
+        settle(&transaction, &target.job_id).await?;
+        transaction.commit().await.map_err(failed)?;
+        Ok(Ending::Stored(target.job()))
+    }
+
+    /// Ends a target that no agent can be asked about, with a failure of the control plane's own.
+    pub async fn target_fail(&self, id: &TargetId, verdict: &Verdict) -> Result<Option<JobId>> {
+        let transaction = self.write().await?;
+        let text = serde_json::to_string(verdict).map_err(Error::internal("writing a verdict"))?;
+        let stored = job_target::Entity::update_many()
+            .col_expr(job_target::Column::Status, Expr::value(TargetState::Failed.as_str()))
+            .col_expr(job_target::Column::FinishedAt, Expr::value(Utc::now()))
+            .col_expr(job_target::Column::SealedAuth, Expr::value(Option::<String>::None))
+            .col_expr(job_target::Column::Verdict, Expr::value(text))
+            .filter(job_target::Column::TargetId.eq(id.as_str()))
+            .filter(job_target::Column::Status.is_in(TargetState::OPEN))
+            .exec_with_returning(&transaction)
+            .await
+            .map_err(failed)?;
+        let Some(target) = stored.first() else { return Ok(None) };
+        settle(&transaction, &target.job_id).await?;
+        transaction.commit().await.map_err(failed)?;
+        Ok(Some(target.job()))
+    }
+
+    /// Cancels a target that was asked to stop and that no agent works on any more.
+    pub async fn target_cancelled(&self, id: &TargetId) -> Result<Option<JobId>> {
+        let transaction = self.write().await?;
+        let found = job_target::Entity::find_by_id(id.as_str()).one(&transaction).await.map_err(failed)?;
+        let Some(target) = found else { return Ok(None) };
+        end_targets(&transaction, TargetState::Cancelled, |targets| {
+            targets
+                .filter(job_target::Column::TargetId.eq(id.as_str()))
+                .filter(job_target::Column::Status.is_in(TargetState::OPEN))
+        })
+        .await?;
+        settle(&transaction, &target.job_id).await?;
+        transaction.commit().await.map_err(failed)?;
+        Ok(Some(target.job()))
+    }
+
+    /// Puts a target that died with its agent back into the queue; its next attempt gets new clocks.
+    pub async fn target_requeue(&self, attempt: &Attempt, queue_deadline: DateTime<Utc>) -> Result<()> {
+        job_target::Entity::update_many()
+            .col_expr(job_target::Column::Status, Expr::value(TargetState::Queued.as_str()))
+            .col_expr(job_target::Column::RunDeadline, Expr::value(Option::<DateTime<Utc>>::None))
+            .col_expr(job_target::Column::QueueDeadline, Expr::value(queue_deadline))
+            .filter(job_target::Column::TargetId.eq(attempt.target_id.as_str()))
+            .filter(job_target::Column::Attempt.eq(attempt.attempt))
+            .filter(job_target::Column::Status.is_in(TargetState::WITH_AGENT))
+            .exec(&self.db)
+            .await
+            .map_err(failed)?;
+        Ok(())
+    }
+
+    /// The server's targets that an agent may be working on.
+    pub async fn targets_with_agent(&self, id: &ServerId) -> Result<Vec<TargetRow>> {
+        job_target::Entity::find()
+            .filter(job_target::Column::ServerId.eq(id.as_str()))
+            .filter(job_target::Column::Status.is_in(TargetState::WITH_AGENT))
+            .all(&self.db)
+            .await
+            .map_err(failed)
+    }
+
+    /// Targets over a deadline: queued too long, or still with an agent although their time and
+    /// `grace` are over.
+    pub async fn targets_overdue(&self, grace: chrono::Duration, limit: u64) -> Result<Vec<TargetRow>> {
+        let now = Utc::now();
+        let queued = job_target::Column::Status
+            .eq(TargetState::Queued.as_str())
+            .and(job_target::Column::QueueDeadline.lt(now));
+        let running = job_target::Column::Status
+            .is_in(TargetState::WITH_AGENT)
+            .and(job_target::Column::RunDeadline.lt(now - grace));
+        job_target::Entity::find().filter(queued.or(running)).limit(limit).all(&self.db).await.map_err(failed)
+    }
+
+    /// Every target that still has a sealed one-time credential, for re-encryption.
+    pub async fn targets_sealed(&self) -> Result<Vec<TargetRow>> {
+        job_target::Entity::find()
+            .filter(job_target::Column::SealedAuth.is_not_null())
+            .all(&self.db)
+            .await
+            .map_err(failed)
+    }
+
+    /// Puts another sealing of the same one-time credential in place, unless it was erased meanwhile.
+    pub async fn target_reseal(&self, row: &TargetRow, renewed: String) -> Result<()> {
+        job_target::Entity::update_many()
+            .col_expr(job_target::Column::SealedAuth, Expr::value(renewed))
+            .filter(job_target::Column::TargetId.eq(&row.target_id))
+            .filter(job_target::Column::SealedAuth.eq(row.sealed_auth.clone()))
+            .exec(&self.db)
+            .await
+            .map_err(failed)?;
+        Ok(())
+    }
+}
+
+/// The fence as a sub-query: the server's id while the session is its newest and it is not removed.
+fn in_force(fence: &Fence) -> sea_orm::sea_query::SelectStatement {
+    server::Entity::find()
+        .select_only()
+        .column(server::Column::ServerId)
+        .filter(server::Column::ServerId.eq(fence.server_id.as_str()))
+        .filter(server::Column::SessionEpoch.eq(fence.epoch))
+        .filter(server::Column::RevokedAt.is_null())
+        .into_query()
+}
+
+/// Cancels every target of a server that has not ended, in the caller's transaction.
+pub(super) async fn cancel_all_of<C: ConnectionTrait>(db: &C, id: &ServerId) -> Result<Vec<JobId>> {
+    let open = job_target::Entity::find()
+        .filter(job_target::Column::ServerId.eq(id.as_str()))
+        .filter(job_target::Column::Status.is_in(TargetState::OPEN))
+        .all(db)
+        .await
+        .map_err(failed)?;
+    end_targets(db, TargetState::Cancelled, |targets| {
+        targets
+            .filter(job_target::Column::ServerId.eq(id.as_str()))
+            .filter(job_target::Column::Status.is_in(TargetState::OPEN))
+    })
+    .await?;
+    let mut jobs: Vec<JobId> = open.iter().map(TargetRow::job).collect();
+    jobs.sort();
+    jobs.dedup();
+    for job in &jobs {
+        settle(db, job.as_str()).await?;
+    }
+    Ok(jobs)
+}
