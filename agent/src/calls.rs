@@ -1,0 +1,72 @@
+//! What the server may ask of this host: one thin method per call.
+
+use std::{sync::Arc, time::Duration};
+
+use jsonrpsee::{
+    core::{RpcResult, async_trait},
+    types::ErrorObjectOwned,
+};
+use purser_proto_schema::{
+    agent::{
+        MAX_TEXT_BYTES,
+        calls::{AgentCallsServer, Attempt, StartReply, StartTarget},
+        command::Command,
+    },
+    image::Image,
+};
+use purser_registry_client::{Diagnosis, DiagnosisCode};
+
+use crate::{commands::Commands, engine::Engine, targets::Targets};
+
+/// The code of an answer that is a [`Diagnosis`].
+const DIAGNOSIS: i32 = -32_000;
+
+/// The method table's state.
+pub(crate) struct Calls {
+    pub(crate) commands: Arc<Commands>,
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) targets: Arc<Targets>,
+}
+
+#[async_trait]
+impl AgentCallsServer for Calls {
+    async fn target_start(&self, request: StartTarget) -> RpcResult<StartReply> {
+        let StartTarget { attempt, job_id, deadline_ms, command } = request;
+        let (target_id, attempt_number, name) = (attempt.target_id.clone(), attempt.attempt, command.name());
+        let reply = if matches!(command, Command::Unknown) {
+            StartReply::Unsupported
+        } else {
+            let commands = Arc::clone(&self.commands);
+            self.targets.start(attempt, Duration::from_millis(deadline_ms), |progress| async move {
+                commands.run(command, progress).await
+            })
+        };
+        tracing::info!(%job_id, %target_id, attempt = attempt_number, command = name, ?reply, "target");
+        Ok(reply)
+    }
+
+    async fn target_cancel(&self, request: Attempt) -> RpcResult<()> {
+        tracing::info!(target_id = %request.target_id, attempt = request.attempt, "cancel");
+        self.targets.cancel(&request);
+        Ok(())
+    }
+
+    async fn engine_images(&self) -> RpcResult<Vec<Image>> {
+        let images = self.engine.images().await.map_err(refuse)?;
+        // An answer over the channel's limit would end the session.
+        let fits = serde_json::to_vec(&images).is_ok_and(|text| text.len() < MAX_TEXT_BYTES - 1024);
+        if fits { Ok(images) } else { Err(refuse(too_many(images.len()))) }
+    }
+}
+
+fn too_many(images: usize) -> Diagnosis {
+    Diagnosis::new(
+        DiagnosisCode::EngineError,
+        format!("the host has {images} images, more than one answer can hold"),
+        "Remove images that nothing uses.",
+    )
+}
+
+fn refuse(diagnosis: Diagnosis) -> ErrorObjectOwned {
+    ErrorObjectOwned::owned(DIAGNOSIS, diagnosis.message.clone(), Some(diagnosis))
+}

@@ -1,0 +1,202 @@
+//! `pull` and `push`: done only when the engine said so and the digest was read back from it.
+
+use std::{sync::Arc, time::Duration};
+
+use purser_proto_schema::agent::command::{Failure, Outcome};
+use purser_registry_client::{AuthScheme, Diagnosis, DiagnosisCode, Reference};
+
+use super::{Commands, access::Access};
+use crate::{
+    engine::{Engine, LocalImage},
+    targets::ProgressSink,
+};
+
+/// For asking the registry before the engine is given a secret.
+const VET_DEADLINE: Duration = Duration::from_secs(15);
+/// For trying a login before a push.
+const LOGIN_DEADLINE: Duration = Duration::from_secs(30);
+
+impl Commands {
+    /// Pulls one image. With a credential it is pulled with that credential or not at all.
+    pub(super) async fn pull(
+        &self,
+        image: &str,
+        platform: Option<&str>,
+        access: &Access,
+        progress: &ProgressSink,
+    ) -> Result<Outcome, Failure> {
+        let image = access.reference(image)?;
+        let login = access.login();
+        if login.is_some() {
+            self.vet(access, VET_DEADLINE).await?;
+        }
+        let report = |state| progress.report(state);
+        let digest = self.engine.pull(&image, platform, login.as_ref(), report).await?;
+        let pulled = self.read_back(&image, &digest).await?;
+        if let Some(wanted) = platform.filter(|wanted| !runs_on(&pulled, wanted)) {
+            return Err(other_platform(&pulled, wanted));
+        }
+        Ok(Outcome::Image { digest, size_bytes: pulled.size_bytes })
+    }
+
+    /// Pushes a local image under another name. The name stays on the host if the push succeeded or the
+    /// name was there before.
+    pub(super) async fn push(
+        &self,
+        source: &str,
+        target: &str,
+        access: &Access,
+        progress: &ProgressSink,
+    ) -> Result<Outcome, Failure> {
+        let target = access.reference(target)?;
+        if target.digest().is_some() {
+            return Err(Failure::new(
+                DiagnosisCode::Other,
+                "an image is pushed under a tag, not under a digest",
+                "Leave the digest out of the target's name.",
+            ));
+        }
+        let source = Reference::parse(source).map_err(|error| {
+            Failure::new(DiagnosisCode::Other, error.to_string(), "Correct the local image's name.")
+        })?;
+        let image = self.engine.image(&source).await?.ok_or_else(|| no_such_image(&source))?;
+
+        // The engine repeats a refused login for most of a minute, so it is tried once before.
+        let login = access.login();
+        if let Some(login) = &login
+            && self.vet(access, VET_DEADLINE).await?.auth != AuthScheme::None
+        {
+            self.engine.login(login, LOGIN_DEADLINE).await?;
+        }
+        let name = Name::give(&self.engine, &image, &target).await?;
+        let digest = self.engine.push(&target, login.as_ref(), |state| progress.report(state)).await?;
+        let pushed = self.read_back(&target, &digest).await?;
+        name.keep();
+        Ok(Outcome::Image { digest, size_bytes: pushed.size_bytes })
+    }
+
+    /// The image as the engine has it now, if its digest is the one that the engine named.
+    async fn read_back(&self, image: &Reference, digest: &str) -> Result<LocalImage, Failure> {
+        let named = image.digest().is_none_or(|asked| asked == digest);
+        let local = self.engine.image(image).await?;
+        local.filter(|local| named && local.has_digest(&image.name(), digest)).ok_or_else(|| {
+            Failure::new(
+                DiagnosisCode::EngineError,
+                format!("the Docker Engine named the digest {digest}, but does not have the image under it"),
+                "Someone may have changed or removed the image meanwhile; try again.",
+            )
+        })
+    }
+}
+
+/// A name that was given to a local image for a push. Dropped without [`Name::keep`], by an error, by a
+/// cancel or by a deadline alike, the host's names are put back as they were.
+struct Name {
+    engine: Arc<Engine>,
+    name: Reference,
+    before: Before,
+}
+
+/// What bore the name before.
+enum Before {
+    /// Nothing.
+    Nothing,
+    /// Another image, with this id.
+    Another(String),
+    /// The same image, or the name is to stay.
+    Settled,
+}
+
+impl Name {
+    async fn give(engine: &Arc<Engine>, image: &LocalImage, name: &Reference) -> Result<Self, Diagnosis> {
+        let before = match engine.image(name).await? {
+            None => Before::Nothing,
+            Some(bearer) if bearer.id == image.id => Before::Settled,
+            Some(bearer) => Before::Another(bearer.id),
+        };
+        if !matches!(before, Before::Settled) {
+            engine.tag(&image.id, name).await?;
+        }
+        Ok(Self { engine: Arc::clone(engine), name: name.clone(), before })
+    }
+
+    fn keep(mut self) {
+        self.before = Before::Settled;
+    }
+}
+
+impl Drop for Name {
+    fn drop(&mut self) {
+        let before = std::mem::replace(&mut self.before, Before::Settled);
+        if matches!(before, Before::Settled) {
+            return;
+        }
+        let (engine, name) = (Arc::clone(&self.engine), self.name.clone());
+        self.engine.afterwards().spawn(async move {
+            let restored = match before {
+                Before::Another(id) => engine.tag(&id, &name).await,
+                Before::Nothing | Before::Settled => engine.untag(&name).await,
+            };
+            if let Err(diagnosis) = restored {
+                tracing::warn!(%name, error = diagnosis.message, "a name for a push could not be put back");
+            }
+        });
+    }
+}
+
+/// Whether an image is of a platform such as `linux/arm64/v8`, `linux/arm64` or `arm64`.
+fn runs_on(image: &LocalImage, wanted: &str) -> bool {
+    let mut parts = wanted.split('/');
+    let (first, second) = (parts.next().unwrap_or_default(), parts.next());
+    match second {
+        Some(architecture) => same(first, &image.os) && same_architecture(architecture, &image.architecture),
+        None => same(first, &image.os) || same_architecture(first, &image.architecture),
+    }
+}
+
+fn same(one: &str, other: &str) -> bool {
+    one.eq_ignore_ascii_case(other)
+}
+
+fn same_architecture(one: &str, other: &str) -> bool {
+    let canonical = |name: &str| match name.to_ascii_lowercase().as_str() {
+        "x86_64" | "x86-64" => "amd64".to_owned(),
+        "aarch64" => "arm64".to_owned(),
+        "i386" => "386".to_owned(),
+        other => other.to_owned(),
+    };
+    canonical(one) == canonical(other)
+}
+
+fn other_platform(image: &LocalImage, wanted: &str) -> Failure {
+    // Older engines take what there is from a tag of a single platform, and say nothing.
+    Failure::new(
+        DiagnosisCode::NotFound,
+        format!("the image is for {}/{}, not for {wanted}", image.os, image.architecture),
+        "Ask for a platform that the image is built for. The engine has pulled the other one.",
+    )
+}
+
+fn no_such_image(image: &Reference) -> Failure {
+    Failure::new(
+        DiagnosisCode::NotFound,
+        format!("this host has no image {}", image.familiar()),
+        "Pull or build it on this host first; image.all lists what is there.",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn platforms_are_compared_by_what_the_image_says() {
+        let image = LocalImage::of_platform("linux", "amd64");
+        for same in ["linux/amd64", "linux/x86_64", "amd64", "linux", "Linux/AMD64", "linux/amd64/v1"] {
+            assert!(runs_on(&image, same), "{same}");
+        }
+        for other in ["linux/arm64", "windows/amd64", "arm64", "linux/zzz", "", "linux/"] {
+            assert!(!runs_on(&image, other), "{other}");
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! The work of a host: one exhaustive match, a file per namespace.
+//!
+//! Every command that carries a credential goes the same way: the agent asks the registry itself what it
+//! wants and where a secret would be sent ([`Commands::vet`]), and only then is the engine given the
+//! secret, for the one operation. It may know no link, no session and no other target.
+
+mod access;
+mod image;
+mod registry;
+
+use std::{sync::Arc, time::Duration};
+
+use purser_proto_schema::agent::command::{Command, Failure, Outcome};
+use purser_registry_client::{DiagnosisCode, ProbeOutcome, RegistryClient, TestFailure};
+
+use self::access::Access;
+use crate::{engine::Engine, targets::ProgressSink};
+
+/// What commands work with.
+pub(crate) struct Commands {
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) registries: RegistryClient,
+}
+
+impl Commands {
+    /// Does the work of one target.
+    pub(crate) async fn run(&self, command: Command, progress: ProgressSink) -> Result<Outcome, Failure> {
+        match command {
+            Command::TestRegistry { registry, scope } => {
+                let access = Access::new(registry)?;
+                let tested = self.test_registry(&access, scope.as_ref()).await;
+                tested.map(Outcome::Tested).map_err(|failure| access.scrub(failure))
+            }
+            Command::Pull { image, platform, registry } => {
+                let access = Access::new(registry)?;
+                let pulled = self.pull(&image, platform.as_deref(), &access, &progress).await;
+                pulled.map_err(|failure| access.scrub(failure))
+            }
+            Command::Push { source, target, registry } => {
+                let access = Access::new(registry)?;
+                let pushed = self.push(&source, &target, &access, &progress).await;
+                pushed.map_err(|failure| access.scrub(failure))
+            }
+            Command::Unknown => Err(Failure::new(
+                DiagnosisCode::Other,
+                "the agent does not know this command",
+                "Update the agent of this host.",
+            )),
+        }
+    }
+
+    /// What the registry asks for, and whether its token server may see the secret.
+    async fn vet(&self, access: &Access, deadline: Duration) -> Result<ProbeOutcome, Failure> {
+        self.registries.probe(access.target(), deadline).await.map_err(failure)
+    }
+}
+
+/// A failed climb as a target's failure.
+fn failure(failed: TestFailure) -> Failure {
+    let TestFailure { diagnosis, steps, warnings } = failed;
+    Failure { diagnosis, steps, warnings }
+}

@@ -1,0 +1,87 @@
+//! `testRegistry`: what does the registry ask for, and can this host's engine log in?
+
+use std::time::Duration;
+
+use purser_proto_schema::agent::command::{Failure, TestReport};
+use purser_registry_client::{
+    AuthScheme, CredentialsVerdict, Diagnosis, ProbeOutcome, ScopeProbe, Step, StepName, TestOutcome,
+};
+use tokio::time::Instant;
+
+use super::{Commands, access::Access, failure};
+use crate::engine::Login;
+
+/// For the whole test. A caller is promised a verdict within 15 s, and the way there takes time too.
+const BUDGET: Duration = Duration::from_secs(13);
+
+impl Commands {
+    /// Tests a registry from this host. The engine is shown the secret only when the registry asks for one
+    /// and would not have it sent elsewhere.
+    pub(super) async fn test_registry(
+        &self,
+        access: &Access,
+        scope: Option<&ScopeProbe>,
+    ) -> Result<TestReport, Failure> {
+        let until = Instant::now() + BUDGET;
+        let left = || until.saturating_duration_since(Instant::now());
+        let Some(login) = access.login() else {
+            // Without a secret there is nothing for the engine to prove.
+            let tested = self.registries.test(access.target(), None, scope, left()).await;
+            return tested.map(report).map_err(failure);
+        };
+        let ProbeOutcome { auth, mut steps, mut warnings, .. } = self.vet(access, left()).await?;
+        let credentials = if auth == AuthScheme::None {
+            warnings.push(
+                "The registry never asked for credentials, so they were neither sent nor verified."
+                    .to_owned(),
+            );
+            CredentialsVerdict::NotRequired
+        } else {
+            let (step, result) = self.engine_login(&login, left()).await;
+            steps.push(step);
+            if let Err(diagnosis) = result {
+                return Err(Failure { diagnosis, steps, warnings });
+            }
+            CredentialsVerdict::Verified
+        };
+        let mut access_verdict = None;
+        if let Some(scope) = scope {
+            let tested =
+                self.registries.test(access.target(), access.credentials(), Some(scope), left()).await;
+            let (result, more_steps, more_warnings) = match tested {
+                Ok(outcome) => (Ok(outcome.access), outcome.steps, outcome.warnings),
+                Err(failed) => (Err(failed.diagnosis), failed.steps, failed.warnings),
+            };
+            steps.extend(more_steps);
+            warnings.extend(more_warnings);
+            warnings.sort();
+            warnings.dedup();
+            match result {
+                Ok(access) => access_verdict = access,
+                Err(diagnosis) => return Err(Failure { diagnosis, steps, warnings }),
+            }
+        }
+        Ok(TestReport { auth, credentials, access: access_verdict, steps, warnings })
+    }
+
+    /// The engine's own login, as a step.
+    async fn engine_login(&self, login: &Login<'_>, deadline: Duration) -> (Step, Result<(), Diagnosis>) {
+        let begun = Instant::now();
+        let result = self.engine.login(login, deadline).await;
+        // The engine's words are in the diagnosis, where a secret that is repeated is taken out.
+        let detail = match &result {
+            Ok(()) => "the Docker Engine logged in",
+            Err(_) => "the Docker Engine could not log in",
+        };
+        let duration_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        (
+            Step { step: StepName::EngineLogin, ok: result.is_ok(), duration_ms, detail: detail.to_owned() },
+            result,
+        )
+    }
+}
+
+fn report(outcome: TestOutcome) -> TestReport {
+    let TestOutcome { auth, credentials, access, steps, warnings } = outcome;
+    TestReport { auth, credentials, access, steps, warnings }
+}

@@ -1,0 +1,279 @@
+//! What this host works on, and what has ended but is not acknowledged.
+//!
+//! A target is known by its id. The same try again is taken without running twice, a newer try replaces
+//! the older one. Work runs in its own task, so a broken link never stops it. Running and ended targets
+//! together are bounded by [`MAX_TARGETS_PER_AGENT`], so nothing here can grow and no verdict is ever
+//! thrown away for want of room.
+//!
+//! It may know no registry and no engine: work comes as a future.
+
+mod outbox;
+
+use std::{
+    collections::HashMap,
+    future::Future,
+    mem,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use purser_proto_schema::{
+    agent::{
+        MAX_TARGETS_PER_AGENT,
+        calls::{Attempt, ProgressReport, StartReply, VerdictReport},
+        command::{Failure, Outcome, Verdict},
+        handshake::Resume,
+    },
+    ids::TargetId,
+    job::Progress,
+};
+use purser_registry_client::DiagnosisCode;
+use tokio::{
+    sync::Notify,
+    task::JoinError,
+    time::{Instant, timeout},
+};
+use tokio_util::{
+    sync::CancellationToken,
+    task::{AbortOnDropHandle, TaskTracker},
+};
+
+use self::outbox::Outbox;
+
+/// The table.
+#[derive(Default)]
+pub(crate) struct Targets {
+    table: Mutex<Table>,
+    /// Something was put into the outbox.
+    ended: Notify,
+    /// Some target has progress to report.
+    moved: Notify,
+    tasks: TaskTracker,
+}
+
+#[derive(Default)]
+struct Table {
+    running: HashMap<TargetId, Running>,
+    outbox: Outbox,
+}
+
+struct Running {
+    attempt: u32,
+    cancel: CancellationToken,
+    /// Counts the reports of this try.
+    seq: u64,
+    /// The newest state.
+    progress: Progress,
+    /// Whether `progress` is newer than the last report.
+    moved: bool,
+}
+
+/// Where a command says how far it is. Never waits for the link.
+pub(crate) struct ProgressSink {
+    targets: Arc<Targets>,
+    attempt: Attempt,
+}
+
+impl ProgressSink {
+    /// Replaces the state of the target.
+    pub(crate) fn report(&self, progress: Progress) {
+        let mut table = self.targets.table();
+        let Some(running) = table.running_try(&self.attempt) else { return };
+        if running.progress != progress {
+            running.progress = progress;
+            running.moved = true;
+            self.targets.moved.notify_one();
+        }
+    }
+}
+
+impl Table {
+    /// The running target, if it runs under this very try.
+    fn running_try(&mut self, attempt: &Attempt) -> Option<&mut Running> {
+        self.running.get_mut(&attempt.target_id).filter(|running| running.attempt == attempt.attempt)
+    }
+}
+
+impl Targets {
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a target and begins `work` in its own task, unless the try is known already. The task ends
+    /// the work at the deadline, and when it is cancelled.
+    pub(crate) fn start<F, W>(self: &Arc<Self>, attempt: Attempt, deadline: Duration, work: F) -> StartReply
+    where
+        F: FnOnce(ProgressSink) -> W,
+        W: Future<Output = Result<Outcome, Failure>> + Send + 'static,
+    {
+        let mut table = self.table();
+        if table.outbox.holds(&attempt) {
+            return StartReply::Accepted;
+        }
+        if let Some(running) = table.running.get(&attempt.target_id) {
+            if running.attempt >= attempt.attempt {
+                return StartReply::Accepted;
+            }
+            running.cancel.cancel();
+        } else if table.running.len() + table.outbox.len() >= MAX_TARGETS_PER_AGENT {
+            return StartReply::Busy;
+        }
+        let cancel = CancellationToken::new();
+        let running = Running {
+            attempt: attempt.attempt,
+            cancel: cancel.clone(),
+            seq: 0,
+            progress: Progress::default(),
+            moved: false,
+        };
+        table.running.insert(attempt.target_id.clone(), running);
+        drop(table);
+
+        let work = work(ProgressSink { targets: Arc::clone(self), attempt: attempt.clone() });
+        let targets = Arc::clone(self);
+        self.tasks.spawn(async move {
+            let verdict = see_through(work, deadline, cancel).await;
+            targets.end(attempt, verdict);
+        });
+        StartReply::Accepted
+    }
+
+    /// Stops a try. Its verdict still comes; a try that is not running is left alone.
+    pub(crate) fn cancel(&self, attempt: &Attempt) {
+        if let Some(running) = self.table().running_try(attempt) {
+            running.cancel.cancel();
+        }
+    }
+
+    /// What a new session has to hear of.
+    pub(crate) fn resume(&self) -> Resume {
+        let table = self.table();
+        let running_targets = table
+            .running
+            .iter()
+            .map(|(target_id, running)| Attempt { target_id: target_id.clone(), attempt: running.attempt })
+            .collect();
+        Resume { running_targets, unacknowledged_verdicts: table.outbox.attempts() }
+    }
+
+    /// The server has no use for these: stops them and forgets their verdicts.
+    pub(crate) fn forget(&self, attempts: &[Attempt]) {
+        let mut table = self.table();
+        for attempt in attempts {
+            if let Some(running) = table.running_try(attempt) {
+                running.cancel.cancel();
+                table.running.remove(&attempt.target_id);
+            }
+            table.outbox.remove(attempt);
+        }
+    }
+
+    /// Stops everything without verdicts, and waits until it has stopped.
+    pub(crate) async fn stop(&self) {
+        let running = mem::take(&mut self.table().running);
+        for running in running.values() {
+            running.cancel.cancel();
+        }
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    /// The verdicts that the server has not acknowledged, oldest first.
+    pub(crate) fn unacknowledged(&self) -> Vec<VerdictReport> {
+        self.table().outbox.reports()
+    }
+
+    /// The server has stored or dropped the verdict.
+    pub(crate) fn acknowledged(&self, attempt: &Attempt) {
+        self.table().outbox.remove(attempt);
+    }
+
+    /// Waits until a target has ended since the last call.
+    pub(crate) async fn until_ended(&self) {
+        self.ended.notified().await;
+    }
+
+    /// The states that changed since the last call, and counts them as reported.
+    pub(crate) fn progress(&self) -> Vec<ProgressReport> {
+        let mut table = self.table();
+        let moved = table.running.iter_mut().filter(|(_, running)| running.moved);
+        moved
+            .map(|(target_id, running)| {
+                running.moved = false;
+                running.seq += 1;
+                let attempt = Attempt { target_id: target_id.clone(), attempt: running.attempt };
+                ProgressReport { attempt, seq: running.seq, snapshot: running.progress.clone() }
+            })
+            .collect()
+    }
+
+    /// Waits until a target has progressed since the last call.
+    pub(crate) async fn until_moved(&self) {
+        self.moved.notified().await;
+    }
+
+    /// A try that was replaced or forgotten meanwhile leaves nothing behind.
+    fn end(&self, attempt: Attempt, verdict: Verdict) {
+        let mut table = self.table();
+        if table.running_try(&attempt).is_some() {
+            table.running.remove(&attempt.target_id);
+            table.outbox.put(attempt, verdict);
+            self.ended.notify_one();
+        }
+    }
+}
+
+/// Runs work to its verdict, whatever happens to it.
+async fn see_through<W>(work: W, deadline: Duration, cancel: CancellationToken) -> Verdict
+where
+    W: Future<Output = Result<Outcome, Failure>> + Send + 'static,
+{
+    let started = Instant::now();
+    let mut task = AbortOnDropHandle::new(tokio::spawn(work));
+    let result = tokio::select! {
+        biased;
+        result = timeout(deadline, &mut task) => result,
+        () = cancel.cancelled() => {
+            // The verdict means that the work has stopped, so wait for that.
+            task.abort();
+            let _ = task.await;
+            return Verdict::Cancelled;
+        }
+    };
+    let failure = match result {
+        Ok(Ok(Ok(outcome))) => return Verdict::Succeeded { outcome, duration_ms: millis(started) },
+        Ok(Ok(Err(failure))) => failure,
+        Ok(Err(broken)) => fault(&broken),
+        Err(_) => {
+            task.abort();
+            let _ = task.await;
+            overdue(deadline)
+        }
+    };
+    Verdict::Failed { failure, duration_ms: millis(started) }
+}
+
+fn millis(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
+}
+
+fn overdue(deadline: Duration) -> Failure {
+    Failure::new(
+        DiagnosisCode::Timeout,
+        format!("the work was not done within {} s", deadline.as_secs()),
+        "Look at the registry's and the host's network and load, then try again.",
+    )
+}
+
+fn fault(broken: &JoinError) -> Failure {
+    // The panic's text is in the log, by the panic hook; it could quote anything and goes no further.
+    tracing::error!(panicked = broken.is_panic(), "a command broke");
+    Failure::new(
+        DiagnosisCode::Other,
+        "the agent failed at this command by a fault of its own",
+        "Report it with the agent's log of that time.",
+    )
+}
+
+#[cfg(test)]
+mod tests;
