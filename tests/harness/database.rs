@@ -1,0 +1,73 @@
+//! Which database a control plane gets: SQLite in its data folder, or one of its own in the
+//! testbed's PostgreSQL cluster.
+
+use std::{env, process::Command};
+
+use crate::{testbed::Testbed, wait::unique};
+
+/// Environment variable that chooses: `sqlite` (default) or `postgres`.
+pub const VARIABLE: &str = "PURSER_TEST_DATABASE";
+
+/// Whether this run is on PostgreSQL.
+///
+/// # Panics
+/// The variable holds something else.
+pub fn is_postgres() -> bool {
+    match env::var(VARIABLE).as_deref() {
+        Err(_) | Ok("" | "sqlite") => false,
+        Ok("postgres") => true,
+        Ok(other) => panic!("{VARIABLE} is {other:?}, not sqlite or postgres"),
+    }
+}
+
+/// A fresh PostgreSQL database, dropped (with its connections) on drop.
+#[derive(Debug)]
+pub struct Database {
+    name: String,
+    url: String,
+}
+
+impl Database {
+    /// Makes one in the testbed's cluster.
+    ///
+    /// # Panics
+    /// The cluster refused.
+    pub fn create() -> Self {
+        let name = unique("purser").replace('-', "_");
+        psql(&format!("CREATE DATABASE {name}"));
+        let (cluster, _) = Testbed::get().postgres.rsplit_once('/').expect("a URL with a database");
+        Self { url: format!("{cluster}/{name}"), name }
+    }
+
+    /// `postgres://…`, fit for `--database-url`.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The whole database as SQL text, to look for secrets in.
+    ///
+    /// # Panics
+    /// `pg_dump` failed.
+    pub fn dump(&self) -> Vec<u8> {
+        let dumped = Command::new("pg_dump").arg(&self.url).output().expect("pg_dump can be started");
+        assert!(dumped.status.success(), "pg_dump: {}", String::from_utf8_lossy(&dumped.stderr));
+        dumped.stdout
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        psql(&format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name));
+    }
+}
+
+/// One statement in the cluster's maintenance database.
+fn psql(statement: &str) {
+    let run = Command::new("psql")
+        .args(["--no-psqlrc", "--quiet", &Testbed::get().postgres, "--command", statement])
+        .output()
+        .expect("psql can be started");
+    if !run.status.success() && !std::thread::panicking() {
+        panic!("{statement}: {}", String::from_utf8_lossy(&run.stderr));
+    }
+}

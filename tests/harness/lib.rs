@@ -1,0 +1,53 @@
+//! What the integration suite is built from: real engines, real registries, real databases, real
+//! processes, and faults as fixtures.
+//!
+//! Two halves:
+//!
+//! * the **testbed** (the binary in `bin/`) starts the expensive parts once and leaves their
+//!   addresses in a file; [`Testbed::get`] reads it;
+//! * everything else belongs to one test and is gone when its value is dropped, also when the
+//!   test panics: [`Purser`] and [`Agent`] (the built programs), [`BreakableProxy`], images.
+//!
+//! | to … | use |
+//! | --- | --- |
+//! | reach the shared parts and the users with nasty passwords | [`testbed`] |
+//! | run, kill, restart `purser-server` / `purser-agent` | [`purser`], [`agent`], [`process`] |
+//! | call the doors | [`client`], [`socket`] (WebSocket), [`connection`] (any HTTP endpoint) |
+//! | drive an engine past Purser | [`engine`], [`image`] |
+//! | break, stall and record a connection | [`proxy`], [`certificate`] |
+//! | prove that a secret is nowhere | [`secret`] |
+//! | wait for a state, never for a time | [`wait`] |
+//!
+//! Nothing here can outlive the test run: children die with the process that started them
+//! ([`process`]), test processes die with the testbed ([`Testbed::get`]), and every folder lies
+//! in the testbed's own, which a janitor removes even after `kill -9`.
+
+pub mod agent;
+pub mod certificate;
+pub mod client;
+pub mod connection;
+pub mod database;
+pub mod engine;
+pub mod image;
+pub mod percent;
+pub mod process;
+pub mod proxy;
+pub mod purser;
+pub mod secret;
+pub mod socket;
+pub mod source;
+pub mod testbed;
+pub mod user;
+pub mod wait;
+
+pub use agent::Agent;
+pub use certificate::Authority;
+pub use client::{Answer, Client};
+pub use engine::Engine;
+pub use proxy::BreakableProxy;
+pub use purser::Purser;
+pub use secret::scan_for_secret;
+pub use socket::RpcSocket;
+pub use testbed::Testbed;
+pub use user::User;
+pub use wait::{eventually, unique};

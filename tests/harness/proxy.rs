@@ -1,0 +1,227 @@
+//! A TCP proxy that records what passes, and that breaks on demand.
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use rustls::ServerConfig;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _, split},
+    net::{TcpListener, TcpStream},
+    sync::watch,
+    task::JoinHandle,
+};
+use tokio_rustls::TlsAcceptor;
+
+use crate::connection::Stream;
+
+/// How the proxy behaves just now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Mode {
+    /// Bytes wait, in both directions; connections stay open.
+    stalled: bool,
+    /// The port is closed.
+    refusing: bool,
+    /// Raised by each cut; connections of an older number close.
+    cut: u64,
+}
+
+/// Everything that passed, all connections in one row per direction.
+#[derive(Clone, Debug, Default)]
+pub struct Recording {
+    /// From clients to the upstream.
+    pub to_upstream: Vec<u8>,
+    /// From the upstream to clients.
+    pub to_client: Vec<u8>,
+}
+
+impl Recording {
+    /// Both directions in one row, for a scan.
+    pub fn both(&self) -> Vec<u8> {
+        [self.to_upstream.as_slice(), &self.to_client].concat()
+    }
+}
+
+#[derive(Default)]
+struct Shared {
+    recording: Mutex<Recording>,
+    accepted: AtomicUsize,
+}
+
+/// A proxy on a loopback port, in front of one upstream; gone when dropped.
+pub struct BreakableProxy {
+    address: SocketAddr,
+    mode: watch::Sender<Mode>,
+    shared: Arc<Shared>,
+    listening: JoinHandle<()>,
+}
+
+impl BreakableProxy {
+    /// A plain proxy to `upstream` (`host:port`): records what is on the wire.
+    ///
+    /// # Panics
+    /// No loopback port is free.
+    pub async fn start(upstream: &str) -> Self {
+        Self::begin(upstream, None).await
+    }
+
+    /// A proxy that terminates TLS with `config` (see [`crate::certificate::Issued`]) and goes on
+    /// in plain to `upstream`: records the decrypted stream, as a reverse proxy or a thief of its
+    /// key would see it.
+    ///
+    /// # Panics
+    /// No loopback port is free.
+    pub async fn terminating_tls(upstream: &str, config: Arc<ServerConfig>) -> Self {
+        Self::begin(upstream, Some(config.into())).await
+    }
+
+    async fn begin(upstream: &str, tls: Option<TlsAcceptor>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free loopback port");
+        let address = listener.local_addr().expect("a bound listener has an address");
+        let mode = watch::Sender::new(Mode { stalled: false, refusing: false, cut: 0 });
+        let shared = Arc::<Shared>::default();
+        let accepting = Accepting {
+            address,
+            upstream: upstream.into(),
+            tls,
+            mode: mode.subscribe(),
+            shared: shared.clone(),
+        };
+        let listening = tokio::spawn(accepting.run(listener));
+        Self { address, mode, shared, listening }
+    }
+
+    /// Where to dial, `127.0.0.1:port`.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Closes all connections; new ones are served.
+    pub fn cut(&self) {
+        self.mode.send_modify(|mode| mode.cut += 1);
+    }
+
+    /// While true, connections stay open and accept nothing more: bytes wait in both directions.
+    pub fn stall(&self, stalled: bool) {
+        self.mode.send_modify(|mode| mode.stalled = stalled);
+    }
+
+    /// While true, the port is closed and connecting is refused. Standing connections stay; see
+    /// [`cut`](Self::cut).
+    pub fn refuse(&self, refusing: bool) {
+        self.mode.send_modify(|mode| mode.refusing = refusing);
+    }
+
+    /// Connections accepted so far.
+    pub fn accepted(&self) -> usize {
+        self.shared.accepted.load(Ordering::Relaxed)
+    }
+
+    /// What passed so far.
+    pub fn recording(&self) -> Recording {
+        self.shared.recording.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
+    }
+}
+
+impl Drop for BreakableProxy {
+    /// Connections close, too: they watch the mode's sender.
+    fn drop(&mut self) {
+        self.listening.abort();
+    }
+}
+
+struct Accepting {
+    address: SocketAddr,
+    upstream: String,
+    tls: Option<TlsAcceptor>,
+    mode: watch::Receiver<Mode>,
+    shared: Arc<Shared>,
+}
+
+impl Accepting {
+    async fn run(mut self, listener: TcpListener) {
+        let mut open = Some(listener);
+        loop {
+            if self.mode.borrow_and_update().refusing {
+                open = None;
+            } else if open.is_none() {
+                open = Some(TcpListener::bind(self.address).await.expect("the port is still ours"));
+            }
+            let Some(listener) = &open else {
+                if self.mode.changed().await.is_err() {
+                    return;
+                }
+                continue;
+            };
+            tokio::select! {
+                changed = self.mode.changed() => if changed.is_err() { return },
+                accepted = listener.accept() => if let Ok((client, _)) = accepted {
+                    self.shared.accepted.fetch_add(1, Ordering::Relaxed);
+                    tokio::spawn(self.connection(client));
+                },
+            }
+        }
+    }
+
+    fn connection(&self, client: TcpStream) -> impl Future<Output = io::Result<()>> + use<> {
+        let (upstream, tls) = (self.upstream.clone(), self.tls.clone());
+        let (mut mode, shared) = (self.mode.clone(), self.shared.clone());
+        async move {
+            let born = mode.borrow_and_update().cut;
+            let mut cut = mode.clone();
+            tokio::select! {
+                done = relay(client, upstream, tls, mode, shared) => done,
+                // Also when the proxy itself is gone.
+                _ = cut.wait_for(|mode| mode.cut != born) => Ok(()),
+            }
+        }
+    }
+}
+
+async fn relay(
+    client: TcpStream,
+    upstream: String,
+    tls: Option<TlsAcceptor>,
+    mode: watch::Receiver<Mode>,
+    shared: Arc<Shared>,
+) -> io::Result<()> {
+    client.set_nodelay(true)?;
+    let client: Box<dyn Stream> = match tls {
+        Some(acceptor) => Box::new(acceptor.accept(client).await?),
+        None => Box::new(client),
+    };
+    let upstream = TcpStream::connect(upstream).await?;
+    upstream.set_nodelay(true)?;
+    let (from_client, to_client) = split(client);
+    let (from_upstream, to_upstream) = split(upstream);
+    let up = copy(from_client, to_upstream, mode.clone(), &shared, |all| &mut all.to_upstream);
+    let down = copy(from_upstream, to_client, mode, &shared, |all| &mut all.to_client);
+    tokio::try_join!(up, down).map(|_| ())
+}
+
+async fn copy(
+    mut from: impl tokio::io::AsyncRead + Unpin,
+    mut to: impl tokio::io::AsyncWrite + Unpin,
+    mut mode: watch::Receiver<Mode>,
+    shared: &Shared,
+    row: impl Fn(&mut Recording) -> &mut Vec<u8>,
+) -> io::Result<()> {
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        mode.wait_for(|mode| !mode.stalled).await.map_err(io::Error::other)?;
+        let read = from.read(&mut buffer).await?;
+        // A stall that began while this side waited holds these bytes back, too.
+        mode.wait_for(|mode| !mode.stalled).await.map_err(io::Error::other)?;
+        if read == 0 {
+            return to.shutdown().await;
+        }
+        row(&mut shared.recording.lock().unwrap_or_else(|poisoned| poisoned.into_inner()))
+            .extend_from_slice(&buffer[..read]);
+        to.write_all(&buffer[..read]).await?;
+    }
+}

@@ -1,0 +1,4 @@
+//! The integration suite: one binary, a module per subject. Run it with `tests/run`.
+
+mod smoke;
+mod tidy;
