@@ -129,9 +129,9 @@ mod tests {
 
     #[test]
     fn other_texts_are_refused_without_being_repeated() {
-        for text in ["", "purser_join_", "purser_join_AQ", "purser_join_!!", "hunter2"] {
+        for text in ["", "purser_join_", "purser_join_AQhunter2", "purser_join_!!hunter2", "hunter2"] {
             let error = JoinToken::decode(text).unwrap_err();
-            assert!(text.len() < 12 || !error.to_string().contains(text), "{error}");
+            assert!(!error.to_string().contains("hunter2"), "{error}");
         }
     }
 }
