@@ -150,6 +150,16 @@ impl Dispatch {
         watches.entry(job.clone()).or_insert_with(|| watch::channel(()).0).subscribe()
     }
 
+    /// Whether the control plane is stopping.
+    pub fn is_stopping(&self) -> bool {
+        self.shared.stop.is_cancelled()
+    }
+
+    /// Waits until the control plane is stopping.
+    pub async fn stopping(&self) {
+        self.shared.stop.cancelled().await;
+    }
+
     /// Closes every session and waits until its tasks have ended, at most `within`.
     pub async fn stop(&self, within: Duration) {
         self.shared.stop.cancel();

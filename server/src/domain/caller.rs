@@ -17,6 +17,7 @@ use ring::{
     rand::{SecureRandom, SystemRandom},
 };
 use secrecy::SecretString;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     error::{Error, Result},
@@ -95,12 +96,14 @@ pub struct Call {
     pub server: OnceLock<ServerId>,
     /// The job that it is about.
     pub job: OnceLock<JobId>,
+    /// Cancelled when the caller hung up: nobody waits for the answer any more.
+    pub gone: CancellationToken,
 }
 
 impl Call {
     /// A call of `caller`.
-    pub fn new(caller: Arc<Caller>) -> Self {
-        Self { caller, registry: OnceLock::new(), server: OnceLock::new(), job: OnceLock::new() }
+    pub fn new(caller: Arc<Caller>, gone: CancellationToken) -> Self {
+        Self { caller, registry: OnceLock::new(), server: OnceLock::new(), job: OnceLock::new(), gone }
     }
 
     /// The organization that the call acts in.

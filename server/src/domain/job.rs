@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use chrono::Utc;
 use purser_proto_schema::{
     agent::command::{Outcome, Verdict},
-    ids::{ApiKeyId, JobId, OrganizationId, RegistryId, ServerId, TargetId},
+    ids::{ApiKeyId, JobId, RegistryId, ServerId, TargetId},
     job::{
         AllInput, CredentialSource, Job, JobKind, JobPage, JobStatus, OneInput, Target, TargetError,
         TargetResult,
@@ -115,30 +115,31 @@ pub async fn accept(app: &App, call: &Call, request: Request, targets: Vec<NewTa
     Ok(id)
 }
 
-/// Waits until a job is final, at most `patience`, and gives it as it is then.
-pub async fn wait(
-    app: &App,
-    organization: &OrganizationId,
-    id: &JobId,
-    patience: Duration,
-) -> Result<(JobRow, Vec<TargetRow>)> {
+/// Waits until a job is final, at most `patience` and no longer than the caller does, and gives it as
+/// it is then.
+pub async fn wait(app: &App, call: &Call, id: &JobId, patience: Duration) -> Result<(JobRow, Vec<TargetRow>)> {
     let until = Instant::now() + patience;
     let mut changes = app.dispatch.watch(id);
     loop {
         changes.mark_unchanged();
-        let (job, targets) = app.store.job_one(organization, id).await?;
-        if job.job_status()?.is_final() || Instant::now() >= until {
+        let (job, targets) = app.store.job_one(call.organization(), id).await?;
+        let waited = Instant::now() >= until || call.gone.is_cancelled() || app.dispatch.is_stopping();
+        if waited || job.job_status()?.is_final() {
             return Ok((job, targets));
         }
         // Woken, polled or out of patience: in any case the job is read again.
-        let _ = timeout_at(until.min(Instant::now() + SLOW_POLL), changes.changed()).await;
+        tokio::select! {
+            _ = timeout_at(until.min(Instant::now() + SLOW_POLL), changes.changed()) => {}
+            () = call.gone.cancelled() => {}
+            () = app.dispatch.stopping() => {}
+        }
     }
 }
 
 /// The job as it is now, or when `wait` says so as it ended.
 pub async fn answer(app: &App, call: &Call, id: &JobId, wait_for_end: Option<bool>) -> Result<Job> {
     let patience = if wait_for_end.unwrap_or_default() { MAX_WAIT } else { Duration::ZERO };
-    let (job, targets) = wait(app, call.organization(), id, patience).await?;
+    let (job, targets) = wait(app, call, id, patience).await?;
     view(app, job, targets)
 }
 

@@ -10,6 +10,8 @@ use futures_util::FutureExt;
 use jsonrpsee::{Extensions, RpcModule, core::server::Methods, types::Params};
 use purser_proto_schema::procedure::{self, Kind, Procedure, ProcedureInfo};
 
+use tokio_util::sync::CancellationToken;
+
 use crate::{
     app::App,
     domain::{
@@ -109,7 +111,9 @@ where
     let caller = extensions.get::<Arc<Caller>>().ok_or(Error::Unauthorized)?;
     caller.require(P::INFO.permission)?;
     let input = input::parse::<P::Input>(params.as_str())?;
-    let call = Arc::new(Call::new(Arc::clone(caller)));
+    let gone = CancellationToken::new();
+    let _gone_when_dropped = gone.clone().drop_guard();
+    let call = Arc::new(Call::new(Arc::clone(caller), gone));
     let work = AssertUnwindSafe(handler(Arc::clone(&app), Arc::clone(&call), input)).catch_unwind();
     match P::INFO.kind {
         Kind::Query => work.await.unwrap_or_else(|_| Err(panicked())),
