@@ -1,6 +1,6 @@
 //! The procedure table: one entry per public procedure, feeding every door.
 //!
-//! A namespace module declares its procedures with [`procedures!`](crate::procedure::procedures);
+//! A namespace module declares its procedures with the macro `procedures!`;
 //! [`table`] lists them all. The server registers one handler per entry and refuses to start when
 //! one is missing, so a procedure is added in one place.
 

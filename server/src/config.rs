@@ -55,10 +55,10 @@ pub struct Settings {
     /// The form of log lines, on stderr.
     #[arg(long, env = "PURSER_LOG_FORMAT", value_enum, default_value = "text", global = true)]
     pub log_format: LogFormat,
-    /// The instance-admin key; generated once into <data-dir>/admin-api-key when absent.
+    /// The instance-admin key; generated once into `admin-api-key` in the data dir when absent.
     #[arg(skip)]
     pub admin_api_key: Option<SecretString>,
-    /// The master key ring; kept in <data-dir>/master.key when absent.
+    /// The master key ring; kept in `master.key` in the data dir when absent.
     #[arg(skip)]
     pub master_key: Option<SecretString>,
     /// The engine of the local agent.
