@@ -5,8 +5,8 @@
 
 mod bare;
 mod load;
-mod road;
 mod rest;
+mod road;
 mod sample;
 
 use std::process::ExitCode;
@@ -29,7 +29,8 @@ fn main() -> ExitCode {
         rows.push(rest::first_answer().await);
         rows
     });
-    let mut table = String::from("| figure | Purser | baseline, same run | ratio | goal |\n|---|---|---|---|---|\n");
+    let mut table =
+        String::from("| figure | Purser | baseline, same run | ratio | goal |\n|---|---|---|---|---|\n");
     table.extend(rows.iter().map(Row::line));
     sample::print(&table);
     ExitCode::SUCCESS

@@ -34,7 +34,10 @@ pub async fn tests() -> Vec<Row> {
         let fresh = Client::new(&format!("http://{registry}"));
         let (took, answer) =
             timed(fresh.send(Method::GET, "/v2/", &[("authorization", &authorization)], "")).await;
-        assert!(answer.is_ok_and(|answer| answer.status.is_success()), "the registry refused the right password");
+        assert!(
+            answer.is_ok_and(|answer| answer.status.is_success()),
+            "the registry refused the right password"
+        );
         bare.push(took);
         from_here.push(timed(client.mutate("registry.testRegistryById", here.clone())).await.0);
         let fresh = Engine::at(engine.socket());
@@ -44,7 +47,12 @@ pub async fn tests() -> Vec<Row> {
         from_host.push(timed(client.mutate("registry.testRegistryById", there.clone())).await.0);
     }
     vec![
-        Row::of("test from the control plane, beside an authenticated `GET /v2/`", &from_here, &bare, "≤ 1.5×"),
+        Row::of(
+            "test from the control plane, beside an authenticated `GET /v2/`",
+            &from_here,
+            &bare,
+            "≤ 1.5×",
+        ),
         Row::of("test from a host, beside the engine's `POST /auth`", &from_host, &engine_auth, "≤ 1.5×"),
     ]
 }

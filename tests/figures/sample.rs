@@ -22,7 +22,10 @@ pub struct Row {
 impl Row {
     /// The line in Markdown.
     pub fn line(&self) -> String {
-        format!("| {} | {} | {} | {} | {} |\n", self.figure, self.purser, self.baseline, self.ratio, self.goal)
+        format!(
+            "| {} | {} | {} | {} | {} |\n",
+            self.figure, self.purser, self.baseline, self.ratio, self.goal
+        )
     }
 
     /// A row of two durations.

@@ -44,7 +44,6 @@ async fn next(shared: &Arc<Shared>, session: &Arc<Session>) -> Result<bool> {
     }
     let Some(target) = shared.store.target_claim(&session.fence, &free).await? else { return Ok(false) };
     session.enter(target.id(), target.job_kind()?);
-    shared.changed(Some(target.job()));
     let completed = plan::complete(&shared.store, &shared.vault, &target).await;
     let (shared, session) = (Arc::clone(shared), Arc::clone(session));
     let tasks = shared.tasks.clone();

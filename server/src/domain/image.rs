@@ -71,8 +71,8 @@ pub async fn pull(app: Arc<App>, call: Arc<Call>, input: PullInput) -> Result<Jo
         })
         .collect();
     let request = Request { kind: JobKind::Pull, asked, queue_time: QUEUE_TIME, run_time: RUN_TIME };
-    let id = job::accept(&app, &call, request, targets).await?;
-    job::answer(&app, &call, &id, input.wait).await
+    let accepted = job::accept(&app, &call, request, targets).await?;
+    job::answer(&app, &call, accepted, input.wait).await
 }
 
 /// `image.push`
@@ -96,8 +96,8 @@ pub async fn push(app: Arc<App>, call: Arc<Call>, input: PushInput) -> Result<Jo
     let work = Work::Push { source: source.familiar(), target: name.to_string() };
     let target = target(&server, name.to_string(), work, Some(&entry), name.registry(), None);
     let request = Request { kind: JobKind::Push, asked, queue_time: QUEUE_TIME, run_time: RUN_TIME };
-    let id = job::accept(&app, &call, request, vec![target]).await?;
-    job::answer(&app, &call, &id, input.wait).await
+    let accepted = job::accept(&app, &call, request, vec![target]).await?;
+    job::answer(&app, &call, accepted, input.wait).await
 }
 
 /// `image.all`

@@ -13,7 +13,10 @@ use purser_proto_schema::{
     secret::Secret,
 };
 use serde_json::Value;
-use tokio::time::{Instant, timeout_at};
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout_at},
+};
 
 use super::caller::Call;
 use crate::{
@@ -60,10 +63,19 @@ pub struct NewTarget {
     pub one_time: Option<(String, Secret)>,
 }
 
+/// A job that is stored, and how to hear of it.
+#[derive(Debug)]
+pub struct Accepted {
+    id: JobId,
+    changes: watch::Receiver<()>,
+}
+
 /// Stores a job and wakes its servers. From here on it ends with the truth, whatever dies.
-pub async fn accept(app: &App, call: &Call, request: Request, targets: Vec<NewTarget>) -> Result<JobId> {
+pub async fn accept(app: &App, call: &Call, request: Request, targets: Vec<NewTarget>) -> Result<Accepted> {
     let id = JobId::generate();
     call.about_job(&id);
+    // From before the first agent can know of it, so that no change is missed.
+    let changes = app.dispatch.watch(&id);
     let now = Utc::now();
     let servers: Vec<ServerId> = targets.iter().map(|target| target.server_id.clone()).collect();
     let kind = text_of(&request.kind)?;
@@ -112,34 +124,37 @@ pub async fn accept(app: &App, call: &Call, request: Request, targets: Vec<NewTa
     for server in &servers {
         app.dispatch.wake(server);
     }
-    Ok(id)
+    Ok(Accepted { id, changes })
 }
 
 /// Waits until a job is final, at most `patience` and no longer than the caller does, and gives it as
 /// it is then.
-pub async fn wait(app: &App, call: &Call, id: &JobId, patience: Duration) -> Result<(JobRow, Vec<TargetRow>)> {
+pub async fn wait(
+    app: &App,
+    call: &Call,
+    mut accepted: Accepted,
+    patience: Duration,
+) -> Result<(JobRow, Vec<TargetRow>)> {
     let until = Instant::now() + patience;
-    let mut changes = app.dispatch.watch(id);
     loop {
-        changes.mark_unchanged();
-        let (job, targets) = app.store.job_one(call.organization(), id).await?;
+        // Woken, polled or out of patience: in any case the job is read again.
+        tokio::select! {
+            _ = timeout_at(until.min(Instant::now() + SLOW_POLL), accepted.changes.changed()) => {}
+            () = call.gone.cancelled() => {}
+            () = app.dispatch.stopping() => {}
+        }
+        let (job, targets) = app.store.job_one(call.organization(), &accepted.id).await?;
         let waited = Instant::now() >= until || call.gone.is_cancelled() || app.dispatch.is_stopping();
         if waited || job.job_status()?.is_final() {
             return Ok((job, targets));
-        }
-        // Woken, polled or out of patience: in any case the job is read again.
-        tokio::select! {
-            _ = timeout_at(until.min(Instant::now() + SLOW_POLL), changes.changed()) => {}
-            () = call.gone.cancelled() => {}
-            () = app.dispatch.stopping() => {}
         }
     }
 }
 
 /// The job as it is now, or when `wait` says so as it ended.
-pub async fn answer(app: &App, call: &Call, id: &JobId, wait_for_end: Option<bool>) -> Result<Job> {
+pub async fn answer(app: &App, call: &Call, accepted: Accepted, wait_for_end: Option<bool>) -> Result<Job> {
     let patience = if wait_for_end.unwrap_or_default() { MAX_WAIT } else { Duration::ZERO };
-    let (job, targets) = wait(app, call, id, patience).await?;
+    let (job, targets) = wait(app, call, accepted, patience).await?;
     view(app, job, targets)
 }
 

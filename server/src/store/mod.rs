@@ -7,7 +7,7 @@
 //! It never sees a plaintext secret, knows no rule but those that must hold in one transaction, and
 //! is the only room that names `sea_orm`.
 
-use std::{path::Path, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use purser_migrations::Migrator;
 use sea_orm::{
@@ -24,6 +24,7 @@ mod entity;
 mod installation;
 mod job;
 mod registry;
+mod registry_cache;
 mod server;
 mod target;
 
@@ -37,6 +38,8 @@ pub use job::{JobFilter, NewJob};
 pub use server::{Admission, Admitted, NewJoinToken};
 pub use target::{Ending, Fence, TargetState};
 
+use registry_cache::RegistryCache;
+
 /// Readers that SQLite serves at once, and connections to PostgreSQL per replica.
 const CONNECTIONS: u32 = 8;
 /// How long a SQLite writer waits for another.
@@ -48,6 +51,8 @@ const MIGRATION_LOCK: i64 = 0x7075_7273_6572;
 #[derive(Clone, Debug)]
 pub struct Store {
     db: DatabaseConnection,
+    /// Only where this process is the one writer.
+    registries: Option<Arc<RegistryCache>>,
 }
 
 impl Store {
@@ -61,7 +66,8 @@ impl Store {
             None => sqlite_options(&data_dir.join("purser.db")),
         };
         let db = Database::connect(options).await.map_err(Error::internal("connecting to the database"))?;
-        let store = Self { db };
+        let registries = url.is_none().then(Arc::default);
+        let store = Self { db, registries };
         store.migrate().await.map_err(Error::internal("bringing the database to the present shape"))?;
         Ok(store)
     }

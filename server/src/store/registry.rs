@@ -1,5 +1,7 @@
 //! Registry entries, always within an organization.
 
+use std::sync::Arc;
+
 use chrono::{DateTime, Utc};
 use purser_proto_schema::{
     ids::{OrganizationId, RegistryId},
@@ -21,13 +23,33 @@ const NOT_FOUND: Error = Error::NotFound("Registry");
 
 impl Store {
     /// The organization's entries, oldest first.
-    pub async fn registry_all(&self, organization: &OrganizationId) -> Result<Vec<RegistryRow>> {
-        registry::Entity::find()
+    pub async fn registry_all(&self, organization: &OrganizationId) -> Result<Arc<[RegistryRow]>> {
+        let Some(cache) = &self.registries else { return self.registry_read(organization).await };
+        match cache.get(organization.as_str()) {
+            Ok(rows) => Ok(rows),
+            Err(generation) => {
+                let rows = self.registry_read(organization).await?;
+                cache.keep(organization.as_str(), generation, &rows);
+                Ok(rows)
+            }
+        }
+    }
+
+    async fn registry_read(&self, organization: &OrganizationId) -> Result<Arc<[RegistryRow]>> {
+        let rows = registry::Entity::find()
             .filter(registry::Column::OrganizationId.eq(organization.as_str()))
             .order_by_asc(registry::Column::RegistryId)
             .all(&self.db)
             .await
-            .map_err(failed)
+            .map_err(failed)?;
+        Ok(rows.into())
+    }
+
+    /// To be called after every write to an entry.
+    fn registry_written(&self) {
+        if let Some(cache) = &self.registries {
+            cache.forget();
+        }
     }
 
     /// One entry of the organization.
@@ -45,7 +67,9 @@ impl Store {
             .exec_without_returning(&transaction)
             .await
             .map_err(failed)?;
-        transaction.commit().await.map_err(failed)
+        transaction.commit().await.map_err(failed)?;
+        self.registry_written();
+        Ok(())
     }
 
     /// Puts `row` in place of the entry as it was at `seen`. CONFLICT if it was changed since.
@@ -93,6 +117,7 @@ impl Store {
         }
         row.clone().delete(&transaction).await.map_err(failed)?;
         transaction.commit().await.map_err(failed)?;
+        self.registry_written();
         Ok(row)
     }
 
@@ -110,6 +135,7 @@ impl Store {
             .exec(&self.db)
             .await
             .map_err(failed)?;
+        self.registry_written();
         Ok(())
     }
 
@@ -131,6 +157,7 @@ impl Store {
             .exec(&self.db)
             .await
             .map_err(failed)?;
+        self.registry_written();
         Ok(())
     }
 }

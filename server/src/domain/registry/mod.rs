@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use chrono::{Duration, Utc};
 use purser_proto_schema::{
-    ids::{OrganizationId, RegistryId},
+    ids::{OrganizationId, RegistryId, ServerId},
     patch::Patch,
     registry::{CreateInput, LastTest, OneInput, Registry, RegistryType, RemoveInput, UpdateInput},
     secret::Secret,
@@ -72,17 +72,17 @@ pub async fn create(app: Arc<App>, call: Arc<Call>, input: CreateInput) -> Resul
         note_test(&mut row, tested);
     }
     app.store.registry_insert(row.clone()).await?;
-    view(row)
+    view(&row)
 }
 
 /// `registry.all`
 pub async fn all(app: Arc<App>, call: Arc<Call>) -> Result<Vec<Registry>> {
-    app.store.registry_all(call.organization()).await?.into_iter().map(view).collect()
+    app.store.registry_all(call.organization()).await?.iter().map(view).collect()
 }
 
 /// `registry.one`
 pub async fn one(app: Arc<App>, call: Arc<Call>, input: OneInput) -> Result<Registry> {
-    view(app.store.registry_one(call.organization(), &input.registry_id).await?)
+    view(&app.store.registry_one(call.organization(), &input.registry_id).await?)
 }
 
 /// `registry.update`
@@ -148,7 +148,7 @@ pub async fn update(app: Arc<App>, call: Arc<Call>, input: UpdateInput) -> Resul
         note_test(&mut row, tested);
     }
     app.store.registry_replace(row.clone(), before.updated_at).await?;
-    view(row)
+    view(&row)
 }
 
 /// `registry.remove`
@@ -158,7 +158,7 @@ pub async fn remove(app: Arc<App>, call: Arc<Call>, input: RemoveInput) -> Resul
         .registry_remove(call.organization(), &input.registry_id, input.force.unwrap_or_default())
         .await?;
     call.about_registry(&input.registry_id);
-    view(row)
+    view(&row)
 }
 
 fn point_at(row: &mut RegistryRow, url: &str, address: RegistryAddress) {
@@ -224,7 +224,7 @@ fn type_text(registry_type: RegistryType) -> &'static str {
 }
 
 /// An entry as callers see it.
-fn view(row: RegistryRow) -> Result<Registry> {
+fn view(row: &RegistryRow) -> Result<Registry> {
     let registry_type = match row.registry_type.as_str() {
         "cloud" => RegistryType::Cloud,
         "selfHosted" => RegistryType::SelfHosted,
@@ -235,17 +235,17 @@ fn view(row: RegistryRow) -> Result<Registry> {
     let last_test = row.last_test_at.zip(row.last_test_ok).map(|(at, ok)| LastTest {
         at: at.into(),
         ok,
-        code: row.last_test_code,
-        server_id: row.last_test_server_id.map(purser_proto_schema::ids::ServerId::from_stored),
+        code: row.last_test_code.clone(),
+        server_id: row.last_test_server_id.clone().map(ServerId::from_stored),
     });
     Ok(Registry {
-        registry_id: RegistryId::from_stored(row.registry_id),
-        registry_name: row.registry_name,
-        registry_url: row.registry_url,
-        registry_host: row.registry_host,
-        namespace: row.namespace,
-        username: row.username,
-        image_prefix: row.image_prefix,
+        registry_id: RegistryId::from_stored(row.registry_id.clone()),
+        registry_name: row.registry_name.clone(),
+        registry_url: row.registry_url.clone(),
+        registry_host: row.registry_host.clone(),
+        namespace: row.namespace.clone(),
+        username: row.username.clone(),
+        image_prefix: row.image_prefix.clone(),
         registry_type,
         is_default: row.is_default,
         insecure: row.insecure,
@@ -255,6 +255,6 @@ fn view(row: RegistryRow) -> Result<Registry> {
         last_test,
         created_at: row.created_at.into(),
         updated_at: row.updated_at.into(),
-        organization_id: OrganizationId::from_stored(row.organization_id),
+        organization_id: OrganizationId::from_stored(row.organization_id.clone()),
     })
 }

@@ -253,8 +253,8 @@ async fn from_host(app: &App, call: &Call, server: &ServerRow, subject: Subject<
         credentials,
         one_time: if with_entry { None } else { subject.credentials },
     };
-    let job = job::accept(app, call, request, vec![target]).await?;
-    let (_, targets) = job::wait(app, call, &job, PATIENCE).await?;
+    let accepted = job::accept(app, call, request, vec![target]).await?;
+    let (_, targets) = job::wait(app, call, accepted, PATIENCE).await?;
     match targets.into_iter().next().map(|target| job::verdict(&target)).transpose()?.flatten() {
         Some(Verdict::Succeeded { outcome: Outcome::Tested(report), .. }) => Ok(report),
         Some(Verdict::Failed { failure, .. }) => {
