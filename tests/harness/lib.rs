@@ -13,6 +13,7 @@
 //! | reach the shared parts and the users with nasty passwords | [`testbed`] |
 //! | run, kill, restart `purser-server` / `purser-agent` | [`purser`], [`agent`], [`process`] |
 //! | call the doors | [`client`], [`socket`] (WebSocket), [`connection`] (any HTTP endpoint) |
+//! | have a second organization, or a key that may less | [`tenant`] |
 //! | drive an engine past Purser | [`engine`], [`image`] |
 //! | break, stall and record a connection | [`proxy`], [`certificate`] |
 //! | prove that a secret is nowhere | [`secret`] |
@@ -36,6 +37,7 @@ pub mod purser;
 pub mod secret;
 pub mod socket;
 pub mod source;
+pub mod tenant;
 pub mod testbed;
 pub mod user;
 pub mod wait;

@@ -86,10 +86,19 @@ impl RpcSocket {
     /// # Errors
     /// In words: closed (with the close frame), not JSON, or nothing in time.
     pub async fn receive(&mut self) -> Result<Value, String> {
+        let text = self.receive_text().await?;
+        serde_json::from_str(&text).map_err(|error| error.to_string())
+    }
+
+    /// The next text frame, to the character.
+    ///
+    /// # Errors
+    /// In words: closed (with the close frame), or nothing in time.
+    pub async fn receive_text(&mut self) -> Result<String, String> {
         loop {
             let next = timeout(DEADLINE, self.stream.next()).await.map_err(|_| "no message in time")?;
             match next.ok_or("closed")?.map_err(|error| error.to_string())? {
-                Message::Text(text) => return serde_json::from_str(&text).map_err(|error| error.to_string()),
+                Message::Text(text) => return Ok(text.to_string()),
                 Message::Close(frame) => return Err(format!("closed: {frame:?}")),
                 _ => {}
             }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use axum::{
     body::{Body, Bytes},
     extract::{FromRequest, FromRequestParts, Request, State, WebSocketUpgrade},
-    http::{Method, StatusCode, header},
+    http::{HeaderMap, Method, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use futures_util::{StreamExt, stream};
@@ -27,7 +27,7 @@ const METHOD_NOT_FOUND: i32 = -32_601;
 
 pub(super) async fn handle(State(doors): State<Doors>, request: Request) -> Response {
     let (mut parts, body) = request.into_parts();
-    if parts.headers.contains_key(header::UPGRADE) {
+    if wants_websocket(&parts.headers) {
         let caller = match auth::caller(&doors, &parts.headers).await {
             Ok(caller) => caller,
             Err(error) => return refuse(&rpc::public(&error)),
@@ -70,6 +70,11 @@ pub(super) async fn handle(State(doors): State<Doors>, request: Request) -> Resp
     }
 }
 
+/// Other upgrades, such as the `h2c` that `curl --http2` offers, may be ignored.
+fn wants_websocket(headers: &HeaderMap) -> bool {
+    headers.get(header::UPGRADE).is_some_and(|to| to.as_bytes().eq_ignore_ascii_case(b"websocket"))
+}
+
 /// Serves a text of one call or a batch. `None` where nothing is to be answered.
 pub(super) async fn serve(doors: &Doors, text: &[u8], caller: Option<&Arc<Caller>>) -> Option<String> {
     let Ok(raw) = serde_json::from_slice::<&RawValue>(text) else {
@@ -108,7 +113,9 @@ fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<&
 
 async fn serve_one(doors: &Doors, raw: &RawValue, caller: Option<&Arc<Caller>>) -> Option<String> {
     let invalid = |message| Some(failure(None, &protocol_error(INVALID_REQUEST, message)));
-    let Ok(call) = serde_json::from_str::<Call<'_>>(raw.get()) else {
+    let is_object = raw.get().starts_with('{');
+    // serde would read an array as the struct's fields in order.
+    let Some(call) = is_object.then(|| serde_json::from_str::<Call<'_>>(raw.get()).ok()).flatten() else {
         return invalid("a call is an object with `jsonrpc` and `method`");
     };
     if call.id.is_some_and(|id| !is_id(id)) {

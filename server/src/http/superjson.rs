@@ -33,6 +33,10 @@ pub(super) struct Input {
 /// Reads an input of either form.
 pub(super) fn read(raw: Option<&RawValue>) -> Input {
     let Some(raw) = raw else { return Input { json: None, superjson: false } };
+    // serde would read an array as the struct's fields in order.
+    if !raw.get().starts_with('{') {
+        return Input { json: Some(raw.to_owned()), superjson: false };
+    }
     match serde_json::from_str::<Wrapped>(raw.get()) {
         Ok(wrapped) => Input { json: unwrap(wrapped), superjson: true },
         Err(_) => Input { json: Some(raw.to_owned()), superjson: false },
@@ -104,6 +108,7 @@ mod tests {
         assert_eq!(reads(r#"{"json":{"a":1}}"#), (Some(r#"{"a":1}"#.into()), true));
         assert_eq!(reads(r#"{"json":1,"other":2}"#), (Some(r#"{"json":1,"other":2}"#.into()), false));
         assert_eq!(reads(r#"{"a":1}"#), (Some(r#"{"a":1}"#.into()), false));
+        assert_eq!(reads(r#"[{"a":1}]"#), (Some(r#"[{"a":1}]"#.into()), false));
     }
 
     #[test]

@@ -43,7 +43,9 @@ pub(super) async fn handle(State(doors): State<Doors>, request: Request) -> Resp
     if request.method() == Method::HEAD {
         return respond(StatusCode::NO_CONTENT, String::new());
     }
-    let path = request.uri().path().strip_prefix(MOUNT).unwrap_or_default().to_owned();
+    // A v10 client whose base URL ends with a slash sends two of them.
+    let path =
+        request.uri().path().strip_prefix(MOUNT).unwrap_or_default().trim_start_matches('/').to_owned();
     match prepare(request).await {
         Ok(prepared) => serve(&doors, &path, prepared).await,
         Err(error) => single(Outcome { result: Err(error), superjson: false }),
