@@ -12,6 +12,8 @@ use tokio::{
     task::JoinHandle,
 };
 
+/// The first byte of a TLS handshake, to which this server says in plain that it does not speak it.
+const HANDSHAKE: u8 = 0x16;
 /// More than any request of these tests.
 const MAX_REQUEST: usize = 64 * 1024;
 
@@ -73,7 +75,10 @@ impl Drop for Canned {
 async fn serve(mut client: TcpStream, answer: String, seen: Arc<Mutex<Vec<String>>>) {
     let mut request = Vec::new();
     let mut buffer = [0; 4096];
-    while !request.windows(4).any(|end| end == b"\r\n\r\n") && request.len() < MAX_REQUEST {
+    let whole = |request: &[u8]| {
+        request.first() == Some(&HANDSHAKE) || request.windows(4).any(|end| end == b"\r\n\r\n")
+    };
+    while !whole(&request) && request.len() < MAX_REQUEST {
         match client.read(&mut buffer).await {
             Ok(0) | Err(_) => break,
             Ok(read) => request.extend_from_slice(&buffer[..read]),

@@ -1,5 +1,7 @@
 //! The integration suite: one binary, a module per subject. Run it with `tests/run`.
 
 mod passwords;
+mod registry_test;
+mod registry_unreachable;
 mod smoke;
 mod tidy;
