@@ -1,5 +1,6 @@
 //! The integration suite: one binary, a module per subject. Run it with `tests/run`.
 
+mod image_pull;
 mod passwords;
 mod registry_test;
 mod registry_unreachable;
