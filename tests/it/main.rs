@@ -2,6 +2,7 @@
 
 mod image_pull;
 mod passwords;
+mod pull_credentials;
 mod registry_test;
 mod registry_unreachable;
 mod smoke;
