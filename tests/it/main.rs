@@ -1,6 +1,8 @@
 //! The integration suite: one binary, a module per subject. Run it with `tests/run`.
 
 mod image_pull;
+mod image_push;
+mod jobs;
 mod passwords;
 mod pull_credentials;
 mod registry_test;
