@@ -44,6 +44,19 @@ impl Database {
         &self.url
     }
 
+    /// The only value that a query gives, as text.
+    ///
+    /// # Panics
+    /// `psql` failed.
+    pub fn value(&self, query: &str) -> String {
+        let run = Command::new("psql")
+            .args(["--no-psqlrc", "--quiet", "--tuples-only", "--no-align", &self.url, "--command", query])
+            .output()
+            .expect("psql can be started");
+        assert!(run.status.success(), "{query}: {}", String::from_utf8_lossy(&run.stderr));
+        String::from_utf8_lossy(&run.stdout).trim().to_owned()
+    }
+
     /// The whole database as SQL text, to look for secrets in.
     ///
     /// # Panics

@@ -12,10 +12,12 @@
 //! | --- | --- |
 //! | reach the shared parts and the users with nasty passwords | [`testbed`] |
 //! | run, kill, restart `purser-server` / `purser-agent` | [`purser`], [`agent`], [`process`] |
+//! | walk the road: control plane, agents, jobs | [`road`] |
 //! | call the doors | [`client`], [`socket`] (WebSocket), [`connection`] (any HTTP endpoint) |
 //! | have a second organization, or a key that may less | [`tenant`] |
 //! | drive an engine past Purser | [`engine`], [`image`] |
 //! | break, stall and record a connection | [`proxy`], [`certificate`] |
+//! | answer like something that is no registry | [`canned`] |
 //! | prove that a secret is nowhere | [`secret`] |
 //! | wait for a state, never for a time | [`wait`] |
 //!
@@ -24,6 +26,7 @@
 //! in the testbed's own, which a janitor removes even after `kill -9`.
 
 pub mod agent;
+pub mod canned;
 pub mod certificate;
 pub mod client;
 pub mod connection;
@@ -34,6 +37,7 @@ pub mod percent;
 pub mod process;
 pub mod proxy;
 pub mod purser;
+pub mod road;
 pub mod secret;
 pub mod socket;
 pub mod source;
@@ -43,11 +47,13 @@ pub mod user;
 pub mod wait;
 
 pub use agent::Agent;
+pub use canned::Canned;
 pub use certificate::Authority;
 pub use client::{Answer, Client};
 pub use engine::Engine;
 pub use proxy::BreakableProxy;
 pub use purser::Purser;
+pub use road::Road;
 pub use secret::scan_for_secret;
 pub use socket::RpcSocket;
 pub use testbed::Testbed;

@@ -5,7 +5,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
 };
 
@@ -29,6 +29,8 @@ struct Mode {
     refusing: bool,
     /// Raised by each cut; connections of an older number close.
     cut: u64,
+    /// So many bytes may pass to clients, all connections together; the rest waits.
+    allowance: u64,
 }
 
 /// Everything that passed, all connections in one row per direction.
@@ -51,6 +53,7 @@ impl Recording {
 struct Shared {
     recording: Mutex<Recording>,
     accepted: AtomicUsize,
+    to_client: AtomicU64,
 }
 
 /// A proxy on a loopback port, in front of one upstream; gone when dropped.
@@ -83,7 +86,7 @@ impl BreakableProxy {
     async fn begin(upstream: &str, tls: Option<TlsAcceptor>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free loopback port");
         let address = listener.local_addr().expect("a bound listener has an address");
-        let mode = watch::Sender::new(Mode { stalled: false, refusing: false, cut: 0 });
+        let mode = watch::Sender::new(Mode { stalled: false, refusing: false, cut: 0, allowance: u64::MAX });
         let shared = Arc::<Shared>::default();
         let accepting = Accepting {
             address,
@@ -109,6 +112,14 @@ impl BreakableProxy {
     /// While true, connections stay open and accept nothing more: bytes wait in both directions.
     pub fn stall(&self, stalled: bool) {
         self.mode.send_modify(|mode| mode.stalled = stalled);
+    }
+
+    /// Lets `bytes` more pass to clients (a little more: a buffer is not split) and then stalls that
+    /// direction; `None` lets everything pass again.
+    pub fn allow(&self, bytes: Option<u64>) {
+        let passed = self.shared.to_client.load(Ordering::Relaxed);
+        let allowance = bytes.map_or(u64::MAX, |bytes| passed.saturating_add(bytes));
+        self.mode.send_modify(|mode| mode.allowance = allowance);
     }
 
     /// While true, the port is closed and connecting is refused. Standing connections stay; see
@@ -199,8 +210,9 @@ async fn relay(
     upstream.set_nodelay(true)?;
     let (from_client, to_client) = split(client);
     let (from_upstream, to_upstream) = split(upstream);
-    let up = copy(from_client, to_upstream, mode.clone(), &shared, |all| &mut all.to_upstream);
-    let down = copy(from_upstream, to_client, mode, &shared, |all| &mut all.to_client);
+    let up = copy(from_client, to_upstream, mode.clone(), &shared, None, |all| &mut all.to_upstream);
+    let counted = Some(&shared.to_client);
+    let down = copy(from_upstream, to_client, mode, &shared, counted, |all| &mut all.to_client);
     tokio::try_join!(up, down).map(|_| ())
 }
 
@@ -209,16 +221,22 @@ async fn copy(
     mut to: impl tokio::io::AsyncWrite + Unpin,
     mut mode: watch::Receiver<Mode>,
     shared: &Shared,
+    counted: Option<&AtomicU64>,
     row: impl Fn(&mut Recording) -> &mut Vec<u8>,
 ) -> io::Result<()> {
     let mut buffer = vec![0; 64 * 1024];
+    let passed = || counted.map_or(0, |counted| counted.load(Ordering::Relaxed));
     loop {
-        mode.wait_for(|mode| !mode.stalled).await.map_err(io::Error::other)?;
+        let passes = |mode: &Mode| !mode.stalled && passed() < mode.allowance;
+        mode.wait_for(passes).await.map_err(io::Error::other)?;
         let read = from.read(&mut buffer).await?;
         // A stall that began while this side waited holds these bytes back, too.
-        mode.wait_for(|mode| !mode.stalled).await.map_err(io::Error::other)?;
+        mode.wait_for(passes).await.map_err(io::Error::other)?;
         if read == 0 {
             return to.shutdown().await;
+        }
+        if let Some(counted) = counted {
+            counted.fetch_add(read as u64, Ordering::Relaxed);
         }
         row(&mut shared.recording.lock().unwrap_or_else(|poisoned| poisoned.into_inner()))
             .extend_from_slice(&buffer[..read]);

@@ -2,6 +2,13 @@
 
 mod answers;
 mod jsonrpc;
+mod image_pull;
+mod image_push;
+mod jobs;
+mod passwords;
+mod pull_credentials;
+mod registry_test;
+mod registry_unreachable;
 mod smoke;
 mod tidy;
 mod trpc;
