@@ -35,7 +35,7 @@ pub use entity::{
 };
 pub use job::{JobFilter, NewJob};
 pub use server::{Admission, Admitted, NewJoinToken};
-pub use target::{Ending, Fence, TargetState};
+pub use target::{Claim, Ending, Fence, TargetState};
 
 /// Readers that SQLite serves at once, and connections to PostgreSQL per replica.
 const CONNECTIONS: u32 = 8;
