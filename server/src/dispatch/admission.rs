@@ -35,6 +35,8 @@ use crate::{
 const HEARTBEAT: Duration = Duration::from_secs(15);
 /// Agents beyond which the interval grows in proportion.
 const SMALL_FLEET: usize = 1_000;
+/// Said to the older session. Its first word is what agents look at.
+const SUPERSEDED: &str = "superseded by a newer session of this agent";
 /// What a refused agent is told to wait.
 const RETRY_AFTER: Duration = Duration::from_secs(10);
 
@@ -191,13 +193,16 @@ async fn live<R: WireReader, W: WireWriter>(shared: &Arc<Shared>, terms: Terms, 
             session.enter(attempt_of(target).target_id, kind);
         }
     }
-    if !take_over(shared, &session) {
-        session.close("superseded by a newer session of this agent").await;
+    if let Err(reason) = take_over(shared, &session) {
+        session.close(reason).await;
         return;
     }
     tracing::info!(server = %fence.server_id, name = session.name, epoch = fence.epoch,
         enrolled = admitted.enrolled, resumed = reconciled.going_on.len(), "agent connected");
     shared.tasks.spawn(pump::run(Arc::clone(shared), Arc::clone(&session)));
+    if let Err(error) = resume::stop_ended(shared, &session, &reconciled.going_on).await {
+        report("looking for what was cancelled meanwhile", &fence.server_id, &error);
+    }
     let reason = session.peer().ended().await;
     tracing::info!(server = %fence.server_id, name = session.name, epoch = fence.epoch, %reason, "agent disconnected");
     leave(shared, &session);
@@ -206,23 +211,23 @@ async fn live<R: WireReader, W: WireWriter>(shared: &Arc<Shared>, terms: Terms, 
     }
 }
 
-/// Makes the session its server's only one in this process, unless a newer one stands already.
-fn take_over(shared: &Arc<Shared>, session: &Arc<Session>) -> bool {
+/// Makes the session its server's only one in this process, or says why it must end instead.
+fn take_over(shared: &Arc<Shared>, session: &Arc<Session>) -> std::result::Result<(), &'static str> {
     let older = {
         let mut sessions = write(&shared.sessions);
         if shared.stop.is_cancelled() {
-            return false;
+            return Err("the server is stopping");
         }
         match sessions.get(&session.fence.server_id) {
-            Some(other) if other.fence.epoch > session.fence.epoch => return false,
+            Some(other) if other.fence.epoch > session.fence.epoch => return Err(SUPERSEDED),
             _ => sessions.insert(session.fence.server_id.clone(), Arc::clone(session)),
         }
     };
     if let Some(older) = older {
         tracing::warn!(server = %session.fence.server_id, epoch = older.fence.epoch, "session superseded");
-        shared.tasks.spawn(async move { older.close("superseded by a newer session of this agent").await });
+        shared.tasks.spawn(async move { older.close(SUPERSEDED).await });
     }
-    true
+    Ok(())
 }
 
 fn leave(shared: &Shared, session: &Session) {

@@ -11,7 +11,7 @@ use purser_proto_schema::agent::{
     command::Verdict,
 };
 
-use super::{Session, Shared, lock, report};
+use super::{NOT_IN_FORCE, Session, Shared, report};
 use crate::store::{Ending, Fence};
 
 /// JSON-RPC's number for "not now": the agent repeats the call.
@@ -38,10 +38,8 @@ impl Inbound {
 #[async_trait]
 impl ServerCallsServer for Inbound {
     async fn target_progress(&self, progress: ProgressReport) -> RpcResult<()> {
-        let shared = self.shared()?;
-        // Only for a target that this session has under way, so the map is bounded by places.
-        if self.session().is_some_and(|session| session.has(&progress.attempt.target_id)) {
-            lock(&shared.progress).insert(progress.attempt.target_id, progress.snapshot);
+        if let Some(session) = self.session() {
+            session.note(&progress.attempt.target_id, progress.snapshot);
         }
         Ok(())
     }
@@ -58,13 +56,18 @@ impl ServerCallsServer for Inbound {
                 VerdictReceipt::Stored
             }
             Ok(Ending::Stale) => VerdictReceipt::Stale,
-            Ok(Ending::Fenced) => return Err(try_again("this session is not the newest")),
+            Ok(Ending::Fenced) => {
+                // It may be that only the database knows of the newer one.
+                if let Some(session) = self.session() {
+                    shared.tasks.spawn(async move { session.close(NOT_IN_FORCE).await });
+                }
+                return Err(try_again(NOT_IN_FORCE));
+            }
             Err(error) => {
                 report("storing a verdict", &self.fence.server_id, &error);
                 return Err(try_again("the verdict could not be stored"));
             }
         };
-        lock(&shared.progress).remove(&attempt.target_id);
         if let Some(session) = self.session() {
             session.leave(&attempt.target_id);
         }

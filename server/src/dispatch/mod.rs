@@ -19,7 +19,7 @@ use purser_proto_schema::{
         calls::{AgentCallsClient, Attempt},
         noise::StaticKey,
     },
-    ids::{JobId, ServerId, TargetId},
+    ids::{JobId, ServerId},
     image::Image,
     job::Progress,
 };
@@ -45,6 +45,9 @@ use session::Session;
 /// Handshakes at once; more are turned away at the door.
 const HANDSHAKES: usize = 256;
 
+/// Said to a session that may do nothing any more. Its first word is what agents look at.
+const NOT_IN_FORCE: &str = "superseded by a newer session of this agent, or its server was removed";
+
 /// A handle to the sessions. Cheap to clone.
 #[derive(Clone)]
 pub struct Dispatch {
@@ -56,7 +59,6 @@ struct Shared {
     vault: Arc<Vault>,
     channel_key: StaticKey,
     sessions: RwLock<HashMap<ServerId, Arc<Session>>>,
-    progress: Mutex<HashMap<TargetId, Progress>>,
     watches: Mutex<HashMap<JobId, watch::Sender<()>>>,
     handshakes: Arc<Semaphore>,
     stop: CancellationToken,
@@ -71,7 +73,6 @@ impl Dispatch {
             vault,
             channel_key,
             sessions: RwLock::default(),
-            progress: Mutex::default(),
             watches: Mutex::default(),
             handshakes: Arc::new(Semaphore::new(HANDSHAKES)),
             stop,
@@ -119,10 +120,11 @@ impl Dispatch {
     }
 
     /// Ends a removed server's session at once.
-    pub async fn revoke(&self, server: &ServerId, jobs: Vec<JobId>) {
+    pub fn revoke(&self, server: &ServerId, jobs: Vec<JobId>) {
         let session = write(&self.shared.sessions).remove(server);
         if let Some(session) = session {
-            session.close("this server was removed").await;
+            // Not waited for: an agent that does not read must not hold the answer.
+            self.shared.tasks.spawn(async move { session.close("this server was removed").await });
         }
         for job in jobs {
             self.shared.changed(Some(job));
@@ -139,8 +141,8 @@ impl Dispatch {
     }
 
     /// How far a target is, where its agent has said.
-    pub fn progress(&self, target: &TargetId) -> Option<Progress> {
-        lock(&self.shared.progress).get(target).cloned()
+    pub fn progress(&self, target: &TargetRow) -> Option<Progress> {
+        self.shared.session(&target.server())?.progress(&target.id())
     }
 
     /// A watch that is marked whenever the job changes. Take it before reading the job.

@@ -8,10 +8,10 @@ use purser_proto_schema::agent::{
 };
 use purser_registry_client::DiagnosisCode;
 
-use super::{Session, Shared, attempt_of, plan, report};
+use super::{NOT_IN_FORCE, Session, Shared, attempt_of, plan, report};
 use crate::{
     error::Result,
-    store::{Store, TargetRow},
+    store::{Claim, Store, TargetRow},
 };
 
 /// How often the queue is looked at without a sign.
@@ -42,7 +42,14 @@ async fn next(shared: &Arc<Shared>, session: &Arc<Session>) -> Result<bool> {
     if free.is_empty() || session.peer().end_token().is_cancelled() {
         return Ok(false);
     }
-    let Some(target) = shared.store.target_claim(&session.fence, &free).await? else { return Ok(false) };
+    let target = match shared.store.target_claim(&session.fence, &free).await? {
+        Claim::Target(target) => *target,
+        Claim::Nothing => return Ok(false),
+        Claim::Fenced => {
+            session.close(NOT_IN_FORCE).await;
+            return Ok(false);
+        }
+    };
     session.enter(target.id(), target.job_kind()?);
     let completed = plan::complete(&shared.store, &shared.vault, &target).await;
     let (shared, session) = (Arc::clone(shared), Arc::clone(session));
@@ -62,7 +69,9 @@ async fn next(shared: &Arc<Shared>, session: &Arc<Session>) -> Result<bool> {
             }
         };
         if let Err(error) = handed_over {
+            // The target may be nobody's now, and only the next handshake gives it out again.
             report("handing a target over", &session.fence.server_id, &error);
+            session.peer().cut();
         }
     });
     Ok(true)
@@ -81,9 +90,19 @@ async fn hand_over(shared: &Shared, session: &Session, target: &TargetRow, comma
         command,
     };
     match session.client().target_start(request).await {
-        Ok(StartReply::Accepted) => shared.store.target_running(&attempt).await,
+        Ok(StartReply::Accepted) => {
+            let taken = shared.store.target_running(&attempt).await?;
+            // Whoever asked before the agent knew the target asked in vain.
+            if taken.is_some_and(|target| target.cancel_requested) {
+                session.cancel(attempt).await;
+            }
+            Ok(())
+        }
         Ok(StartReply::Busy) => {
-            shared.store.target_put_back(&attempt).await?;
+            let put_back = shared.store.target_put_back(&attempt).await?;
+            if put_back.is_some_and(|target| target.cancel_requested) {
+                shared.changed(shared.store.target_cancelled(&attempt.target_id).await?);
+            }
             // Keeps its place for a moment, which is what leaves the agent alone.
             tokio::time::sleep(BUSY).await;
             session.leave(&attempt.target_id);
@@ -121,7 +140,7 @@ pub(super) async fn end_failed(
 ) -> Result<Option<purser_proto_schema::ids::JobId>> {
     tracing::warn!(job = %target.job_id, target = %target.target_id, server = %target.server_id,
         code = failure.diagnosis.code.as_str(), "target failed");
-    store.target_fail(&target.id(), &Verdict::Failed { failure, duration_ms: 0 }).await
+    store.target_fail(&attempt_of(target), &Verdict::Failed { failure, duration_ms: 0 }).await
 }
 
 fn remaining_ms(target: &TargetRow) -> u64 {

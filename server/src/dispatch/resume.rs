@@ -9,7 +9,7 @@ use purser_proto_schema::{
 };
 use purser_registry_client::DiagnosisCode;
 
-use super::{Shared, attempt_of, pump::end_failed};
+use super::{Session, Shared, attempt_of, pump::end_failed};
 use crate::{error::Result, store::TargetRow};
 
 /// How often a target is given to an agent that dies with it.
@@ -47,6 +47,22 @@ pub(super) async fn reconcile(shared: &Shared, server: &ServerId, resume: &Resum
     }
     reconciled.drop.extend(mentioned);
     Ok(reconciled)
+}
+
+/// Stops what goes on although it was ended or asked to stop while the session began: whoever did
+/// that found no session to tell.
+pub(super) async fn stop_ended(shared: &Shared, session: &Session, going_on: &[TargetRow]) -> Result<()> {
+    if going_on.is_empty() {
+        return Ok(());
+    }
+    let still = shared.store.targets_with_agent(&session.fence.server_id).await?;
+    for target in going_on {
+        let wanted = still.iter().any(|now| now.target_id == target.target_id && !now.cancel_requested);
+        if !wanted && !target.cancel_requested {
+            session.cancel(attempt_of(target)).await;
+        }
+    }
+    Ok(())
 }
 
 /// A target that died with its agent: again, while that may still help.

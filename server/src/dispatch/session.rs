@@ -12,7 +12,7 @@ use purser_proto_schema::{
         peer::Peer,
     },
     ids::TargetId,
-    job::JobKind,
+    job::{JobKind, Progress},
 };
 use tokio::sync::Notify;
 
@@ -32,8 +32,15 @@ pub(super) struct Session {
     /// The server's name, for messages.
     pub(super) name: String,
     peer: Peer,
-    under_way: Mutex<HashMap<TargetId, JobKind>>,
+    under_way: Mutex<HashMap<TargetId, UnderWay>>,
     more: Notify,
+}
+
+/// A target that has a place.
+struct UnderWay {
+    kind: JobKind,
+    /// The newest that its agent said; goes with the place, so that no more is kept than places.
+    progress: Option<Progress>,
 }
 
 impl Session {
@@ -66,7 +73,7 @@ impl Session {
 
     /// Takes a place for a target.
     pub(super) fn enter(&self, target: TargetId, kind: JobKind) {
-        lock(&self.under_way).insert(target, kind);
+        lock(&self.under_way).insert(target, UnderWay { kind, progress: None });
     }
 
     /// Gives a target's place back.
@@ -76,15 +83,22 @@ impl Session {
         }
     }
 
-    /// Whether a target has a place.
-    pub(super) fn has(&self, target: &TargetId) -> bool {
-        lock(&self.under_way).contains_key(target)
+    /// Keeps how far a target is, while it has a place.
+    pub(super) fn note(&self, target: &TargetId, progress: Progress) {
+        if let Some(under_way) = lock(&self.under_way).get_mut(target) {
+            under_way.progress = Some(progress);
+        }
+    }
+
+    /// How far a target is, where its agent has said.
+    pub(super) fn progress(&self, target: &TargetId) -> Option<Progress> {
+        lock(&self.under_way).get(target)?.progress.clone()
     }
 
     /// The kinds that have a free place.
     pub(super) fn free_kinds(&self) -> Vec<JobKind> {
         let under_way = lock(&self.under_way);
-        let tests = under_way.values().filter(|kind| **kind == JobKind::TestRegistry).count();
+        let tests = under_way.values().filter(|target| target.kind == JobKind::TestRegistry).count();
         let mut free = Vec::with_capacity(3);
         if tests < TESTS {
             free.push(JobKind::TestRegistry);

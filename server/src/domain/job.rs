@@ -215,7 +215,7 @@ fn view(app: &App, job: JobRow, targets: Vec<TargetRow>) -> Result<Job> {
 
 fn view_target(app: &App, target: TargetRow) -> Result<Target> {
     let status = TargetState::shown(&target.status)?;
-    let progress = if status == JobStatus::Running { app.dispatch.progress(&target.id()) } else { None };
+    let progress = if status == JobStatus::Running { app.dispatch.progress(&target) } else { None };
     let (result, error) = match verdict(&target)? {
         Some(Verdict::Succeeded { outcome, duration_ms }) => (Some(result(outcome, duration_ms)), None),
         Some(Verdict::Failed { failure, .. }) => {

@@ -119,7 +119,7 @@ pub async fn update(app: Arc<App>, call: Arc<Call>, input: UpdateInput) -> Resul
 pub async fn remove(app: Arc<App>, call: Arc<Call>, input: OneInput) -> Result<Server> {
     let (row, jobs) = app.store.server_revoke(call.organization(), &input.server_id).await?;
     call.about_server(&input.server_id);
-    app.dispatch.revoke(&input.server_id, jobs).await;
+    app.dispatch.revoke(&input.server_id, jobs);
     view(&app, row)
 }
 

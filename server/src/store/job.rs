@@ -155,10 +155,10 @@ impl Store {
         let transaction = self.write().await?;
         let found = job::Entity::find_by_id(id.as_str())
             .filter(job::Column::OrganizationId.eq(organization.as_str()))
-            .lock_exclusive()
             .one(&transaction)
             .await
             .map_err(failed)?;
+        // Not locked yet: everyone locks targets before their job, or two would wait for each other.
         let job = found.ok_or(NOT_FOUND)?;
         if job.job_status()?.is_final() {
             return Ok(Vec::new());

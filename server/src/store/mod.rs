@@ -36,7 +36,7 @@ pub use entity::{
 };
 pub use job::{JobFilter, NewJob};
 pub use server::{Admission, Admitted, NewJoinToken};
-pub use target::{Ending, Fence, TargetState};
+pub use target::{Claim, Ending, Fence, TargetState};
 
 use registry_cache::RegistryCache;
 

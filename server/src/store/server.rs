@@ -171,7 +171,8 @@ impl Store {
             .map_err(failed)?;
         let Some(mut row) = found else { return Ok(None) };
         let known = row.agent_key.as_deref() == Some(admission.agent_key);
-        if !known && !spend_token(&transaction, &admission).await? {
+        // Spent also when the key is known already: a token works once.
+        if !spend_token(&transaction, &admission).await? && !known {
             return Ok(None);
         }
         row.agent_key = Some(admission.agent_key.to_owned());

@@ -10,7 +10,7 @@ use purser_proto_schema::{
     job::{JobKind, JobStatus},
 };
 use sea_orm::{
-    ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect, QueryTrait,
+    ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect, UpdateMany,
     sea_query::{Expr, ExprTrait},
 };
 
@@ -87,6 +87,17 @@ pub struct Fence {
     pub epoch: i64,
 }
 
+/// What a session finds in its server's queue.
+#[derive(Debug)]
+pub enum Claim {
+    /// This target, which is its agent's from now on.
+    Target(Box<TargetRow>),
+    /// Nothing of the kinds asked for.
+    Nothing,
+    /// No right to look: a newer session stands, or the server was removed.
+    Fenced,
+}
+
 /// What became of a verdict.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ending {
@@ -100,21 +111,23 @@ pub enum Ending {
 
 impl Store {
     /// Takes the server's oldest queued target of one of the kinds, counts the attempt and starts its
-    /// clock. `None` when there is none, or when the session is not the newest.
-    pub async fn target_claim(&self, fence: &Fence, kinds: &[JobKind]) -> Result<Option<TargetRow>> {
+    /// clock.
+    pub async fn target_claim(&self, fence: &Fence, kinds: &[JobKind]) -> Result<Claim> {
         let transaction = self.write().await?;
+        if !holds(&transaction, fence).await? {
+            return Ok(Claim::Fenced);
+        }
         let found = job_target::Entity::find()
             .filter(job_target::Column::ServerId.eq(fence.server_id.as_str()))
             .filter(job_target::Column::Status.eq(TargetState::Queued.as_str()))
             .filter(job_target::Column::Kind.is_in(kinds.iter().map(column_text)))
-            .filter(job_target::Column::ServerId.in_subquery(in_force(fence)))
             .order_by_asc(job_target::Column::TargetId)
             .lock_exclusive()
             .limit(1)
             .one(&transaction)
             .await
             .map_err(failed)?;
-        let Some(mut row) = found else { return Ok(None) };
+        let Some(mut row) = found else { return Ok(Claim::Nothing) };
         let now = Utc::now();
         row.status = TargetState::Dispatched.as_str().to_owned();
         row.attempt += 1;
@@ -137,41 +150,47 @@ impl Store {
             .await
             .map_err(failed)?;
         transaction.commit().await.map_err(failed)?;
-        Ok(Some(row))
+        Ok(Claim::Target(Box::new(row)))
     }
 
-    /// Notes that the agent took the target.
-    pub async fn target_running(&self, attempt: &Attempt) -> Result<()> {
-        self.target_move(attempt, TargetState::Dispatched, TargetState::Running).await
+    /// Notes that the agent took the target, and gives it as it is then: somebody may have asked to
+    /// stop it before the agent knew it. `None` when it is not waiting for that any more.
+    pub async fn target_running(&self, attempt: &Attempt) -> Result<Option<TargetRow>> {
+        let moved = job_target::Entity::update_many()
+            .col_expr(job_target::Column::Status, Expr::value(TargetState::Running.as_str()));
+        self.target_move(moved, attempt).await
     }
 
-    /// Puts a target back that its agent did not take: not now, not lost.
-    pub async fn target_put_back(&self, attempt: &Attempt) -> Result<()> {
-        self.target_move(attempt, TargetState::Dispatched, TargetState::Queued).await
+    /// Puts a target back that its agent did not take: not now, not lost, and not an attempt. Gives it
+    /// as it is then.
+    pub async fn target_put_back(&self, attempt: &Attempt) -> Result<Option<TargetRow>> {
+        let moved = job_target::Entity::update_many()
+            .col_expr(job_target::Column::Status, Expr::value(TargetState::Queued.as_str()))
+            .col_expr(job_target::Column::Attempt, Expr::col(job_target::Column::Attempt).sub(1));
+        self.target_move(moved, attempt).await
     }
 
-    async fn target_move(&self, attempt: &Attempt, from: TargetState, to: TargetState) -> Result<()> {
-        job_target::Entity::update_many()
-            .col_expr(job_target::Column::Status, Expr::value(to.as_str()))
+    /// Moves a target that was given to an agent and not taken yet.
+    async fn target_move(
+        &self,
+        moved: UpdateMany<job_target::Entity>,
+        attempt: &Attempt,
+    ) -> Result<Option<TargetRow>> {
+        let moved = moved
             .filter(job_target::Column::TargetId.eq(attempt.target_id.as_str()))
             .filter(job_target::Column::Attempt.eq(attempt.attempt))
-            .filter(job_target::Column::Status.eq(from.as_str()))
-            .exec(&self.db)
+            .filter(job_target::Column::Status.eq(TargetState::Dispatched.as_str()))
+            .exec_with_returning(&self.db)
             .await
             .map_err(failed)?;
-        Ok(())
+        Ok(moved.into_iter().next())
     }
 
     /// Stores a verdict, if its attempt is current and its session the newest, and ends the job with
     /// its last target. Storing a verdict twice changes nothing.
     pub async fn target_finish(&self, attempt: &Attempt, fence: &Fence, verdict: &Verdict) -> Result<Ending> {
         let transaction = self.write().await?;
-        let in_force = server::Entity::find_by_id(fence.server_id.as_str())
-            .filter(server::Column::SessionEpoch.eq(fence.epoch))
-            .one(&transaction)
-            .await
-            .map_err(failed)?;
-        if in_force.is_none() {
+        if !holds(&transaction, fence).await? {
             return Ok(Ending::Fenced);
         }
         let state = match verdict {
@@ -198,8 +217,9 @@ impl Store {
         Ok(Ending::Stored(target.job()))
     }
 
-    /// Ends a target that no agent can be asked about, with a failure of the control plane's own.
-    pub async fn target_fail(&self, id: &TargetId, verdict: &Verdict) -> Result<Option<JobId>> {
+    /// Ends a target with a failure of the control plane's own, unless it has ended or another attempt
+    /// is current by now.
+    pub async fn target_fail(&self, attempt: &Attempt, verdict: &Verdict) -> Result<Option<JobId>> {
         let transaction = self.write().await?;
         let text = serde_json::to_string(verdict).map_err(Error::internal("writing a verdict"))?;
         let stored = job_target::Entity::update_many()
@@ -207,7 +227,8 @@ impl Store {
             .col_expr(job_target::Column::FinishedAt, Expr::value(Utc::now()))
             .col_expr(job_target::Column::SealedAuth, Expr::value(Option::<String>::None))
             .col_expr(job_target::Column::Verdict, Expr::value(text))
-            .filter(job_target::Column::TargetId.eq(id.as_str()))
+            .filter(job_target::Column::TargetId.eq(attempt.target_id.as_str()))
+            .filter(job_target::Column::Attempt.eq(attempt.attempt))
             .filter(job_target::Column::Status.is_in(TargetState::OPEN))
             .exec_with_returning(&transaction)
             .await
@@ -294,15 +315,17 @@ impl Store {
     }
 }
 
-/// The fence as a sub-query: the server's id while the session is its newest and it is not removed.
-fn in_force(fence: &Fence) -> sea_orm::sea_query::SelectStatement {
-    server::Entity::find()
-        .select_only()
-        .column(server::Column::ServerId)
-        .filter(server::Column::ServerId.eq(fence.server_id.as_str()))
+/// Whether the session is its server's newest and the server was not removed. It stays so until the
+/// end of the transaction: whoever raises the epoch or removes the server waits for that.
+async fn holds<C: ConnectionTrait>(db: &C, fence: &Fence) -> Result<bool> {
+    let found = server::Entity::find_by_id(fence.server_id.as_str())
         .filter(server::Column::SessionEpoch.eq(fence.epoch))
         .filter(server::Column::RevokedAt.is_null())
-        .into_query()
+        .lock_shared()
+        .one(db)
+        .await
+        .map_err(failed)?;
+    Ok(found.is_some())
 }
 
 /// Cancels every target of a server that has not ended, in the caller's transaction.
