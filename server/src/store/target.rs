@@ -113,20 +113,21 @@ impl Store {
     /// Takes the server's oldest queued target of one of the kinds, counts the attempt and starts its
     /// clock.
     pub async fn target_claim(&self, fence: &Fence, kinds: &[JobKind]) -> Result<Claim> {
-        let transaction = self.write().await?;
-        if !holds(&transaction, fence).await? {
-            return Ok(Claim::Fenced);
-        }
-        let found = job_target::Entity::find()
+        let queued = job_target::Entity::find()
             .filter(job_target::Column::ServerId.eq(fence.server_id.as_str()))
             .filter(job_target::Column::Status.eq(TargetState::Queued.as_str()))
             .filter(job_target::Column::Kind.is_in(kinds.iter().map(column_text)))
             .order_by_asc(job_target::Column::TargetId)
-            .lock_exclusive()
-            .limit(1)
-            .one(&transaction)
-            .await
-            .map_err(failed)?;
+            .limit(1);
+        // Looked at before a transaction begins: most looks find nothing, and need not hold up writers.
+        if queued.clone().one(&self.db).await.map_err(failed)?.is_none() {
+            return Ok(if holds(&self.db, fence).await? { Claim::Nothing } else { Claim::Fenced });
+        }
+        let transaction = self.write().await?;
+        if !holds(&transaction, fence).await? {
+            return Ok(Claim::Fenced);
+        }
+        let found = queued.lock_exclusive().one(&transaction).await.map_err(failed)?;
         let Some(mut row) = found else { return Ok(Claim::Nothing) };
         let now = Utc::now();
         row.status = TargetState::Dispatched.as_str().to_owned();
