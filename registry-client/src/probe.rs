@@ -6,7 +6,7 @@ use secrecy::SecretString;
 use crate::answer::{Speaker, diagnose, none_given, not_a_registry};
 use crate::challenge::{Challenge, choose};
 use crate::client::{Credentials, Shared, Target};
-use crate::connection::{Ask, Channel, Transport};
+use crate::connection::{Answer, Ask, Channel, Transport};
 use crate::diagnosis::{Diagnosis, DiagnosisCode as Code};
 use crate::dial::resolve;
 use crate::ladder::Ladder;
@@ -54,9 +54,9 @@ impl<'a> Session<'a> {
         shared: &'a Shared,
         target: &'a Target,
     ) -> Result<Self, Diagnosis> {
-        let mut registry = open(ladder, shared, target).await?;
+        let (mut registry, first) = open(ladder, shared, target).await?;
         let host = registry.endpoint.authority.to_string();
-        let challenge = ladder.step(StepName::Ping, ping(&mut registry, &host)).await?;
+        let challenge = ladder.step(StepName::Ping, ping(&mut registry, first, &host)).await?;
         let login = match challenge {
             None => Login::Open,
             Some(challenge) => {
@@ -161,9 +161,16 @@ impl<'a> Session<'a> {
     }
 }
 
-/// `GET /v2/` without credentials; the challenge, where there is one.
-async fn ping(registry: &mut Channel, host: &str) -> Result<(Option<Challenge>, String), Diagnosis> {
-    let answer = registry.ask(&Ask::get("/v2/")).await?;
+/// `GET /v2/` without credentials, unless that was asked already; the challenge, where there is one.
+async fn ping(
+    registry: &mut Channel,
+    first: Option<Answer>,
+    host: &str,
+) -> Result<(Option<Challenge>, String), Diagnosis> {
+    let answer = match first {
+        Some(answer) => answer,
+        None => registry.ask(&Ask::get("/v2/")).await?,
+    };
     match answer.status {
         StatusCode::OK if answer.is_registry() => Ok((None, "200, open to everybody".to_owned())),
         StatusCode::OK => Err(not_a_registry(&answer, host)),

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::StatusCode;
 use rustls::ClientConfig;
 
 use crate::address::Authority;
 use crate::client::{Shared, Target};
-use crate::connection::{Channel, Connection, Endpoint, Transport};
+use crate::connection::{Answer, Ask, Channel, Connection, Endpoint, Transport};
 use crate::diagnosis::{Diagnosis, DiagnosisCode as Code};
 use crate::dial::resolve;
 use crate::ladder::Ladder;
@@ -18,19 +19,26 @@ use crate::realm::Realm;
 /// wait for the end of a line that never comes.
 const TLS_TRIAL: Duration = Duration::from_secs(3);
 
-/// Which protocols may be spoken, the better one first.
+/// How long a server may take to show that it speaks plain HTTP where that is tried first.
+const PLAIN_TRIAL: Duration = Duration::from_secs(3);
+
+/// Which protocols may be spoken, the one that is tried first in front.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Permitted {
     Tls,
     TlsElsePlain,
+    PlainElseTls,
     Plain,
 }
 
 /// As in Docker: TLS; plain HTTP as well where the entry is insecure or the registry is on loopback. An address that
-/// says `http://` means it.
+/// says `http://` means it. On loopback nobody listens in, so what is likelier there goes first, unless a certificate
+/// was given.
 fn permitted(target: &Target) -> Permitted {
     if target.address.plain_http {
         Permitted::Plain
+    } else if target.address.is_loopback_literal() && !target.insecure && target.ca_certificate.is_none() {
+        Permitted::PlainElseTls
     } else if target.insecure || target.address.is_loopback_literal() {
         Permitted::TlsElsePlain
     } else {
@@ -38,12 +46,13 @@ fn permitted(target: &Target) -> Permitted {
     }
 }
 
-/// Climbs resolve, connect and TLS, and leaves an open channel to the registry.
+/// Climbs resolve, connect and TLS, and leaves an open channel to the registry. With it the registry's first answer to
+/// `GET /v2/`, where it was asked to learn what it speaks.
 pub(crate) async fn open(
     ladder: &mut Ladder,
     shared: &Shared,
     target: &Target,
-) -> Result<Channel, Diagnosis> {
+) -> Result<(Channel, Option<Answer>), Diagnosis> {
     let authority = Authority::parse(&target.address.api_authority())
         .map_err(|error| Diagnosis::new(Code::Other, error.to_string(), "Correct the registry's address."))?;
     let permitted = permitted(target);
@@ -60,15 +69,44 @@ pub(crate) async fn open(
         _ => Transport::Tls(tls_config(shared, target, target.insecure)?),
     };
     let endpoint = Endpoint { authority, addresses, transport };
+    if permitted == Permitted::PlainElseTls
+        && endpoint.authority.port.is_some()
+        && let Some(spoken) = plain_trial(ladder, shared, &endpoint).await?
+    {
+        return Ok(spoken);
+    }
     let (endpoint, connection) = match permitted {
-        Permitted::TlsElsePlain => tls_else_plain(ladder, endpoint).await?,
+        Permitted::TlsElsePlain | Permitted::PlainElseTls => tls_else_plain(ladder, endpoint).await?,
         Permitted::Tls | Permitted::Plain => {
             let connection = climb(ladder, &endpoint).await?;
             (endpoint, connection)
         }
     };
     warn_of_insecurity(ladder, target, &endpoint);
-    Ok(Channel::new(endpoint, shared.user_agent.clone(), Some(connection)))
+    Ok((Channel::new(endpoint, shared.user_agent.clone(), Some(connection)), None))
+}
+
+/// Asks `GET /v2/` in plain HTTP, without credentials. `None` where the answer is none, or the 400 that servers of TLS
+/// give to plain HTTP.
+async fn plain_trial(
+    ladder: &mut Ladder,
+    shared: &Shared,
+    endpoint: &Endpoint,
+) -> Result<Option<(Channel, Option<Answer>)>, Diagnosis> {
+    let plain = Endpoint { transport: Transport::Plain, ..endpoint.clone() };
+    let trial = PLAIN_TRIAL.min(ladder.remaining() / 3);
+    let spoken = async {
+        let (stream, peer) = connect(&plain).await?;
+        let connection = plain.secure(stream).await?.0;
+        let mut channel = Channel::new(plain, shared.user_agent.clone(), Some(connection));
+        match tokio::time::timeout(trial, channel.ask(&Ask::get("/v2/"))).await {
+            Ok(Ok(answer)) if answer.status != StatusCode::BAD_REQUEST => {
+                Ok((Some((channel, Some(answer))), format!("{peer}, plain HTTP")))
+            }
+            _ => Ok((None, format!("{peer}, which does not speak plain HTTP"))),
+        }
+    };
+    ladder.step(StepName::Connect, spoken).await
 }
 
 fn tls_config(shared: &Shared, target: &Target, insecure: bool) -> Result<Arc<ClientConfig>, Diagnosis> {

@@ -1,10 +1,10 @@
 //! The integration suite: one binary, a module per subject. Run it with `tests/run`.
 
 mod answers;
-mod jsonrpc;
 mod image_pull;
 mod image_push;
 mod jobs;
+mod jsonrpc;
 mod passwords;
 mod pull_credentials;
 mod registry_test;
