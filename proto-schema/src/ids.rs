@@ -1,6 +1,6 @@
 //! Identifiers: opaque strings with a prefix that tells what they name (`reg_…`, `srv_…`).
 //!
-//! A received id is only checked for size. Whether it names anything is the store's to say, so that
+//! A received id is only checked for size and control characters. Whether it names anything is the store's to say, so that
 //! a malformed, a missing and a foreign id are answered alike.
 
 use std::fmt;
@@ -10,6 +10,20 @@ use uuid::Uuid;
 
 /// The longest id that is accepted, in bytes. Longer text is a malformed field, not an unknown id.
 pub const MAX_ID_BYTES: usize = 64;
+
+fn check(text: &str) -> Result<(), &'static str> {
+    if text.is_empty() {
+        return Err("must not be empty");
+    }
+    if text.len() > MAX_ID_BYTES {
+        return Err("is longer than any id");
+    }
+    // PostgreSQL takes no NUL in a text, not even to look for it.
+    if text.chars().any(char::is_control) {
+        return Err("must not have control characters");
+    }
+    Ok(())
+}
 
 macro_rules! id {
     ($(#[doc = $doc:literal])* $name:ident, $prefix:literal) => {
@@ -29,6 +43,14 @@ macro_rules! id {
             #[must_use]
             pub fn from_stored(text: String) -> Self {
                 Self(text)
+            }
+
+            /// Received text as an id. Whether it names anything is not asked here.
+            ///
+            /// # Errors
+            /// The rule that the text breaks.
+            pub fn from_received(text: String) -> Result<Self, &'static str> {
+                check(&text).map(|()| Self(text))
             }
 
             /// The id from its UUID, as a join token carries it.
@@ -64,14 +86,7 @@ macro_rules! id {
 
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                let text = String::deserialize(deserializer)?;
-                if text.is_empty() {
-                    return Err(serde::de::Error::custom("must not be empty"));
-                }
-                if text.len() > MAX_ID_BYTES {
-                    return Err(serde::de::Error::custom("is longer than any id"));
-                }
-                Ok(Self(text))
+                Self::from_received(String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
             }
         }
     };
@@ -133,6 +148,7 @@ mod tests {
     fn text_of_any_form_is_an_id_but_not_an_endless_one() {
         assert!(serde_json::from_str::<RegistryId>(r#""registry-123""#).is_ok());
         assert!(serde_json::from_str::<RegistryId>(r#""""#).is_err());
+        assert!(serde_json::from_str::<RegistryId>(r#""reg_\u0000""#).is_err());
         let long = serde_json::to_string(&"r".repeat(MAX_ID_BYTES + 1)).unwrap();
         assert!(serde_json::from_str::<RegistryId>(&long).is_err());
     }

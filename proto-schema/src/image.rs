@@ -9,6 +9,7 @@ use crate::{
     job::Job,
     procedure::procedures,
     secret::Secret,
+    strict,
 };
 
 procedures! {
@@ -47,6 +48,7 @@ pub struct PullInput {
     /// With this entry's credential; its host must be the image's.
     pub registry_id: Option<RegistryId>,
     /// With this credential.
+    #[serde(default, deserialize_with = "strict::object_or_null")]
     pub auth: Option<OneTimeAuth>,
     /// Such as `linux/arm64`; the host's own when absent.
     pub platform: Option<String>,

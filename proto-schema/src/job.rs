@@ -6,6 +6,7 @@ use serde_json::Value;
 use crate::{
     ids::{ApiKeyId, JobId, RegistryId, ServerId, TargetId},
     procedure::procedures,
+    strict,
     time::Timestamp,
 };
 
@@ -176,10 +177,12 @@ pub struct AllInput {
     /// 1 to 100; 50 when absent.
     pub limit: Option<u32>,
     /// `nextCursor` of the page before.
-    pub cursor: Option<String>,
+    pub cursor: Option<JobId>,
     /// Only these.
+    #[serde(default, deserialize_with = "strict::word_or_null")]
     pub status: Option<JobStatus>,
     /// Only these.
+    #[serde(default, deserialize_with = "strict::word_or_null")]
     pub kind: Option<JobKind>,
     /// Only jobs with a target on this server.
     pub server_id: Option<ServerId>,

@@ -24,4 +24,5 @@ pub mod procedure;
 pub mod registry;
 pub mod secret;
 pub mod server;
+mod strict;
 pub mod time;

@@ -10,6 +10,7 @@ use crate::{
     patch::Patch,
     procedure::{NoInput, procedures},
     secret::Secret,
+    strict,
     time::Timestamp,
 };
 
@@ -111,6 +112,7 @@ pub struct CreateInput {
     /// At most 64 KiB; kept byte for byte.
     pub password: Option<Secret>,
     /// Absent: `cloud`.
+    #[serde(default, deserialize_with = "strict::word_or_null")]
     pub registry_type: Option<RegistryType>,
     /// Such as `mycompany/` or `ghcr.io/myorg/`.
     pub image_prefix: Option<String>,
@@ -151,6 +153,7 @@ pub struct UpdateInput {
     #[serde(default)]
     pub password: Patch<Secret>,
     /// A new type.
+    #[serde(default, deserialize_with = "strict::word_or_null")]
     pub registry_type: Option<RegistryType>,
     /// A new prefix; null clears.
     #[serde(default)]
@@ -193,8 +196,10 @@ pub enum Access {
 #[serde(untagged, expecting = "expected \"pull\", \"push\" or a list of them")]
 pub enum AccessList {
     /// One.
+    #[serde(deserialize_with = "strict::word")]
     One(Access),
     /// Several.
+    #[serde(deserialize_with = "strict::words")]
     Many(Vec<Access>),
 }
 
@@ -220,6 +225,7 @@ pub struct TestRegistryInput {
     /// At most 64 KiB; kept byte for byte.
     pub password: Option<Secret>,
     /// Taken for compatibility; a test does not depend on it.
+    #[serde(default, deserialize_with = "strict::word_or_null")]
     pub registry_type: Option<RegistryType>,
     /// Taken for compatibility.
     pub registry_name: Option<String>,

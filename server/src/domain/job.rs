@@ -174,7 +174,7 @@ pub async fn all(app: Arc<App>, call: Arc<Call>, input: AllInput) -> Result<JobP
         status: input.status,
         kind: input.kind,
         server_id: input.server_id,
-        before: input.cursor.map(JobId::from_stored),
+        before: input.cursor,
     };
     // One more than asked tells whether there is another page.
     let mut found = app.store.job_page(call.organization(), filter, u64::from(limit) + 1).await?;

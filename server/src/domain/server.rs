@@ -242,6 +242,8 @@ fn check_description(issues: &mut Issues, text: Option<&str>) -> Option<String> 
     let text = text?.trim();
     if text.chars().count() > MAX_DESCRIPTION_CHARS {
         issues.add("description", "is longer than 1024 characters");
+    } else if text.chars().any(|c| c.is_control() && !matches!(c, '\n' | '\r' | '\t')) {
+        issues.add("description", "must not have control characters other than line breaks and tabs");
     }
     (!text.is_empty()).then(|| text.to_owned())
 }
@@ -253,6 +255,9 @@ fn check_labels(issues: &mut Issues, labels: &BTreeMap<String, String>) {
     }
     if labels.keys().any(bad_key) {
         issues.add("labels", "must have keys of 1 to 63 characters");
+    }
+    if labels.iter().any(|(key, value)| key.chars().chain(value.chars()).any(char::is_control)) {
+        issues.add("labels", "must not have control characters");
     }
     if labels.values().any(|value| value.chars().count() > MAX_LABEL_VALUE) {
         issues.add("labels", "must have values of at most 255 characters");

@@ -34,7 +34,15 @@ fn form(rule: &'static str) -> Error {
 
 fn issue(path: &str, error: &serde_json::Error) -> Error {
     if !error.is_data() {
-        return form("the input is not JSON");
+        // serde_json also says so of a number where a word is expected, and of a lone surrogate.
+        return match path.split(['.', '[']).next() {
+            None | Some("" | "?") => form("the input is not JSON"),
+            Some(field) => {
+                let mut issues = Issues::default();
+                issues.add(presentable(field), "is not JSON of a form that this field takes");
+                Error::Invalid(issues)
+            }
+        };
     }
     let text = error.to_string();
     let text = text.rfind(" at line ").map_or(text.as_str(), |end| &text[..end]);

@@ -8,18 +8,20 @@ use purser_proto_schema::{
     registry::LastTest,
 };
 use sea_orm::{
-    ActiveModelTrait, ColumnTrait, ConnectionTrait, EntityTrait, IntoActiveModel, ModelTrait, PaginatorTrait,
-    QueryFilter, QueryOrder, sea_query::Expr,
+    ActiveModelTrait, ColumnTrait, ConnectionTrait, EntityTrait, IntoActiveModel, ModelTrait, QueryFilter,
+    QueryOrder, QuerySelect, sea_query::Expr,
 };
 
 use super::{
     RegistryRow, Store, TargetState,
-    entity::{job_target, registry},
+    entity::{job_target, organization, registry},
     failed,
 };
 use crate::error::{Error, Result};
 
 const NOT_FOUND: Error = Error::NotFound("Registry");
+/// How many jobs a refusal to remove an entry lists.
+const SHOWN_USERS: usize = 10;
 
 impl Store {
     /// The organization's entries, oldest first.
@@ -107,13 +109,16 @@ impl Store {
         let users = job_target::Entity::find()
             .filter(job_target::Column::RegistryId.eq(id.as_str()))
             .filter(job_target::Column::Status.is_in(TargetState::OPEN))
-            .count(&transaction)
+            .select_only()
+            .column(job_target::Column::JobId)
+            .distinct()
+            .order_by_asc(job_target::Column::JobId)
+            .into_tuple::<String>()
+            .all(&transaction)
             .await
             .map_err(failed)?;
-        if users > 0 && !force {
-            return Err(Error::Conflict(format!(
-                "{users} job target(s) under way use this registry: wait for them, cancel them, or pass `force`"
-            )));
+        if !users.is_empty() && !force {
+            return Err(in_use(&users));
         }
         row.clone().delete(&transaction).await.map_err(failed)?;
         transaction.commit().await.map_err(failed)?;
@@ -175,7 +180,19 @@ async fn find<C: ConnectionTrait>(
         .ok_or(NOT_FOUND)
 }
 
+fn in_use(jobs: &[String]) -> Error {
+    let shown = jobs.iter().take(SHOWN_USERS).map(String::as_str).collect::<Vec<_>>().join(", ");
+    let more = if jobs.len() > SHOWN_USERS { ", …" } else { "" };
+    Error::Conflict(format!(
+        "{} job(s) under way use this registry ({shown}{more}): wait for them, cancel them, or pass `force`",
+        jobs.len()
+    ))
+}
+
+/// Takes the mark from whichever entry has it. Until the transaction ends no other does the same:
+/// PostgreSQL would show neither of two the other's new default.
 async fn clear_default<C: ConnectionTrait>(db: &C, organization: &str) -> Result<()> {
+    organization::Entity::find_by_id(organization).lock_exclusive().one(db).await.map_err(failed)?;
     registry::Entity::update_many()
         .col_expr(registry::Column::IsDefault, Expr::value(false))
         .filter(registry::Column::OrganizationId.eq(organization))

@@ -52,7 +52,7 @@ impl Site {
         let Some(id) = server_id.filter(|id| !CONTROL_PLANE.contains(id)) else {
             return Ok(Self::ControlPlane);
         };
-        let id = ServerId::from_stored(id.to_owned());
+        let id = ServerId::from_received(id.to_owned()).map_err(|rule| Error::field("serverId", rule))?;
         let row = app.store.server_one(call.organization(), &id).await?;
         call.about_server(&id);
         server::require_live(&row)?;

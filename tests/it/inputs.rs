@@ -1,0 +1,232 @@
+//! Every procedure with the fields of its input: what the tests of walls and of bad input go through.
+//!
+//! Written down here and not derived from the program. [`every_procedure_is_listed`] fails when the
+//! program has one that is not here, so a new procedure gets these tests by its row.
+
+use std::collections::BTreeSet;
+
+use purser_proto_schema::procedure;
+use purser_tests::Client;
+use serde_json::{Value, json};
+
+/// What a field takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    Text,
+    Flag,
+    Registry,
+    Server,
+    /// A server, or the control plane.
+    Site,
+    Servers,
+    Job,
+    Labels,
+    OneTime,
+    Count,
+    Access,
+    Choice,
+}
+
+/// A field of an input.
+#[derive(Clone, Copy, Debug)]
+pub struct Field {
+    pub name: &'static str,
+    pub form: Form,
+    pub required: bool,
+}
+
+/// A procedure as its callers see it.
+#[derive(Clone, Copy, Debug)]
+pub struct Call {
+    pub name: &'static str,
+    pub permission: &'static str,
+    pub fields: &'static [Field],
+}
+
+const fn must(name: &'static str, form: Form) -> Field {
+    Field { name, form, required: true }
+}
+
+const fn may(name: &'static str, form: Form) -> Field {
+    Field { name, form, required: false }
+}
+
+const fn call(name: &'static str, permission: &'static str, fields: &'static [Field]) -> Call {
+    Call { name, permission, fields }
+}
+
+use Form::{Access, Choice, Count, Flag, Job, Labels, OneTime, Registry, Server, Servers, Site, Text};
+
+/// The procedure table, from API.md.
+pub const CALLS: &[Call] = &[
+    call(
+        "registry.create",
+        "registry:write",
+        &[
+            must("registryName", Text),
+            must("registryUrl", Text),
+            may("username", Text),
+            may("password", Text),
+            may("registryType", Choice),
+            may("imagePrefix", Text),
+            may("isDefault", Flag),
+            may("insecure", Flag),
+            may("caCertificate", Text),
+            may("serverId", Site),
+            may("test", Flag),
+        ],
+    ),
+    call("registry.all", "registry:read", &[]),
+    call("registry.one", "registry:read", &[must("registryId", Registry)]),
+    call(
+        "registry.update",
+        "registry:write",
+        &[
+            must("registryId", Registry),
+            may("registryName", Text),
+            may("registryUrl", Text),
+            may("username", Text),
+            may("password", Text),
+            may("registryType", Choice),
+            may("imagePrefix", Text),
+            may("isDefault", Flag),
+            may("insecure", Flag),
+            may("caCertificate", Text),
+            may("serverId", Site),
+            may("test", Flag),
+        ],
+    ),
+    call("registry.remove", "registry:delete", &[must("registryId", Registry), may("force", Flag)]),
+    call(
+        "registry.testRegistry",
+        "registry:test",
+        &[
+            must("registryUrl", Text),
+            may("username", Text),
+            may("password", Text),
+            may("registryType", Choice),
+            may("registryName", Text),
+            may("imagePrefix", Text),
+            may("insecure", Flag),
+            may("caCertificate", Text),
+            may("repository", Text),
+            may("access", Access),
+            may("serverId", Site),
+        ],
+    ),
+    call(
+        "registry.testRegistryById",
+        "registry:test",
+        &[
+            must("registryId", Registry),
+            may("serverId", Site),
+            may("repository", Text),
+            may("access", Access),
+        ],
+    ),
+    call(
+        "server.create",
+        "server:write",
+        &[must("name", Text), may("description", Text), may("labels", Labels)],
+    ),
+    call("server.all", "server:read", &[]),
+    call("server.one", "server:read", &[must("serverId", Server)]),
+    call(
+        "server.update",
+        "server:write",
+        &[must("serverId", Server), may("name", Text), may("description", Text), may("labels", Labels)],
+    ),
+    call("server.remove", "server:delete", &[must("serverId", Server)]),
+    call("server.createJoinToken", "server:write", &[must("serverId", Server)]),
+    call(
+        "image.pull",
+        "image:pull",
+        &[
+            must("image", Text),
+            may("serverId", Server),
+            may("serverIds", Servers),
+            may("labels", Labels),
+            may("registryId", Registry),
+            may("auth", OneTime),
+            may("platform", Text),
+            may("wait", Flag),
+        ],
+    ),
+    call(
+        "image.push",
+        "image:push",
+        &[
+            must("image", Text),
+            must("serverId", Server),
+            must("registryId", Registry),
+            may("repository", Text),
+            may("tag", Text),
+            may("wait", Flag),
+        ],
+    ),
+    call("image.all", "image:read", &[must("serverId", Server)]),
+    call("job.one", "job:read", &[must("jobId", Job)]),
+    call(
+        "job.all",
+        "job:read",
+        &[
+            may("limit", Count),
+            may("cursor", Text),
+            may("status", Choice),
+            may("kind", Choice),
+            may("serverId", Server),
+        ],
+    ),
+    call("job.cancel", "job:write", &[must("jobId", Job)]),
+];
+
+/// Things of one organization, made by [`Things::make`].
+#[derive(Clone, Debug)]
+pub struct Things {
+    pub registry: String,
+    pub server: String,
+    pub job: String,
+}
+
+impl Things {
+    /// One of each. The job waits for an agent that never joins.
+    pub async fn make(client: &Client, name: &str) -> Self {
+        let id = |row: Value, field: &str| row[field].as_str().unwrap().to_owned();
+        let server = json!({"name": name, "labels": {"of": name}});
+        let server = id(client.mutate("server.create", server).await, "serverId");
+        let entry =
+            json!({"registryName": name, "registryUrl": "127.0.0.1:1", "username": "u", "password": "p"});
+        let registry = id(client.mutate("registry.create", entry).await, "registryId");
+        let pull = json!({"image": "127.0.0.1:1/app", "serverId": server});
+        let job = id(client.mutate("image.pull", pull).await, "jobId");
+        Self { registry, server, job }
+    }
+
+    /// The input of a call on these things that has nothing wrong with it.
+    pub fn input(&self, call: &Call) -> Value {
+        let mut input = json!({});
+        for field in call.fields.iter().filter(|field| field.required) {
+            input[field.name] = match field.form {
+                Form::Registry => json!(self.registry),
+                Form::Server => json!(self.server),
+                Form::Job => json!(self.job),
+                _ => match field.name {
+                    "registryUrl" => json!("127.0.0.1:1"),
+                    "image" => json!("127.0.0.1:1/app:v1"),
+                    _ => json!(purser_tests::unique("name")),
+                },
+            };
+        }
+        if call.name == "image.pull" {
+            input["serverId"] = json!(self.server);
+        }
+        input
+    }
+}
+
+#[test]
+fn every_procedure_is_listed() {
+    let here: BTreeSet<_> = CALLS.iter().map(|call| (call.name, call.permission)).collect();
+    let table: BTreeSet<_> = procedure::table().map(|info| (info.name, info.permission.as_str())).collect();
+    assert_eq!(here, table, "tests/it/inputs.rs lists every procedure and its permission");
+}

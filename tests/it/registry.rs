@@ -1,0 +1,319 @@
+//! `registry.*`: what is stored, what is shown, and what a change may not do.
+
+use purser_tests::{Client, Purser, Testbed, scan_for_secret, user::Kind};
+use serde_json::{Value, json};
+
+use crate::answers::{members, registry};
+
+/// The members of `Registry` in API.md, and no other.
+const MEMBERS: &[&str] = &[
+    "createdAt",
+    "credentialsUpdatedAt",
+    "hasCaCertificate",
+    "hasCredentials",
+    "imagePrefix",
+    "insecure",
+    "isDefault",
+    "lastTest",
+    "namespace",
+    "organizationId",
+    "registryHost",
+    "registryId",
+    "registryName",
+    "registryType",
+    "registryUrl",
+    "updatedAt",
+    "username",
+];
+const PASSWORD: &str = "~>?+/=\"'\\$% ünï";
+
+fn stored() -> Value {
+    json!({"registryName": " Mine ", "registryUrl": " Registry.Example.com:5000/team ", "username": "u",
+        "password": PASSWORD, "registryType": "selfHosted", "imagePrefix": "team/"})
+}
+
+#[track_caller]
+fn is_time(value: &Value) {
+    let text = value.as_str().unwrap_or_else(|| panic!("no time: {value}"));
+    let digits = text.bytes().map(|byte| if byte.is_ascii_digit() { b'0' } else { byte }).collect::<Vec<_>>();
+    assert_eq!(String::from_utf8(digits).unwrap(), "0000-00-00T00:00:00.000Z", "{text}");
+}
+
+#[track_caller]
+fn is_registry(row: &Value) {
+    assert_eq!(members(row), MEMBERS);
+    for field in ["createdAt", "updatedAt"] {
+        is_time(&row[field]);
+    }
+    if !row["credentialsUpdatedAt"].is_null() {
+        is_time(&row["credentialsUpdatedAt"]);
+    }
+    assert!(row["registryId"].as_str().unwrap().starts_with("reg_"));
+}
+
+async fn one(client: &Client, id: &Value) -> Value {
+    client.query("registry.one", json!({"registryId": id})).await
+}
+
+#[tokio::test]
+async fn an_entry_is_shown_as_the_contract_says_and_the_same_by_every_procedure() {
+    let purser = Purser::start().await;
+    let client = purser.client();
+    let created = client.mutate("registry.create", stored()).await;
+    is_registry(&created);
+    let expected = json!({
+        "registryName": "Mine", "registryUrl": "Registry.Example.com:5000/team",
+        "registryHost": "registry.example.com:5000", "namespace": "team", "username": "u", "imagePrefix": "team/",
+        "registryType": "selfHosted", "isDefault": false, "insecure": false, "hasCaCertificate": false,
+        "hasCredentials": true, "lastTest": null, "organizationId": purser.default_organization(),
+    });
+    for (member, value) in expected.as_object().unwrap() {
+        assert_eq!(&created[member], value, "{member}");
+    }
+    let id = &created["registryId"];
+    assert_eq!(one(&client, id).await, created);
+    assert_eq!(client.query("registry.all", Value::Null).await, json!([created]));
+    assert_eq!(client.mutate("registry.remove", json!({"registryId": id})).await, created);
+    assert_eq!(client.query("registry.all", Value::Null).await, json!([]));
+    let again = client.trpc_mutation("registry.remove", &json!({"registryId": id})).await;
+    assert_eq!(again.code(), "NOT_FOUND");
+}
+
+#[tokio::test]
+async fn the_least_entry_has_defaults_and_nulls() {
+    let purser = Purser::start().await;
+    let created = purser.client().mutate("registry.create", registry("least")).await;
+    is_registry(&created);
+    for member in ["namespace", "username", "imagePrefix", "credentialsUpdatedAt", "lastTest"] {
+        assert_eq!(created[member], Value::Null, "{member}");
+    }
+    assert_eq!((&created["registryType"], &created["hasCredentials"]), (&json!("cloud"), &json!(false)));
+}
+
+#[tokio::test]
+async fn a_password_is_in_no_answer_no_log_and_no_database() {
+    let purser = Purser::builder().rust_log("trace").start().await;
+    let client = purser.client();
+    let secret = "Pa55-\\\"w/ord+never=seen";
+    let mut input = stored();
+    input["password"] = json!(secret);
+    let created = client.trpc_mutation("registry.create", &input).await;
+    let id = created.data()["registryId"].clone();
+    let update = json!({"registryId": id, "password": secret, "username": "other"});
+    let bad = json!({"registryId": id, "password": secret, "registryUrl": "://"});
+    let test = json!({"registryUrl": "127.0.0.1:1", "username": "u", "password": secret});
+    let answers = [
+        created,
+        client.trpc_mutation("registry.update", &update).await,
+        client.trpc_mutation("registry.update", &bad).await,
+        client.trpc_mutation("registry.testRegistry", &test).await,
+        client.rpc("registry.testRegistry", &test).await,
+        client.trpc_query("registry.all", &Value::Null).await,
+    ];
+    for answer in answers {
+        assert!(scan_for_secret(&answer.text(), secret).is_empty(), "{answer:?}");
+        assert!(!answer.text().contains("\"password\":"), "{answer:?}");
+    }
+    assert!(scan_for_secret(&purser.logs(), secret).is_empty());
+    assert!(scan_for_secret(purser.data_dir().as_path(), secret).is_empty());
+    if let Some(database) = purser.database() {
+        assert!(scan_for_secret(&database.dump(), secret).is_empty());
+    }
+    let kept = purser.sql("SELECT count(*) FROM registry WHERE sealed_password LIKE 'v1.%'");
+    assert_eq!(kept, "1");
+}
+
+#[tokio::test]
+async fn absent_keeps_and_null_clears() {
+    let purser = Purser::start().await;
+    let client = purser.client();
+    let before = client.mutate("registry.create", stored()).await;
+    let id = &before["registryId"];
+    let named = client.mutate("registry.update", json!({"registryId": id, "registryName": "Other"})).await;
+    let mut expected = before.clone();
+    expected["registryName"] = json!("Other");
+    expected["updatedAt"] = named["updatedAt"].clone();
+    assert_eq!(named, expected);
+    assert!(named["updatedAt"].as_str() > before["updatedAt"].as_str());
+
+    let cleared = client.mutate("registry.update", json!({"registryId": id, "imagePrefix": null})).await;
+    assert_eq!((&cleared["imagePrefix"], &cleared["hasCredentials"]), (&Value::Null, &json!(true)));
+    let kept = json!({"registryId": id, "registryName": null, "registryType": null, "insecure": null});
+    let kept = client.mutate("registry.update", kept).await;
+    assert_eq!((&kept["registryName"], &kept["registryType"]), (&json!("Other"), &json!("selfHosted")));
+    let open = json!({"registryId": id, "username": null, "password": null});
+    let open = client.mutate("registry.update", open).await;
+    for member in ["username", "credentialsUpdatedAt"] {
+        assert_eq!(open[member], Value::Null);
+    }
+    assert_eq!(open["hasCredentials"], false);
+    assert_eq!(purser.sql("SELECT count(*) FROM registry WHERE sealed_password IS NULL"), "1");
+}
+
+#[tokio::test]
+async fn another_host_needs_the_password_again_and_without_it_nothing_changes() {
+    let purser = Purser::start().await;
+    let client = purser.client();
+    let before = client.mutate("registry.create", stored()).await;
+    let id = &before["registryId"];
+    for url in [
+        "evil.example.com",
+        "registry.example.com",
+        "registry.example.com:5001/team",
+        "docker.io",
+        "registry.example.com.evil.org:5000",
+        "sub.registry.example.com:5000",
+    ] {
+        let input =
+            json!({"registryId": id, "registryUrl": url, "registryName": "Changed", "imagePrefix": null});
+        let answer = client.trpc_mutation("registry.update", &input).await;
+        assert_eq!(answer.code(), "BAD_REQUEST", "{url}: {answer:?}");
+        let issue = &answer.error()["data"]["zodError"]["fieldErrors"]["password"][0];
+        assert!(issue.is_string(), "{url}: {answer:?}");
+        assert_eq!(one(&client, id).await, before, "{url}");
+    }
+    for url in [
+        "registry.example.com:5000",
+        "HTTPS://REGISTRY.example.com:5000/other/team",
+        "registry.example.com:5000/",
+    ] {
+        let answer = client.mutate("registry.update", json!({"registryId": id, "registryUrl": url})).await;
+        assert_eq!(answer["registryHost"], "registry.example.com:5000");
+        assert_eq!(answer["credentialsUpdatedAt"], before["credentialsUpdatedAt"]);
+    }
+    let moved = json!({"registryId": id, "registryUrl": "ghcr.io", "password": "new"});
+    let moved = client.mutate("registry.update", moved).await;
+    assert_eq!((&moved["registryHost"], &moved["hasCredentials"]), (&json!("ghcr.io"), &json!(true)));
+    let open = json!({"registryId": id, "registryUrl": "quay.io", "password": null, "username": null});
+    assert_eq!(client.mutate("registry.update", open).await["hasCredentials"], false);
+}
+
+/// Under load either both changes stand or the later is told to read again; none is lost in silence.
+#[tokio::test]
+async fn of_two_changes_at_once_none_is_lost() {
+    let purser = Purser::start().await;
+    let client = purser.client();
+    let id = client.mutate("registry.create", stored()).await["registryId"].clone();
+    for round in 0..10 {
+        let (name, prefix) = (format!("name {round}"), format!("prefix{round}/"));
+        let by_name = json!({"registryId": id, "registryName": name});
+        let by_prefix = json!({"registryId": id, "imagePrefix": prefix});
+        let (one_answer, other) = tokio::join!(
+            client.trpc_mutation("registry.update", &by_name),
+            client.trpc_mutation("registry.update", &by_prefix)
+        );
+        let now = one(&client, &id).await;
+        for (answer, member, value) in [(one_answer, "registryName", name), (other, "imagePrefix", prefix)] {
+            if answer.status == 200 {
+                assert_eq!(now[member], value, "round {round}");
+            } else {
+                assert_eq!(answer.code(), "CONFLICT", "{answer:?}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_organization_has_at_most_one_default() {
+    let purser = Purser::start().await;
+    let client = purser.client();
+    let default = |name: &str| {
+        let mut input = registry(name);
+        input["isDefault"] = json!(true);
+        input
+    };
+    let defaults = async || {
+        let all = client.query("registry.all", Value::Null).await;
+        all.as_array().unwrap().iter().filter(|row| row["isDefault"] == true).count()
+    };
+    let first = client.mutate("registry.create", default("first")).await;
+    let second = client.mutate("registry.create", default("second")).await;
+    assert_eq!(one(&client, &first["registryId"]).await["isDefault"], false);
+    assert_eq!(one(&client, &second["registryId"]).await["isDefault"], true);
+    client.mutate("registry.update", json!({"registryId": first["registryId"], "isDefault": true})).await;
+    assert_eq!(defaults().await, 1);
+    client.mutate("registry.update", json!({"registryId": first["registryId"], "isDefault": false})).await;
+    assert_eq!(defaults().await, 0);
+    for _ in 0..5 {
+        let (a, b, c, d) = (default("a"), default("b"), default("c"), default("d"));
+        tokio::join!(
+            client.mutate("registry.create", a),
+            client.mutate("registry.create", b),
+            client.mutate("registry.create", c),
+            client.mutate("registry.create", d)
+        );
+        assert_eq!(defaults().await, 1);
+    }
+}
+
+#[tokio::test]
+async fn a_registry_in_use_is_not_removed_unless_forced() {
+    let purser = Purser::start().await;
+    let client = purser.client();
+    let things = crate::inputs::Things::make(&client, "used").await;
+    let remove = json!({"registryId": things.registry});
+    let answer = client.trpc_mutation("registry.remove", &remove).await;
+    let error = crate::answers::refused(&answer, "CONFLICT", Some("registry.remove"));
+    assert!(error["message"].as_str().unwrap().contains(&things.job), "who uses it is said: {error}");
+    let forced = json!({"registryId": things.registry, "force": true});
+    assert_eq!(client.mutate("registry.remove", forced).await["registryId"], things.registry.as_str());
+    assert_eq!(client.query("registry.all", Value::Null).await, json!([]));
+}
+
+#[tokio::test]
+async fn every_name_of_docker_hub_is_one_host() {
+    let purser = Purser::start().await;
+    let client = purser.client();
+    for url in [
+        "https://index.docker.io/v1/",
+        "docker.io",
+        "index.docker.io",
+        "registry-1.docker.io",
+        "https://registry-1.docker.io/v2/",
+        "DOCKER.IO",
+        "https://docker.io",
+    ] {
+        let mut input = registry(url);
+        input["registryUrl"] = json!(url);
+        let row = client.mutate("registry.create", input).await;
+        assert_eq!((&row["registryHost"], &row["namespace"]), (&json!("docker.io"), &Value::Null), "{url}");
+        assert_eq!(row["registryUrl"], url);
+    }
+}
+
+#[tokio::test]
+async fn a_failed_test_creates_and_changes_nothing_and_a_good_one_is_noted() {
+    let purser = Purser::start().await;
+    let client = purser.client();
+    let bed = Testbed::get();
+    let user = bed.user(Kind::Symbols);
+    let input = |password: &str| {
+        json!({"registryName": "tested", "registryUrl": bed.basic_for(user), "username": user.username,
+            "password": password, "test": true})
+    };
+    let refused = client.trpc_mutation("registry.create", &input("wrong")).await;
+    assert_eq!((refused.code(), refused.diagnosis()), ("BAD_REQUEST".into(), "unauthorized".into()));
+    assert_eq!(client.query("registry.all", Value::Null).await, json!([]));
+
+    let before = client.mutate("registry.create", input(&user.password)).await;
+    assert_eq!(members(&before["lastTest"]), ["at", "code", "ok", "serverId"]);
+    assert_eq!((&before["lastTest"]["ok"], &before["lastTest"]["serverId"]), (&json!(true), &Value::Null));
+    is_time(&before["lastTest"]["at"]);
+    let id = &before["registryId"];
+    let wrong = json!({"registryId": id, "password": "wrong", "registryName": "x", "test": true});
+    let refused = client.trpc_mutation("registry.update", &wrong).await;
+    assert_eq!(refused.diagnosis(), "unauthorized", "{refused:?}");
+    assert_eq!(one(&client, id).await, before);
+    let right = json!({"registryId": id, "registryName": "renamed", "test": true});
+    assert_eq!(client.mutate("registry.update", right).await["registryName"], "renamed");
+
+    client.mutate("registry.testRegistryById", json!({"registryId": id})).await;
+    client.mutate("registry.update", json!({"registryId": id, "password": "wrong"})).await;
+    let failed = client.trpc_mutation("registry.testRegistryById", &json!({"registryId": id})).await;
+    assert_eq!(failed.diagnosis(), "unauthorized");
+    let noted = one(&client, id).await;
+    assert_eq!(
+        (&noted["lastTest"]["ok"], &noted["lastTest"]["code"]),
+        (&json!(false), &json!("unauthorized"))
+    );
+}
