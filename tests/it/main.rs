@@ -7,5 +7,6 @@ mod passwords;
 mod pull_credentials;
 mod registry_test;
 mod registry_unreachable;
+mod secrecy;
 mod smoke;
 mod tidy;
