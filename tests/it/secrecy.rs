@@ -13,7 +13,7 @@ use std::{
 };
 
 use purser_tests::{
-    Agent, Purser, Road, Testbed,
+    Agent, Canned, Purser, Road, Testbed,
     image::{self, Local},
     scan_for_secret, unique,
     user::Kind,
@@ -217,4 +217,40 @@ async fn a_password_is_nowhere_after_all_that_was_done_with_it() {
     }
     assert!(!agent.home().join(".docker").exists() && !purser.home().join(".docker").exists());
     assert!(leaks.is_empty(), "{} leaks:\n{}", leaks.len(), leaks.join("\n"));
+}
+
+/// A registry may put what it was given into its answers; engines pass that on.
+#[tokio::test]
+async fn a_registry_that_repeats_the_password_gets_it_into_no_answer_and_no_log() {
+    let (bed, purser) = (Testbed::get(), Purser::builder().rust_log("trace").start().await);
+    let road = Road::over(purser, &[bed.host_a()]).await;
+    for kind in [Kind::Plain, Kind::Symbols, Kind::NonAscii] {
+        let user = bed.user(kind);
+        let ascii = if user.password.is_ascii() { user.password.as_str() } else { "x" };
+        let headers = format!(
+            "WWW-Authenticate: Basic realm=\"{}\"\r\nContent-Type: application/json\r\nX-Echo: {}\r\n",
+            ascii.replace(['"', '\\'], ""),
+            user.basic(),
+        );
+        let error = json!({"code": "UNAUTHORIZED", "message": user.password, "detail": user.basic()});
+        let body = json!({"errors": [error], "message": user.password}).to_string();
+        for status in ["401 Unauthorized", "403 Forbidden", "500 Internal Server Error"] {
+            let echo = Canned::start(status, &headers, &body).await;
+            let registry = echo.address().to_string();
+            let entry = road.entry(&registry, user).await;
+            let mut answers = String::new();
+            for server in [None, Some(road.host())] {
+                answers.push_str(&road.test(&entry, server).await.text());
+            }
+            let job = road.pull(&format!("{registry}/app:v1"), Value::Null).await;
+            assert_eq!(job["status"], "failed", "{job:#}");
+            answers.push_str(&job.to_string());
+            assert_eq!(scan_for_secret(&answers, &user.password), [], "{kind:?}, {status}: {answers}");
+            assert!(!echo.requests().is_empty());
+        }
+        for log in [road.purser.log_file(), road.agents[0].log_file()] {
+            assert_eq!(scan_for_secret(log, &user.password), [], "{kind:?}");
+        }
+        assert_eq!(scan_for_secret(&road.purser.data_dir(), &user.password), [], "{kind:?}");
+    }
 }
