@@ -152,6 +152,10 @@ impl RegistryClient {
         if credentials.is_some() && usable.is_none() {
             ladder.warn("User name or password is blank, so no credentials were used.");
         }
+        // Before anything is asked: a registry may repeat what it was sent in an earlier climb.
+        if let Some(credentials) = usable {
+            ladder.secrets.add_credentials(&credentials.username, &credentials.password);
+        }
         let mut session = Session::begin(ladder, &self.shared, target).await?;
         let verdict = session.log_in(ladder, usable).await?;
         let access = match scope {

@@ -81,9 +81,6 @@ impl<'a> Session<'a> {
         credentials: Option<&'a Credentials>,
     ) -> Result<CredentialsVerdict, Diagnosis> {
         self.credentials = credentials;
-        if let Some(credentials) = credentials {
-            ladder.secrets.add_credentials(&credentials.username, &credentials.password);
-        }
         let verdict = match (&self.login, credentials) {
             (Login::Open, given) => {
                 if given.is_some() {

@@ -1,14 +1,16 @@
 //! `job.*`: listing, cancelling, waiting for a host, and what happens to jobs when their server or entry goes.
 
+use std::time::{Duration, Instant};
+
 use http::StatusCode;
+use nix::sys::signal::Signal;
 use purser_tests::{
-    BreakableProxy, Road, Testbed, eventually,
+    BreakableProxy, Engine, Purser, Road, Testbed, eventually,
     image::{self, Published},
     road::{failed, succeeded},
     user::Kind,
 };
 use serde_json::{Value, json};
-use std::time::Duration;
 
 async fn open(name: &str, size: usize) -> Published {
     let bed = Testbed::get();
@@ -209,4 +211,34 @@ async fn an_entry_in_use_is_removed_only_by_force_and_its_jobs_say_so() {
     succeeded(&road.pull(&image.reference(), Value::Null).await);
     road.client.mutate("registry.remove", json!({"registryId": other})).await;
     bed.host_a().remove(&image.reference()).await;
+}
+
+#[tokio::test]
+async fn a_host_whose_engine_does_not_run_says_so() {
+    let (bed, purser) = (Testbed::get(), Purser::start().await);
+    let nowhere = bed.scratch("no-engine");
+    let engine = Engine::at(&nowhere.path().join("docker.sock"));
+    let road = Road::over(purser, &[engine]).await;
+    let entry = road.entry(&bed.registries.basic, bed.user(Kind::Plain)).await;
+    let pulled = road.pull(&format!("{}/app:v1", bed.registries.basic), Value::Null).await;
+    assert_eq!(failed(&pulled)["error"]["code"], "engine_error", "{pulled:#}");
+    let pushed = road.push("app", &entry, Value::Null).await;
+    assert_eq!(failed(&pushed)["error"]["code"], "engine_error", "{pushed:#}");
+    assert_eq!(road.test(&entry, Some(road.host())).await.diagnosis(), "engine_error");
+    assert_eq!(road.test(&entry, None).await.data()["credentials"], "verified");
+    let images = road.client.trpc_query("image.all", &json!({"serverId": road.host()})).await;
+    assert_eq!((images.code(), images.diagnosis()), ("PRECONDITION_FAILED".into(), "engine_error".into()));
+}
+
+/// It looks connected, so the job is given to it; the caller hears the truth all the same.
+#[tokio::test]
+async fn a_test_on_a_host_that_hangs_is_no_success_and_ends() {
+    let (bed, road) = (Testbed::get(), Road::start().await);
+    let entry = road.entry(&bed.registries.basic, bed.user(Kind::Plain)).await;
+    road.agents[0].signal(Signal::SIGSTOP);
+    let begun = Instant::now();
+    let answer = road.test(&entry, Some(road.host())).await;
+    let took = begun.elapsed();
+    assert!(["timeout", "server_offline"].contains(&answer.diagnosis().as_str()), "{answer:?}");
+    assert!(took < Duration::from_secs(15), "took {took:?}");
 }

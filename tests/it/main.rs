@@ -15,6 +15,7 @@ mod jsonrpc;
 mod organizations;
 mod registry;
 mod server;
+mod secrecy;
 mod smoke;
 mod tidy;
 mod trpc;
