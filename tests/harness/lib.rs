@@ -14,6 +14,7 @@
 //! | run, kill, restart `purser-server` / `purser-agent` | [`purser`], [`agent`], [`process`] |
 //! | call the doors | [`client`], [`socket`] (WebSocket), [`connection`] (any HTTP endpoint) |
 //! | drive an engine past Purser | [`engine`], [`image`] |
+//! | speak the agent protocol by hand: a clone, an attacker | [`double`] |
 //! | break, stall and record a connection | [`proxy`], [`certificate`] |
 //! | prove that a secret is nowhere | [`secret`] |
 //! | wait for a state, never for a time | [`wait`] |
@@ -27,6 +28,7 @@ pub mod certificate;
 pub mod client;
 pub mod connection;
 pub mod database;
+pub mod double;
 pub mod engine;
 pub mod image;
 pub mod percent;
