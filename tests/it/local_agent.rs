@@ -74,7 +74,6 @@ async fn switched_off_it_does_not_join() {
     assert_eq!(servers(&purser).await, Vec::<Value>::new());
 }
 
-/// A removed server stays removed for the session that is up; the next start makes another.
 #[tokio::test]
 async fn it_stops_at_once_with_its_control_plane() {
     let purser = with_engine("on").start().await;
