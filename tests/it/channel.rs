@@ -261,7 +261,9 @@ async fn a_verdict_of_an_older_epoch_is_refused() {
     purser.execute_sql("UPDATE server SET session_epoch = session_epoch + 1");
     let report = VerdictReport { attempt: target.attempt.clone(), verdict: success("sha256:00") };
     assert!(session.peer.client().target_verdict(report).await.is_err(), "an old epoch was heard");
-    assert!(session.ended().await.contains("superseded"));
+    // At once, and not when it next looks for work.
+    let said = timeout(Duration::from_secs(5), session.ended()).await.expect("the session ends");
+    assert!(said.contains("superseded"), "{said}");
     let status = async || {
         let job = client.query("job.one", json!({"jobId": job["jobId"]})).await;
         job["status"].as_str().unwrap().to_owned()
