@@ -53,6 +53,13 @@ impl Builder {
         self
     }
 
+    /// Another way to the engine, e.g. through a proxy.
+    #[must_use]
+    pub fn docker_host(mut self, host: &str) -> Self {
+        self.docker_host = host.into();
+        self
+    }
+
     /// `RUST_LOG`, `info` by default.
     #[must_use]
     pub fn rust_log(mut self, filter: &str) -> Self {
@@ -80,6 +87,17 @@ impl Builder {
     /// The program cannot be started.
     pub fn start(self) -> Agent {
         self.start_in(Testbed::get().scratch("agent"))
+    }
+
+    /// Starts it on the state folder of `other`, without taking it over.
+    ///
+    /// # Panics
+    /// The program cannot be started.
+    pub fn start_beside(self, other: &Agent) -> Agent {
+        let folder = Testbed::get().scratch("agent");
+        std::os::unix::fs::symlink(other.state_dir(), folder.path().join("state"))
+            .expect("a folder of the testbed takes a link");
+        self.start_in(folder)
     }
 
     /// Starts it with a copy of `other`'s state folder: a clone of that agent.
@@ -139,16 +157,33 @@ impl Agent {
     /// # Panics
     /// It did not come online.
     pub async fn join(purser: &Purser, engine: &Engine) -> (Self, String) {
+        Self::join_by(purser, Self::builder(purser, engine, None)).await
+    }
+
+    /// [`join`](Self::join) with a builder of the caller's.
+    ///
+    /// # Panics
+    /// It did not come online.
+    pub async fn join_by(purser: &Purser, builder: Builder) -> (Self, String) {
         let client = purser.client();
         let row = client.mutate("server.create", json!({"name": unique("host")})).await;
         let id = row["serverId"].as_str().expect("a server has an id").to_owned();
         let token = row["joinToken"].as_str().expect("a created server has a token");
-        let agent = Self::start(purser, engine, token);
+        let agent = Builder { join_token: Some(token.into()), ..builder }.start();
         agent.await_online(&client, &id).await;
         (agent, id)
     }
 
-    /// Waits until `server.one` says `online`.
+    /// Waits until its log holds `text`.
+    ///
+    /// # Panics
+    /// It did not within 30 s.
+    pub async fn await_log(&self, text: &str) {
+        eventually(JOIN, async || self.logs().contains(text).then_some(())).await;
+    }
+
+    /// Waits until `server.one` says `online` and the agent has written down that it joined, which
+    /// comes a moment later.
     ///
     /// # Panics
     /// It did not within 30 s, or the agent ended.
@@ -156,7 +191,7 @@ impl Agent {
         eventually(JOIN, async || {
             assert!(self.exit_status().is_none(), "the agent ended: {}", self.process.log_tail(20));
             let row = client.query("server.one", json!({"serverId": server_id})).await;
-            (row["status"] == "online").then_some(row)
+            (row["status"] == "online" && self.state_dir().join("server.json").exists()).then_some(row)
         })
         .await
     }

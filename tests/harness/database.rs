@@ -1,9 +1,12 @@
 //! Which database a control plane gets: SQLite in its data folder, or one of its own in the
 //! testbed's PostgreSQL cluster.
 
-use std::{env, process::Command};
+use std::{env, path::Path, process::Command};
 
 use crate::{testbed::Testbed, wait::unique};
+
+/// The name of the SQLite file in a data folder.
+pub const FILE: &str = "purser.db";
 
 /// Environment variable that chooses: `sqlite` (default) or `postgres`.
 pub const VARIABLE: &str = "PURSER_TEST_DATABASE";
@@ -66,6 +69,29 @@ impl Database {
         assert!(dumped.status.success(), "pg_dump: {}", String::from_utf8_lossy(&dumped.stderr));
         dumped.stdout
     }
+
+    /// One statement; gives the rows it answers with, columns separated by `|`.
+    ///
+    /// # Panics
+    /// The database refused it.
+    pub fn execute(&self, statement: &str) -> String {
+        let command = ["--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "--command", statement];
+        answer(Command::new("psql").arg(&self.url).args(command), statement)
+    }
+}
+
+/// One statement in an SQLite file; gives the rows it answers with, columns separated by `|`.
+///
+/// # Panics
+/// The database refused it.
+pub fn execute_in_file(file: &Path, statement: &str) -> String {
+    answer(Command::new("sqlite3").args(["-cmd", ".timeout 5000"]).arg(file).arg(statement), statement)
+}
+
+fn answer(command: &mut Command, statement: &str) -> String {
+    let run = command.output().expect("the database's client can be started");
+    assert!(run.status.success(), "{statement}: {}", String::from_utf8_lossy(&run.stderr));
+    String::from_utf8_lossy(&run.stdout).trim_end().to_owned()
 }
 
 impl Drop for Database {

@@ -16,6 +16,7 @@
 //! | call the doors | [`client`], [`socket`] (WebSocket), [`connection`] (any HTTP endpoint) |
 //! | have a second organization, or a key that may less | [`tenant`] |
 //! | drive an engine past Purser | [`engine`], [`image`] |
+//! | speak the agent protocol by hand: a clone, an attacker | [`double`] |
 //! | break, stall and record a connection | [`proxy`], [`certificate`] |
 //! | answer like something that is no registry | [`canned`] |
 //! | prove that a secret is nowhere | [`secret`] |
@@ -31,6 +32,7 @@ pub mod certificate;
 pub mod client;
 pub mod connection;
 pub mod database;
+pub mod double;
 pub mod engine;
 pub mod image;
 pub mod percent;

@@ -196,6 +196,18 @@ pub fn command_line(pid: u32) -> String {
     String::from_utf8_lossy(&raw).replace('\0', " ").trim_end().to_owned()
 }
 
+/// Processor time that process `pid` has used so far.
+///
+/// # Panics
+/// It is gone.
+pub fn processor_time(pid: u32) -> Duration {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("the process runs");
+    // After the name, which may hold anything but ends with the last bracket; in ticks of 10 ms.
+    let (_, fields) = stat.rsplit_once(')').expect("a name in brackets");
+    let ticks = |at: usize| fields.split_whitespace().nth(at).and_then(|field| field.parse::<u64>().ok());
+    Duration::from_millis(10 * (ticks(11).unwrap_or_default() + ticks(12).unwrap_or_default()))
+}
+
 /// Resident memory (`VmRSS`) of process `pid` in KiB; `None` when it is gone.
 pub fn resident_kib(pid: u32) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;

@@ -5,14 +5,14 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
 use rustls::ServerConfig;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _, split},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpStream, UnixStream},
     sync::watch,
     task::JoinHandle,
 };
@@ -29,8 +29,8 @@ struct Mode {
     refusing: bool,
     /// Raised by each cut; connections of an older number close.
     cut: u64,
-    /// So many bytes may pass to clients, all connections together; the rest waits.
-    allowance: u64,
+    /// How many bytes may pass to clients, all in all; what is beyond waits.
+    to_clients: usize,
 }
 
 /// Everything that passed, all connections in one row per direction.
@@ -49,11 +49,12 @@ impl Recording {
     }
 }
 
-#[derive(Default)]
 struct Shared {
+    upstream: Mutex<String>,
     recording: Mutex<Recording>,
     accepted: AtomicUsize,
-    to_client: AtomicU64,
+    /// The next bytes to the upstream are to be damaged.
+    damage: AtomicBool,
 }
 
 /// A proxy on a loopback port, in front of one upstream; gone when dropped.
@@ -65,7 +66,8 @@ pub struct BreakableProxy {
 }
 
 impl BreakableProxy {
-    /// A plain proxy to `upstream` (`host:port`): records what is on the wire.
+    /// A plain proxy to `upstream` (`host:port`, or the path of a Unix socket): records what is on
+    /// the wire.
     ///
     /// # Panics
     /// No loopback port is free.
@@ -86,15 +88,15 @@ impl BreakableProxy {
     async fn begin(upstream: &str, tls: Option<TlsAcceptor>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free loopback port");
         let address = listener.local_addr().expect("a bound listener has an address");
-        let mode = watch::Sender::new(Mode { stalled: false, refusing: false, cut: 0, allowance: u64::MAX });
-        let shared = Arc::<Shared>::default();
-        let accepting = Accepting {
-            address,
-            upstream: upstream.into(),
-            tls,
-            mode: mode.subscribe(),
-            shared: shared.clone(),
-        };
+        let mode =
+            watch::Sender::new(Mode { stalled: false, refusing: false, cut: 0, to_clients: usize::MAX });
+        let shared = Arc::new(Shared {
+            upstream: Mutex::new(upstream.into()),
+            recording: Mutex::default(),
+            accepted: AtomicUsize::new(0),
+            damage: AtomicBool::new(false),
+        });
+        let accepting = Accepting { address, tls, mode: mode.subscribe(), shared: shared.clone() };
         let listening = tokio::spawn(accepting.run(listener));
         Self { address, mode, shared, listening }
     }
@@ -114,12 +116,21 @@ impl BreakableProxy {
         self.mode.send_modify(|mode| mode.stalled = stalled);
     }
 
-    /// Lets `bytes` more pass to clients (a little more: a buffer is not split) and then stalls that
-    /// direction; `None` lets everything pass again.
-    pub fn allow(&self, bytes: Option<u64>) {
-        let passed = self.shared.to_client.load(Ordering::Relaxed);
-        let allowance = bytes.map_or(u64::MAX, |bytes| passed.saturating_add(bytes));
-        self.mode.send_modify(|mode| mode.allowance = allowance);
+    /// From now on at most `more` bytes pass to clients, and what comes after waits, until the next
+    /// call: a download that hangs in the middle.
+    pub fn allow(&self, more: usize) {
+        let passed = self.recording().to_client.len();
+        self.mode.send_modify(|mode| mode.to_clients = passed.saturating_add(more));
+    }
+
+    /// New connections go to another upstream.
+    pub fn point_to(&self, upstream: &str) {
+        *lock(&self.shared.upstream) = upstream.into();
+    }
+
+    /// Flips one bit of the next bytes to the upstream.
+    pub fn damage_next(&self) {
+        self.shared.damage.store(true, Ordering::Relaxed);
     }
 
     /// While true, the port is closed and connecting is refused. Standing connections stay; see
@@ -135,7 +146,7 @@ impl BreakableProxy {
 
     /// What passed so far.
     pub fn recording(&self) -> Recording {
-        self.shared.recording.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
+        lock(&self.shared.recording).clone()
     }
 }
 
@@ -146,9 +157,12 @@ impl Drop for BreakableProxy {
     }
 }
 
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
 struct Accepting {
     address: SocketAddr,
-    upstream: String,
     tls: Option<TlsAcceptor>,
     mode: watch::Receiver<Mode>,
     shared: Arc<Shared>,
@@ -180,7 +194,7 @@ impl Accepting {
     }
 
     fn connection(&self, client: TcpStream) -> impl Future<Output = io::Result<()>> + use<> {
-        let (upstream, tls) = (self.upstream.clone(), self.tls.clone());
+        let (upstream, tls) = (lock(&self.shared.upstream).clone(), self.tls.clone());
         let (mut mode, shared) = (self.mode.clone(), self.shared.clone());
         async move {
             let born = mode.borrow_and_update().cut;
@@ -206,14 +220,24 @@ async fn relay(
         Some(acceptor) => Box::new(acceptor.accept(client).await?),
         None => Box::new(client),
     };
-    let upstream = TcpStream::connect(upstream).await?;
-    upstream.set_nodelay(true)?;
+    let upstream: Box<dyn Stream> = if upstream.starts_with('/') {
+        Box::new(UnixStream::connect(upstream).await?)
+    } else {
+        let upstream = TcpStream::connect(upstream).await?;
+        upstream.set_nodelay(true)?;
+        Box::new(upstream)
+    };
     let (from_client, to_client) = split(client);
     let (from_upstream, to_upstream) = split(upstream);
-    let up = copy(from_client, to_upstream, mode.clone(), &shared, None, |all| &mut all.to_upstream);
-    let counted = Some(&shared.to_client);
-    let down = copy(from_upstream, to_client, mode, &shared, counted, |all| &mut all.to_client);
+    let up = copy(from_client, to_upstream, mode.clone(), &shared, Direction::Up);
+    let down = copy(from_upstream, to_client, mode, &shared, Direction::Down);
     tokio::try_join!(up, down).map(|_| ())
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Direction {
+    Up,
+    Down,
 }
 
 async fn copy(
@@ -221,25 +245,31 @@ async fn copy(
     mut to: impl tokio::io::AsyncWrite + Unpin,
     mut mode: watch::Receiver<Mode>,
     shared: &Shared,
-    counted: Option<&AtomicU64>,
-    row: impl Fn(&mut Recording) -> &mut Vec<u8>,
+    direction: Direction,
 ) -> io::Result<()> {
     let mut buffer = vec![0; 64 * 1024];
-    let passed = || counted.map_or(0, |counted| counted.load(Ordering::Relaxed));
     loop {
-        let passes = |mode: &Mode| !mode.stalled && passed() < mode.allowance;
-        mode.wait_for(passes).await.map_err(io::Error::other)?;
+        mode.wait_for(|mode| !mode.stalled).await.map_err(io::Error::other)?;
         let read = from.read(&mut buffer).await?;
         // A stall that began while this side waited holds these bytes back, too.
-        mode.wait_for(passes).await.map_err(io::Error::other)?;
+        mode.wait_for(|mode| !mode.stalled).await.map_err(io::Error::other)?;
         if read == 0 {
             return to.shutdown().await;
         }
-        if let Some(counted) = counted {
-            counted.fetch_add(read as u64, Ordering::Relaxed);
+        if direction == Direction::Down {
+            let passed = || lock(&shared.recording).to_client.len();
+            mode.wait_for(|mode| passed() < mode.to_clients).await.map_err(io::Error::other)?;
+        } else if shared.damage.swap(false, Ordering::Relaxed) {
+            buffer[read - 1] ^= 1;
         }
-        row(&mut shared.recording.lock().unwrap_or_else(|poisoned| poisoned.into_inner()))
-            .extend_from_slice(&buffer[..read]);
+        {
+            let mut recording = lock(&shared.recording);
+            let row = match direction {
+                Direction::Up => &mut recording.to_upstream,
+                Direction::Down => &mut recording.to_client,
+            };
+            row.extend_from_slice(&buffer[..read]);
+        }
         to.write_all(&buffer[..read]).await?;
     }
 }

@@ -132,12 +132,12 @@ async fn wait_holds_the_answer_until_the_end() {
 
 #[tokio::test]
 async fn progress_is_live_and_true() {
-    const SIZE: u64 = 4_000_000;
+    const SIZE: usize = 4_000_000;
     let (bed, road) = (Testbed::get(), Road::start().await);
-    let image = image::in_registry(&bed.host_b(), &bed.registries.open, "slow", SIZE as usize, None).await;
+    let image = image::in_registry(&bed.host_b(), &bed.registries.open, "slow", SIZE, None).await;
     let proxy = BreakableProxy::start(&bed.registries.open).await;
     let reference = format!("{}/{}:v1", proxy.address(), image.name);
-    proxy.allow(Some(SIZE / 8));
+    proxy.allow(SIZE / 8);
     let input = json!({"image": reference, "serverId": road.host()});
     let job = road.client.mutate("image.pull", input).await;
     let mut before = 0;
@@ -151,14 +151,14 @@ async fn progress_is_live_and_true() {
         assert_eq!((&at["layersTotal"], &at["layersDone"]), (&json!(1), &json!(0)), "{at:#}");
         let (downloaded, total) =
             (at["downloadedBytes"].as_u64().unwrap(), at["totalBytes"].as_u64().unwrap());
-        assert!(total.abs_diff(SIZE) < SIZE / 50, "{at:#}");
+        assert!(total.abs_diff(SIZE as u64) < SIZE as u64 / 50, "{at:#}");
         assert!(downloaded <= proxy.recording().to_client.len() as u64, "more than came through: {at:#}");
         assert_eq!(at["percent"], downloaded * 100 / total, "{at:#}");
         before = downloaded;
-        proxy.allow(Some(SIZE / 8));
+        proxy.allow(SIZE / 8);
     }
     assert!(bed.host_a().inspect(&reference).await.is_none(), "half an image is none");
-    proxy.allow(None);
+    proxy.allow(usize::MAX);
     let job = road.ended(&job).await;
     assert_eq!(succeeded(&job)["result"]["digest"], image.digest);
     bed.host_a().remove(&reference).await;

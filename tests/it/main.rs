@@ -1,21 +1,25 @@
 //! The integration suite: one binary, a module per subject. Run it with `tests/run`.
 
 mod answers;
+mod backoff;
+mod bad_input;
+mod channel;
+mod enrolment;
 mod image_pull;
 mod image_push;
+mod inputs;
 mod jobs;
 mod jsonrpc;
+mod local_agent;
+mod organizations;
 mod passwords;
 mod pull_credentials;
+mod recovery;
+mod registry;
 mod registry_test;
 mod registry_unreachable;
-mod bad_input;
-mod inputs;
-mod jsonrpc;
-mod organizations;
-mod registry;
-mod server;
 mod secrecy;
+mod server;
 mod smoke;
 mod tidy;
 mod trpc;
