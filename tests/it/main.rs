@@ -1,5 +1,7 @@
 //! The integration suite: one binary, a module per subject. Run it with `tests/run`.
 
+#![allow(clippy::unwrap_used, reason = "everything here is a test, also what several tests call")]
+
 mod image_pull;
 mod image_push;
 mod jobs;

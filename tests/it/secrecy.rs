@@ -157,6 +157,7 @@ fn engine_state(server_socket: &std::path::Path) -> Vec<PathBuf> {
     let root = server_socket.parent().unwrap().join("data");
     let entries = fs::read_dir(&root).into_iter().flatten().flatten();
     let paths: Vec<_> = entries.map(|entry| entry.path()).collect();
+    assert!(paths.iter().any(|path| path.ends_with("image")), "no engine's state in {}", root.display());
     paths.into_iter().filter(|path| !path.ends_with("vfs") && !path.ends_with("overlay2")).collect()
 }
 
