@@ -5,6 +5,8 @@ mod backoff;
 mod bad_input;
 mod channel;
 mod enrolment;
+#![allow(clippy::unwrap_used, reason = "everything here is a test, also what several tests call")]
+
 mod image_pull;
 mod image_push;
 mod inputs;
