@@ -2,6 +2,8 @@
 
 mod answers;
 mod bad_input;
+mod config;
+mod dokploy_docs;
 mod inputs;
 mod jsonrpc;
 mod organizations;
