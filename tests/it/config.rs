@@ -248,8 +248,8 @@ async fn reencrypt_moves_every_secret_to_the_first_key_of_the_ring() {
     let after = settings.start().await;
     let tested = after.client().mutate("registry.testRegistryById", json!({"registryId": id})).await;
     assert_eq!(tested["credentials"], "verified");
-    let sealed = after.sql("SELECT DISTINCT substr(sealed_password, 1, 12) FROM registry");
-    let one_time = after.sql("SELECT substr(sealed_auth, 1, 12) FROM job_target");
+    let sealed = purser.sql("SELECT DISTINCT substr(sealed_password, 1, 12) FROM registry");
+    let one_time = purser.sql("SELECT substr(sealed_auth, 1, 12) FROM job_target");
     assert_eq!(sealed, one_time, "one key seals both");
 }
 
