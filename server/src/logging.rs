@@ -25,9 +25,9 @@ pub fn start(format: LogFormat) {
         LogFormat::Text => lines.boxed(),
         LogFormat::Json => lines.json().boxed(),
     };
-    tracing_subscriber::registry()
-        .with(lines.with_filter(filter_fn(may_be_logged)).with_filter(wanted))
-        .init();
+    // Filters of the whole, not of the layer: with those, a library that asks whether it may log and
+    // hears no (sqlx, at each notice of PostgreSQL) costs its thread the next line, whoever writes it.
+    tracing_subscriber::registry().with(lines).with(filter_fn(may_be_logged)).with(wanted).init();
 }
 
 fn may_be_logged(line: &Metadata<'_>) -> bool {

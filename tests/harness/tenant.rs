@@ -106,3 +106,9 @@ fn run(command: &mut Command) -> String {
     assert!(ran.status.success(), "{command:?}: {}", String::from_utf8_lossy(&ran.stderr));
     String::from_utf8_lossy(&ran.stdout).trim_end().to_owned()
 }
+
+/// SHA-256 of bytes, as hex: to see whether a file changed.
+pub fn digest(bytes: &[u8]) -> String {
+    let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
+    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+}

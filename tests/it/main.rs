@@ -9,6 +9,8 @@ mod enrolment;
 
 mod image_pull;
 mod image_push;
+mod config;
+mod dokploy_docs;
 mod inputs;
 mod jobs;
 mod jsonrpc;

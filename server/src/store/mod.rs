@@ -42,6 +42,8 @@ use registry_cache::RegistryCache;
 
 /// Readers that SQLite serves at once, and connections to PostgreSQL per replica.
 const CONNECTIONS: u32 = 8;
+/// How long a first connection to PostgreSQL may take.
+const REACH: Duration = Duration::from_secs(10);
 /// How long a SQLite writer waits for another.
 const BUSY: Duration = Duration::from_secs(10);
 /// Any number: replicas that start together migrate one after the other under it.
@@ -62,7 +64,10 @@ impl Store {
     /// [`Error::Internal`] when the database is away or a migration fails.
     pub async fn open(url: Option<&str>, data_dir: &Path) -> Result<Self> {
         let options = match url {
-            Some(url) => postgres_options(url),
+            Some(url) => {
+                reach(url).await?;
+                postgres_options(url)
+            }
             None => sqlite_options(&data_dir.join("purser.db")),
         };
         let db = Database::connect(options).await.map_err(Error::internal("connecting to the database"))?;
@@ -99,6 +104,15 @@ impl Store {
         };
         self.db.begin_with_options(options).await.map_err(failed)
     }
+}
+
+/// Connects once without the pool, which tries for half a minute and then says only that it did.
+async fn reach(url: &str) -> Result<()> {
+    use sqlx::Connection;
+    const WHAT: &str = "connecting to the database";
+    let connecting = tokio::time::timeout(REACH, sqlx::PgConnection::connect(url));
+    let connection = connecting.await.map_err(|_| "no answer in time").map_err(Error::internal(WHAT))?;
+    connection.map_err(Error::internal(WHAT))?.close().await.map_err(Error::internal(WHAT))
 }
 
 fn sqlite_options(path: &Path) -> ConnectOptions {
