@@ -8,8 +8,8 @@ use purser_proto_schema::{
     registry::LastTest,
 };
 use sea_orm::{
-    ActiveModelTrait, ColumnTrait, ConnectionTrait, EntityTrait, IntoActiveModel, ModelTrait, QueryFilter,
-    QueryOrder, QuerySelect, sea_query::Expr,
+    ActiveModelTrait, ColumnTrait, ConnectionTrait, DatabaseTransaction, EntityTrait, IntoActiveModel,
+    ModelTrait, QueryFilter, QueryOrder, QuerySelect, sea_query::Expr,
 };
 
 use super::{
@@ -47,7 +47,14 @@ impl Store {
         Ok(rows.into())
     }
 
-    /// To be called after every write to an entry.
+    /// Commits a transaction that wrote to an entry. A commit that fails may have happened all the same.
+    async fn registry_commit(&self, transaction: DatabaseTransaction) -> Result<()> {
+        let committed = transaction.commit().await;
+        self.registry_written();
+        committed.map_err(failed)
+    }
+
+    /// To be called after every write to an entry outside a transaction.
     fn registry_written(&self) {
         if let Some(cache) = &self.registries {
             cache.forget();
@@ -69,9 +76,7 @@ impl Store {
             .exec_without_returning(&transaction)
             .await
             .map_err(failed)?;
-        transaction.commit().await.map_err(failed)?;
-        self.registry_written();
-        Ok(())
+        self.registry_commit(transaction).await
     }
 
     /// Puts `row` in place of the entry as it was at `seen`. CONFLICT if it was changed since.
@@ -94,7 +99,7 @@ impl Store {
                 "the registry was changed meanwhile; read it again and repeat".to_owned(),
             ));
         }
-        transaction.commit().await.map_err(failed)
+        self.registry_commit(transaction).await
     }
 
     /// Removes an entry. CONFLICT while targets that have not ended use it, unless `force`.
@@ -121,8 +126,7 @@ impl Store {
             return Err(in_use(&users));
         }
         row.clone().delete(&transaction).await.map_err(failed)?;
-        transaction.commit().await.map_err(failed)?;
-        self.registry_written();
+        self.registry_commit(transaction).await?;
         Ok(row)
     }
 
