@@ -1,16 +1,16 @@
 //! The integration suite: one binary, a module per subject. Run it with `tests/run`.
 
+#![allow(clippy::unwrap_used, reason = "everything here is a test, also what several tests call")]
+
 mod answers;
 mod backoff;
 mod bad_input;
 mod channel;
-mod enrolment;
-#![allow(clippy::unwrap_used, reason = "everything here is a test, also what several tests call")]
-
-mod image_pull;
-mod image_push;
 mod config;
 mod dokploy_docs;
+mod enrolment;
+mod image_pull;
+mod image_push;
 mod inputs;
 mod jobs;
 mod jsonrpc;
