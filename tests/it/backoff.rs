@@ -31,13 +31,13 @@ struct Listener {
 
 impl Listener {
     async fn answering(answer: &'static str) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap().to_string();
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free loopback port");
+        let address = listener.local_addr().expect("a free loopback port").to_string();
         let dials = Arc::<Mutex<Vec<Instant>>>::default();
         let noted = dials.clone();
         let task = tokio::spawn(async move {
             while let Ok((mut stream, _)) = listener.accept().await {
-                noted.lock().unwrap().push(Instant::now());
+                noted.lock().expect("nobody panics with it").push(Instant::now());
                 if !answer.is_empty() {
                     let _ = stream.read(&mut [0; 4096]).await;
                     let _ = stream.write_all(answer.as_bytes()).await;
@@ -73,7 +73,7 @@ async fn answered_with(answer: &'static str) {
     let listener = Listener::answering(answer).await;
     let agent = joining(&purser).await.server(&format!("http://{}", listener.address)).start();
     let complaints = complaints(&agent).await;
-    let dials = listener.dials.lock().unwrap().len();
+    let dials = listener.dials.lock().expect("nobody panics with it").len();
     assert!((2..=JITTERED).contains(&dials), "{dials} dials");
     assert!(complaints <= dials, "{complaints} complaints of {dials} dials");
     assert!(agent.logs().matches("WARN").count() <= 3, "the same failure is told once a minute");

@@ -16,13 +16,13 @@ async fn create(client: &Client) -> (String, String) {
 }
 
 fn token_of(row: &Value) -> (String, String) {
-    let text = |name: &str| row[name].as_str().unwrap().to_owned();
+    let text = |name: &str| row[name].as_str().expect("a text").to_owned();
     (text("serverId"), text("joinToken"))
 }
 
 async fn status(client: &Client, id: &str) -> String {
     let row = client.query("server.one", json!({"serverId": id})).await;
-    row["status"].as_str().unwrap().to_owned()
+    row["status"].as_str().expect("a text").to_owned()
 }
 
 /// Starts an agent with a token that must not work: it says why, and joins nothing.

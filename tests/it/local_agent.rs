@@ -12,7 +12,7 @@ fn with_engine(mode: &str) -> purser::Builder {
 }
 
 async fn servers(purser: &Purser) -> Vec<Value> {
-    purser.client().query("server.all", Value::Null).await.as_array().unwrap().clone()
+    purser.client().query("server.all", Value::Null).await.as_array().expect("a list").clone()
 }
 
 async fn local(purser: &Purser) -> Value {

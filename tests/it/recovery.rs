@@ -52,7 +52,7 @@ impl Scene {
         self.registry.allow(PAYLOAD / 4);
         let asked = json!({"serverId": self.server_id, "image": self.image});
         let job = self.client.mutate("image.pull", asked).await;
-        let id = job["jobId"].as_str().unwrap().to_owned();
+        let id = job["jobId"].as_str().expect("a text").to_owned();
         self.hanging().await;
         id
     }
@@ -67,7 +67,7 @@ impl Scene {
     }
 
     async fn status(&self, id: &str) -> String {
-        self.job(id).await["status"].as_str().unwrap().to_owned()
+        self.job(id).await["status"].as_str().expect("a text").to_owned()
     }
 
     async fn ended(&self, id: &str) -> Value {
