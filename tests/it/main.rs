@@ -1,5 +1,8 @@
 //! The integration suite: one binary, a module per subject. Run it with `tests/run`.
 
+// clippy allows it in `#[test]` functions only, not in what they call.
+#![allow(clippy::unwrap_used)]
+
 mod answers;
 mod bad_input;
 mod config;
