@@ -1,8 +1,6 @@
 //! The integration suite: one binary, a module per subject. Run it with `tests/run`.
 
 #![allow(clippy::unwrap_used, reason = "everything here is a test, also what several tests call")]
-// clippy allows it in `#[test]` functions only, not in what they call.
-#![allow(clippy::unwrap_used)]
 
 mod answers;
 mod backoff;
