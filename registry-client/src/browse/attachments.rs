@@ -1,6 +1,6 @@
 //! Signatures and attestations that somebody attached to an image.
 
-use http::{Method, StatusCode};
+use http::{HeaderMap, Method, StatusCode};
 use serde::Serialize;
 
 use super::manifest::{Descriptor, Document, is_media_type};
@@ -67,9 +67,10 @@ impl Session<'_> {
         }
         let path = format!("/v2/{repository}/manifests/{tag}");
         let want = Want { method: Method::HEAD, accept: MANIFESTS, ..Want::of_repository(repository, path) };
-        match self.ask(&want).await.map(|answer| answer.status) {
-            Ok(StatusCode::OK) => Some(true),
-            Ok(StatusCode::NOT_FOUND) if certain => Some(false),
+        let answer = self.ask(&want).await.ok()?;
+        match answer.status {
+            StatusCode::OK if is_manifest(&answer.headers) => Some(true),
+            StatusCode::NOT_FOUND if certain => Some(false),
             _ => None,
         }
     }
@@ -80,8 +81,8 @@ impl Session<'_> {
         let Ok(answer) = self.ask(&want).await else { return Listed::Unknown };
         match answer.status {
             StatusCode::OK if !answer.truncated => {
-                match serde_json::from_slice::<Document>(&answer.body).map(|document| document.manifests) {
-                    Ok(Some(entries)) => {
+                match Document::read(&answer.body).and_then(|document| document.manifests) {
+                    Some(entries) => {
                         let entries = entries.iter().filter_map(referrer).take(MAX_REFERRERS);
                         Listed::Some(entries.collect())
                     }
@@ -102,6 +103,12 @@ enum Listed {
     Some(Vec<Referrer>),
     Absent,
     Unknown,
+}
+
+/// Whether a 200 is about a manifest: some servers answer 200 to everything.
+fn is_manifest(headers: &HeaderMap) -> bool {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    is_valid_digest(text("docker-content-digest")) || text("content-type").contains("manifest")
 }
 
 fn referrer(entry: &Descriptor) -> Option<Referrer> {

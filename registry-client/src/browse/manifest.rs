@@ -84,6 +84,17 @@ impl Descriptor {
 }
 
 impl Document {
+    /// Reads an object that is a manifest or an index of some kind; nesting beyond 128 levels is none.
+    pub(super) fn read(body: &[u8]) -> Option<Self> {
+        let object = body.trim_ascii_start().starts_with(b"{");
+        let document: Self = serde_json::from_slice(body).ok().filter(|_| object)?;
+        let something = document.manifests.is_some()
+            || document.layers.is_some()
+            || document.config.is_some()
+            || document.schema_version.is_some();
+        something.then_some(document)
+    }
+
     /// The distinct blobs and their sizes; `None` if a size is missing.
     pub(super) fn blobs(&self) -> Option<BTreeMap<&str, u64>> {
         let blobs = self.config.iter().chain(self.layers.iter().flatten());
@@ -117,8 +128,7 @@ impl Session<'_> {
             let message = format!("the manifest of {what} is larger than 4 MiB");
             return Err(Diagnosis::new(Code::Other, message, "Docker doesn't read it either.").into());
         }
-        let document: Document =
-            serde_json::from_slice(&answer.body).map_err(|_| self.nonsense(&answer, &what))?;
+        let document: Document = Document::read(&answer.body).ok_or_else(|| self.nonsense(&answer, &what))?;
         if document.schema_version.as_ref().and_then(Number::as_u64) == Some(1) {
             let message = "the image has a format (schema 1) that Docker no longer reads";
             let advice = "Build and push it again with a current Docker.";
