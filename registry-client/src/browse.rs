@@ -26,6 +26,7 @@ use thiserror::Error;
 use crate::answer::{none_given, rate_limited, recognised};
 use crate::connection::Answer;
 use crate::diagnosis::{Diagnosis, DiagnosisCode as Code};
+use crate::kind::RegistryKind;
 use crate::reference::is_valid_path;
 use crate::session::Session;
 
@@ -128,6 +129,11 @@ impl Session<'_> {
                 format!("{host} has no {what}, or doesn't show it to these credentials"),
                 "Check the name and the namespace.",
             ),
+            StatusCode::BAD_REQUEST
+                if matches!(self.kind(), RegistryKind::Ecr | RegistryKind::EcrPublic) =>
+            {
+                Diagnosis::new(Code::TokenExpired, format!("{host} refused the login with 400"), "")
+            }
             status if status.is_redirection() => Diagnosis::new(
                 Code::Other,
                 format!("{host} sends questions about {what} to another place, which is not followed"),

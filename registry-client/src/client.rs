@@ -31,7 +31,7 @@ pub struct Target {
     pub ca_certificate: Option<String>,
     /// Token servers that the owner of the entry trusts with the secret besides those that the registry's name vouches
     /// for: `host` (any port) or `host:port`, as [`check_realm_host`](crate::check_realm_host) writes them. They are
-    /// held to TLS and to the egress policy like all others.
+    /// held to TLS and to the egress policy like all others. Blobs are fetched from there as well, without the secret.
     pub realm_allow: Vec<String>,
 }
 

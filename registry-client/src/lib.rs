@@ -12,12 +12,13 @@
 //! | [`browse`] | repositories, tags, search, manifests and the rate limit |
 //! | [`diagnosis`] | one table of causes and advice, for probes and for messages of the Engine |
 //!
-//! Absent on purpose: a database, JSON-RPC, caches of tokens or answers (a test looks at the registry as it is now),
-//! HTTP proxies, and any way to follow a redirect with a secret.
+//! Absent on purpose: a database, JSON-RPC, caches of tokens or answers beyond one session (whoever asks sees the registry
+//! as it is now), HTTP proxies, and any way to follow a redirect to another place with a secret.
 //!
 //! Three rules hold everywhere in this crate:
 //! - an address is resolved once, every result is judged by [`EgressPolicy`], and only a judged address is dialled;
-//! - a secret goes to the registry's own host, or to a token server of the same registrable domain, and nowhere else;
+//! - a secret goes to the registry's own host, or to a token server of the same registrable domain or that the entry's
+//!   owner named, and nowhere else;
 //! - text from the network is stripped of control characters, bounded, and scrubbed of the secret before it is shown.
 
 mod access;

@@ -5,7 +5,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, Uri};
 
 use crate::address::{Authority, Host};
-use crate::diagnosis::{Diagnosis, DiagnosisCode as Code, presentable};
+use crate::diagnosis::{Diagnosis, DiagnosisCode as Code};
 
 /// The longest header value that is looked at, in bytes.
 const MAX_VALUE_BYTES: usize = 8 * 1024;
@@ -122,12 +122,12 @@ fn unreadable() -> Diagnosis {
 }
 
 fn elsewhere(place: &str) -> Diagnosis {
-    let place = presentable(place);
     Diagnosis::new(
         Code::Other,
-        format!("the registry says that its list goes on at {place}, which is not followed"),
+        "the registry says that its list goes on at another place, which is not followed",
         "Check the registry's external URL: the pages of a list must be on the registry's own host.",
     )
+    .with_engine_message(&format!("Link: {place}"))
 }
 
 #[cfg(test)]

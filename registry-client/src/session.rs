@@ -211,7 +211,16 @@ impl<'a> Session<'a> {
             Login::Open => Ok(None),
             Login::Basic => self.credentials.map(token::basic).transpose(),
             Login::Bearer { .. } => {
-                let token = self.ladder.within(reached.token(&[scope.to_owned()])).await?;
+                let scoped = self.ladder.within(reached.token(&[scope.to_owned()])).await;
+                let token = match scoped {
+                    Ok(token) => token,
+                    // Some token servers (GitHub's, Docker Hub's) refuse a scope as they refuse a password.
+                    Err(refusal) if refusal.code == Code::Unauthorized && self.credentials.is_some() => {
+                        let login = self.ladder.within(reached.token(&[])).await;
+                        return Err(if login.is_ok() { self.beyond_rights(refusal) } else { refusal });
+                    }
+                    Err(diagnosis) => return Err(diagnosis),
+                };
                 self.ladder.secrets.add_token(&token);
                 let header = token::bearer(&token)?;
                 if self.tokens.len() < MAX_TOKENS {
@@ -219,6 +228,19 @@ impl<'a> Session<'a> {
                 }
                 Ok(Some(header))
             }
+        }
+    }
+
+    /// The login stands, so it is what was asked for that is refused.
+    fn beyond_rights(&self, refusal: Diagnosis) -> Diagnosis {
+        let host = self.host();
+        Diagnosis {
+            engine_message: refusal.engine_message,
+            ..Diagnosis::new(
+                Code::Forbidden,
+                format!("{host} accepts the credentials, but doesn't let them read this"),
+                "Check the name, and that the credentials may read it; many registries answer so for what doesn't exist.",
+            )
         }
     }
 
@@ -257,7 +279,15 @@ impl<'a> Session<'a> {
         let answer = self.ask(&want).await?;
         let answer = match self.store_of(&answer) {
             Some((https, authority, path)) => self.ask_store(https, authority, path, max_body).await?,
-            None => answer,
+            None => {
+                if answer.status.is_redirection() {
+                    self.ladder.warn(
+                        "The registry keeps blobs in a store that isn't known to belong to it, and that Purser doesn't \
+                         ask; labels and dates of its images stay unknown.",
+                    );
+                }
+                answer
+            }
         };
         Ok((answer.status == StatusCode::OK && !answer.truncated).then_some(answer))
     }

@@ -85,7 +85,8 @@ pub(super) async fn walk(
             );
         }
         let Some(authority) = session.authority() else { break };
-        let Some(next) = next_page(&answer.headers, &asked, authority)? else {
+        let next = next_page(&answer.headers, &asked, authority);
+        let Some(next) = next.map_err(|diagnosis| session.advise(diagnosis))? else {
             page.next_cursor = None;
             return Ok(Walk::Page(page));
         };

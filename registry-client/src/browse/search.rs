@@ -74,7 +74,14 @@ impl Session<'_> {
         let mut result = SearchResult { complete: true, ..SearchResult::default() };
         self.look_up(&query, &mut result).await?;
         if self.target.address.is_docker_hub() {
-            self.search_hub(&query, limit, &mut result).await?;
+            match self.search_hub(&query, limit, &mut result).await {
+                // What was found is not thrown away.
+                Err(BrowseError::Failed(diagnosis)) if !result.items.is_empty() => {
+                    result.complete = false;
+                    result.warnings.push(diagnosis.message);
+                }
+                searched => searched?,
+            }
         } else {
             self.search_catalog(&query, limit, &mut result).await?;
         }
@@ -102,15 +109,17 @@ impl Session<'_> {
                 Err(self.refusal(&answer, "repositories").into())
             }
             Ok(Walk::Refused(_)) => Ok(()),
-            Err(BrowseError::Failed(diagnosis))
-                if matches!(
-                    diagnosis.code,
-                    Code::Forbidden | Code::InsufficientScope | Code::NotFound | Code::NotARegistry
-                ) =>
-            {
-                Ok(())
-            }
+            Err(BrowseError::Failed(diagnosis)) if self.is_no_answer(diagnosis.code) => Ok(()),
             Err(error) => Err(error),
+        }
+    }
+
+    /// Whether a look-up that failed says no more than that there is nothing to be seen.
+    fn is_no_answer(&self, code: Code) -> bool {
+        match code {
+            Code::Forbidden | Code::InsufficientScope | Code::NotFound | Code::NotARegistry => true,
+            Code::Unauthorized => self.credentials.is_none(),
+            _ => false,
         }
     }
 
@@ -142,7 +151,12 @@ impl Session<'_> {
                     result.warnings.push(format!("{message}. {advice}"));
                     break;
                 }
-                Err(BrowseError::Failed(late)) if late.code == Code::Timeout && cursor.is_some() => break,
+                // What was found is not thrown away.
+                Err(BrowseError::Failed(diagnosis)) if cursor.is_some() || !result.items.is_empty() => {
+                    result.complete = false;
+                    result.warnings.push(diagnosis.message);
+                    break;
+                }
                 Err(error) => return Err(error),
             };
             found.extend(page.items);

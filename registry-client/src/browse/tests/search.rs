@@ -60,6 +60,21 @@ async fn without_a_catalog_whole_names_are_still_found() {
 }
 
 #[tokio::test]
+async fn what_was_found_is_kept_when_the_rest_fails() {
+    let fake = open_registry(|path| match path {
+        "/v2/team/app/tags/list?n=1" => answer("200 OK", &[], r#"{"tags":["1"]}"#),
+        // Silent: a catalog that takes longer than the time given.
+        _ => "HTTP/1.1 200".to_owned(),
+    })
+    .await;
+    let (client, target) = (client(), at(fake.address, ""));
+    let mut session = client.open(&target, None, Duration::from_millis(600));
+    let result = session.search("team/app", 10).await.unwrap();
+    assert_eq!((found(&result), result.complete), (vec![("team/app", true)], false));
+    assert!(result.warnings[0].contains("longer than the time given"), "{:?}", result.warnings);
+}
+
+#[tokio::test]
 async fn a_search_of_nothing_is_refused() {
     let fake = registry().await;
     let (client, target) = (client(), at(fake.address, ""));

@@ -147,6 +147,41 @@ async fn a_session_ends_at_its_deadline() {
 }
 
 #[tokio::test]
+async fn a_token_server_that_refuses_a_repository_does_not_pass_for_a_wrong_password() {
+    let own = Arc::new(OnceLock::<SocketAddr>::new());
+    let known = Arc::clone(&own);
+    let fake = Fake::start(move |asked| match path_of(asked) {
+        path if path.contains("scope=repository") => answer(
+            "403 Forbidden",
+            &[],
+            r#"{"errors":[{"code":"DENIED","message":"requested access is denied"}]}"#,
+        ),
+        path if path.starts_with("/token?") => answer("200 OK", &[], r#"{"token":"t"}"#),
+        _ => {
+            let realm = format!("WWW-Authenticate: Bearer realm=\"http://{}/token\"", known.get().unwrap());
+            answer("401 Unauthorized", &[&realm], "")
+        }
+    })
+    .await;
+    own.set(fake.address).unwrap();
+    assert_eq!(failed(tags(&fake, Some(&bob())).await.unwrap_err()).code, Code::Forbidden);
+    assert_eq!(failed(tags(&fake, None).await.unwrap_err()).code, Code::Unauthorized);
+}
+
+#[test]
+fn sessions_may_be_moved_between_threads() {
+    fn is_send<T: Send>(_: &T) {}
+    let (client, target) = (client(), Target::new(RegistryAddress::parse("ghcr.io").unwrap()));
+    let mut session = client.open(&target, None, DEADLINE);
+    is_send(&session);
+    is_send(&session.catalog(None, 1));
+    is_send(&session.tags("a", None, 1));
+    is_send(&session.search("a", 1));
+    is_send(&session.manifest("a", "1"));
+    is_send(&session.rate_limit());
+}
+
+#[tokio::test]
 async fn a_token_of_a_megabyte_is_no_token() {
     let own = Arc::new(OnceLock::<SocketAddr>::new());
     let known = Arc::clone(&own);
