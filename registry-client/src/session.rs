@@ -188,16 +188,13 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Where a redirect leads, if that is the place that was asked.
+    /// Where a redirect leads, if that is the place that was asked. Only the path counts: it is asked for over the
+    /// connection that is there, so `http://` in a `Location` takes no TLS away.
     fn own_path(&self, answer: &Answer) -> Option<String> {
         let location = answer.headers.get(LOCATION)?.to_str().ok()?;
-        let endpoint = &self.reached.as_ref()?.registry.endpoint;
-        let plain = matches!(endpoint.transport, Transport::Plain);
-        let downgrade = !plain && location.to_ascii_lowercase().starts_with("http:");
-        if downgrade || location.starts_with("//") {
-            return None;
-        }
-        path_on(location, &endpoint.authority.to_string())
+        let authority = &self.reached.as_ref()?.registry.endpoint.authority;
+        // A host without a scheme, which would be read as a path.
+        (!location.starts_with("//")).then(|| path_on(location, &authority.to_string()))?
     }
 
     /// What to send; fetched once for each scope.
