@@ -25,7 +25,6 @@ mod access;
 pub mod address;
 mod answer;
 pub mod browse;
-
 mod challenge;
 pub mod client;
 mod connection;
