@@ -9,10 +9,10 @@ use crate::connection::{Answer, Ask};
 use crate::diagnosis::{Diagnosis, DiagnosisCode as Code};
 use crate::ladder::Ladder;
 use crate::outcome::{AccessVerdict, StepName};
-use crate::probe::Session;
+use crate::probe::Reached;
 
 /// Every kind of manifest; without the index types, old registries convert to schema 1.
-const MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
+pub(crate) const MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
                          application/vnd.docker.distribution.manifest.list.v2+json, \
                          application/vnd.docker.distribution.manifest.v2+json";
 
@@ -23,7 +23,7 @@ type Verdict = (Option<bool>, String);
 /// can't be talked to any more does it fail.
 pub(crate) async fn prove(
     ladder: &mut Ladder,
-    session: &mut Session<'_>,
+    session: &mut Reached<'_>,
     probe: &ScopeProbe,
 ) -> Result<AccessVerdict, Diagnosis> {
     let mut access = AccessVerdict::default();
@@ -64,10 +64,10 @@ fn is_refusal(code: Code) -> bool {
     matches!(code, Code::Unauthorized | Code::TokenExpired | Code::InsufficientScope | Code::Forbidden)
 }
 
-async fn pull(session: &mut Session<'_>, repository: &str) -> Result<Verdict, Diagnosis> {
+async fn pull(session: &mut Reached<'_>, repository: &str) -> Result<Verdict, Diagnosis> {
     let authorization = session.authorize(format!("repository:{repository}:pull")).await?;
     let path = format!("/v2/{repository}/manifests/latest");
-    let ask = Ask { method: Method::HEAD, path, accept: MANIFESTS, authorization };
+    let ask = Ask { method: Method::HEAD, accept: MANIFESTS, authorization, ..Ask::get(path) };
     let answer = session.registry.ask(&ask).await?;
     match answer.status {
         StatusCode::OK => Ok((Some(true), format!("{repository}:latest can be pulled"))),
@@ -78,7 +78,7 @@ async fn pull(session: &mut Session<'_>, repository: &str) -> Result<Verdict, Di
     }
 }
 
-async fn push(session: &mut Session<'_>, repository: &str) -> Result<Verdict, Diagnosis> {
+async fn push(session: &mut Reached<'_>, repository: &str) -> Result<Verdict, Diagnosis> {
     let authorization = match session.authorize(format!("repository:{repository}:pull,push")).await {
         Ok(authorization) => authorization,
         // Docker Hub answers 401 to read-only tokens that ask for more; that is no wrong password.
@@ -93,9 +93,8 @@ async fn push(session: &mut Session<'_>, repository: &str) -> Result<Verdict, Di
     };
     let begin = Ask {
         method: Method::POST,
-        path: format!("/v2/{repository}/blobs/uploads/"),
-        accept: "application/json",
         authorization: authorization.clone(),
+        ..Ask::get(format!("/v2/{repository}/blobs/uploads/"))
     };
     let answer = session.registry.ask(&begin).await?;
     match answer.status {
@@ -116,7 +115,7 @@ async fn push(session: &mut Session<'_>, repository: &str) -> Result<Verdict, Di
     }
 }
 
-fn judge_refusal(session: &Session<'_>, answer: &Answer, what: &str) -> Result<Verdict, Diagnosis> {
+fn judge_refusal(session: &Reached<'_>, answer: &Answer, what: &str) -> Result<Verdict, Diagnosis> {
     let status = answer.status.as_u16();
     match answer.status {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
@@ -136,17 +135,17 @@ fn judge_refusal(session: &Session<'_>, answer: &Answer, what: &str) -> Result<V
 
 /// Cancels the upload where `Location` is on the registry itself; a registry that doesn't support that forgets it by and
 /// by.
-async fn cancel_upload(session: &mut Session<'_>, answer: &Answer, authorization: Option<HeaderValue>) {
+async fn cancel_upload(session: &mut Reached<'_>, answer: &Answer, authorization: Option<HeaderValue>) {
     let location = answer.headers.get(LOCATION).and_then(|location| location.to_str().ok());
     let Some(path) = location.and_then(|location| path_on(location, &session.host)) else { return };
-    let cancel = Ask { method: Method::DELETE, path, accept: "application/json", authorization };
+    let cancel = Ask { method: Method::DELETE, authorization, ..Ask::get(path) };
     if let Err(diagnosis) = session.registry.ask(&cancel).await {
         tracing::debug!(code = %diagnosis.code, "an upload that was begun as a test could not be cancelled");
     }
 }
 
 /// Path and query of `location`, if it is on `host` (`host[:port]`, as dialled).
-fn path_on(location: &str, host: &str) -> Option<String> {
+pub(crate) fn path_on(location: &str, host: &str) -> Option<String> {
     let uri: Uri = location.parse().ok()?;
     let here = uri.authority().is_none_or(|authority| authority.as_str().eq_ignore_ascii_case(host));
     let path = uri.path_and_query().map(|path| path.as_str()).filter(|path| path.starts_with('/'))?;

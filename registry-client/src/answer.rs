@@ -6,13 +6,14 @@ use serde_json::Value;
 
 use crate::connection::Answer;
 use crate::diagnosis::{Diagnosis, DiagnosisCode as Code, presentable, recognise};
+use crate::kind::RegistryKind;
 
 /// Longer texts in error bodies are pages rather than messages, in bytes.
 const MAX_MESSAGE_BYTES: usize = 512;
 
 impl Answer {
     /// Whether the body is a page for people.
-    fn is_page(&self) -> bool {
+    pub(crate) fn is_page(&self) -> bool {
         let html = |value: &http::HeaderValue| {
             value.to_str().is_ok_and(|kind| kind.trim_start().to_ascii_lowercase().starts_with("text/html"))
         };
@@ -50,7 +51,7 @@ impl Answer {
     }
 
     /// How many seconds the other side asks to wait, where it says.
-    fn retry_after(&self) -> Option<u32> {
+    pub(crate) fn retry_after(&self) -> Option<u32> {
         self.headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()
     }
 }
@@ -83,11 +84,13 @@ pub(crate) fn diagnose(answer: &Answer, speaker: Speaker, host: &str, given: boo
             format!("{host} answered 403 Forbidden"),
             "Check the rights of these credentials, and the firewall or proxy in front of the registry.",
         ),
-        StatusCode::BAD_REQUEST if speaker != Speaker::RegistryUnasked && is_ecr(host) => Diagnosis::new(
-            Code::TokenExpired,
-            format!("{host} refused the login with 400"),
-            "Amazon ECR's passwords last 12 hours and hold for one region: mint a new one, without a trailing newline.",
-        ),
+        StatusCode::BAD_REQUEST if speaker != Speaker::RegistryUnasked && answers_400(host) => {
+            Diagnosis::new(
+                Code::TokenExpired,
+                format!("{host} refused the login with 400"),
+                "Amazon ECR's passwords last 12 hours and hold for one region: mint a new one, without a trailing newline.",
+            )
+        }
         status if status.is_server_error() => Diagnosis::new(
             Code::Other,
             format!("{host} answered {}", status.as_u16()),
@@ -106,7 +109,12 @@ pub(crate) fn diagnose(answer: &Answer, speaker: Speaker, host: &str, given: boo
     }
 }
 
-fn recognised(said: &str) -> Option<Diagnosis> {
+/// Amazon's registries answer 400 to passwords that they don't like.
+fn answers_400(host: &str) -> bool {
+    matches!(RegistryKind::of_host(host), RegistryKind::Ecr | RegistryKind::EcrPublic)
+}
+
+pub(crate) fn recognised(said: &str) -> Option<Diagnosis> {
     let cause = recognise(said)?;
     let fits = matches!(
         cause.code,
@@ -132,17 +140,12 @@ pub(crate) fn none_given(host: &str) -> Diagnosis {
     )
 }
 
-fn rate_limited(answer: &Answer, host: &str) -> Diagnosis {
+pub(crate) fn rate_limited(answer: &Answer, host: &str) -> Diagnosis {
     let advice = match answer.retry_after() {
         Some(seconds) => format!("It asks to wait {seconds} seconds."),
         None => "Wait, or use credentials: signed-in callers have higher limits.".to_owned(),
     };
     Diagnosis::new(Code::RateLimited, format!("{host} answered 429, too many requests"), advice)
-}
-
-/// Elastic Container Registry answers 400 to passwords that it doesn't like.
-fn is_ecr(host: &str) -> bool {
-    host.contains(".dkr.ecr") || host == "public.ecr.aws"
 }
 
 /// For an answer on `/v2/` that no registry gives.

@@ -6,15 +6,49 @@ use http_auth::parse_challenges;
 
 use crate::diagnosis::{Diagnosis, DiagnosisCode as Code};
 
+/// The longest header value that is looked at, in bytes.
+const MAX_VALUE_BYTES: usize = 8 * 1024;
+
 /// A challenge that Purser can answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Challenge {
+pub enum Challenge {
+    /// User name and password, for the registry itself.
     Basic,
-    /// `realm` is as the registry said it: not yet judged.
+    /// A token.
     Bearer {
+        /// Where to get it, as the registry said: not yet judged.
         realm: String,
+        /// For whom the token is meant to be.
         service: Option<String>,
     },
+}
+
+/// Reads one value of `WWW-Authenticate`: Bearer with a realm, else Basic; `None` for whatever else. Values beyond
+/// 8 KiB are not read. Never panics; public as a target for fuzzers.
+pub fn parse_challenge(value: &str) -> Option<Challenge> {
+    if value.len() > MAX_VALUE_BYTES {
+        return None;
+    }
+    let is_basic = |scheme: &str| scheme.eq_ignore_ascii_case("basic");
+    let Ok(challenges) = parse_challenges(value) else {
+        return value.get(..5).is_some_and(is_basic).then_some(Challenge::Basic);
+    };
+    let mut basic = None;
+    for challenge in challenges {
+        let parameter = |name: &str| {
+            let found = challenge.params.iter().find(|(key, _)| key.eq_ignore_ascii_case(name));
+            found.map(|(_, value)| value.to_unescaped()).filter(|value| !value.is_empty())
+        };
+        if challenge.scheme.eq_ignore_ascii_case("bearer")
+            && let Some(realm) = parameter("realm")
+        {
+            return Some(Challenge::Bearer { realm, service: parameter("service") });
+        }
+        if is_basic(challenge.scheme) {
+            basic = Some(Challenge::Basic);
+        }
+    }
+    basic
 }
 
 /// Chooses among all challenges of an answer: Bearer with a realm, else Basic.
@@ -23,21 +57,10 @@ pub(crate) fn choose(headers: &HeaderMap) -> Result<Challenge, Diagnosis> {
     let mut asked = false;
     for value in headers.get_all(WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok()) {
         asked = true;
-        let Ok(challenges) = parse_challenges(value) else {
-            basic |= value.get(..5).is_some_and(|scheme| scheme.eq_ignore_ascii_case("basic"));
-            continue;
-        };
-        for challenge in challenges {
-            let parameter = |name: &str| {
-                let found = challenge.params.iter().find(|(key, _)| key.eq_ignore_ascii_case(name));
-                found.map(|(_, value)| value.to_unescaped()).filter(|value| !value.is_empty())
-            };
-            if challenge.scheme.eq_ignore_ascii_case("bearer")
-                && let Some(realm) = parameter("realm")
-            {
-                return Ok(Challenge::Bearer { realm, service: parameter("service") });
-            }
-            basic |= challenge.scheme.eq_ignore_ascii_case("basic");
+        match parse_challenge(value) {
+            Some(Challenge::Basic) => basic = true,
+            Some(bearer) => return Ok(bearer),
+            None => {}
         }
     }
     match (basic, asked) {
@@ -90,6 +113,51 @@ mod tests {
         assert_eq!(chosen(&["Basic realm=not quoted at all"]), Ok(Challenge::Basic));
         assert_eq!(chosen(&["Negotiate", r#"Basic realm="x""#]), Ok(Challenge::Basic));
         assert_eq!(chosen(&[r#"Bearer service="no realm""#, r#"Basic realm="x""#]), Ok(Challenge::Basic));
+    }
+
+    /// Texts of the pieces that matter, from a fixed seed (xorshift), so that a failure repeats itself.
+    #[test]
+    fn no_challenge_panics_and_nothing_is_made_up() {
+        let pieces = [
+            "Bearer",
+            "basic",
+            " ",
+            "realm",
+            "=",
+            "\"",
+            "\\",
+            ",",
+            "https://a/t",
+            "service",
+            "\t",
+            "é",
+            "a",
+            "=,",
+            "\"x\"",
+            "Bearer realm=\"https://a/t\"",
+        ];
+        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut next = |bound: usize| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state % bound as u64) as usize
+        };
+        let mut bearers = 0;
+        for _ in 0..50_000 {
+            let length = next(12);
+            let text: String = (0..length).map(|_| pieces[next(pieces.len())]).collect();
+            match parse_challenge(&text) {
+                Some(Challenge::Bearer { realm, .. }) => {
+                    bearers += 1;
+                    assert!(!realm.is_empty() && text.to_ascii_lowercase().contains("bearer"), "{text}");
+                }
+                Some(Challenge::Basic) => assert!(text.to_ascii_lowercase().contains("basic"), "{text}"),
+                None => {}
+            }
+        }
+        assert!(bearers > 100, "only {bearers} texts were challenges");
+        assert_eq!(parse_challenge(&"Basic ".repeat(10_000)), None);
     }
 
     #[test]

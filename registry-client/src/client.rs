@@ -11,10 +11,12 @@ use crate::access::prove;
 use crate::address::RegistryAddress;
 use crate::diagnosis::{Diagnosis, DiagnosisCode};
 use crate::egress::EgressPolicy;
+use crate::hub::HubEndpoints;
 use crate::ladder::Ladder;
 use crate::outcome::{AccessVerdict, AuthScheme, CredentialsVerdict, ProbeOutcome, TestFailure, TestOutcome};
-use crate::probe::Session;
+use crate::probe::Reached;
 use crate::reference::is_valid_path;
+use crate::session::Session;
 use crate::tls::Trust;
 
 /// A registry, and how far its transport is trusted.
@@ -27,6 +29,17 @@ pub struct Target {
     /// PEM of further certificate authorities (or of the registry's own self-signed certificate) that are trusted for
     /// this registry besides those of the system.
     pub ca_certificate: Option<String>,
+    /// Token servers that the owner of the entry trusts with the secret besides those that the registry's name vouches
+    /// for: `host` (any port) or `host:port`, as [`check_realm_host`](crate::check_realm_host) writes them. They are
+    /// held to TLS and to the egress policy like all others. Blobs are fetched from there as well, without the secret.
+    pub realm_allow: Vec<String>,
+}
+
+impl Target {
+    /// A registry that is trusted as its address says and no further.
+    pub fn new(address: RegistryAddress) -> Self {
+        Self { address, insecure: false, ca_certificate: None, realm_allow: Vec::new() }
+    }
 }
 
 /// What a registry is offered when it asks.
@@ -75,14 +88,28 @@ pub(crate) struct Shared {
     pub(crate) policy: EgressPolicy,
     pub(crate) user_agent: HeaderValue,
     pub(crate) trust: Trust,
+    pub(crate) hub: HubEndpoints,
+}
+
+impl Shared {
+    /// Where `target` is dialled: its own address, except that Docker Hub is where the endpoints say.
+    pub(crate) fn address_of<'a>(&'a self, target: &'a Target) -> &'a RegistryAddress {
+        if target.address.is_docker_hub() { &self.hub.registry } else { &target.address }
+    }
 }
 
 impl RegistryClient {
     /// A client that dials what `policy` permits and introduces itself as `user_agent` (as `purser` where that is no
     /// valid header). Nothing is loaded or opened before the first use.
     pub fn new(policy: EgressPolicy, user_agent: &str) -> Self {
+        Self::with_hub_endpoints(policy, user_agent, HubEndpoints::default())
+    }
+
+    /// Like [`Self::new`], with a Docker Hub elsewhere. Meant for tests, which can't reach the real one; entries for
+    /// `docker.io` are then sent to these endpoints, secrets included.
+    pub fn with_hub_endpoints(policy: EgressPolicy, user_agent: &str, hub: HubEndpoints) -> Self {
         let user_agent = HeaderValue::from_str(user_agent).unwrap_or(HeaderValue::from_static("purser"));
-        Self { shared: Arc::new(Shared { policy, user_agent, trust: Trust::new() }) }
+        Self { shared: Arc::new(Shared { policy, user_agent, trust: Trust::new(), hub }) }
     }
 
     /// Climbs the whole ladder: resolve, connect, TLS, `GET /v2/`, challenge, token, `GET /v2/` with it, and access to
@@ -120,18 +147,33 @@ impl RegistryClient {
     /// [`EgressDenied`](DiagnosisCode::EgressDenied) for a token server that must not see the secret.
     pub async fn probe(&self, target: &Target, deadline: Duration) -> Result<ProbeOutcome, TestFailure> {
         let mut ladder = Ladder::new(deadline);
-        match Session::begin(&mut ladder, &self.shared, target).await {
+        match Reached::begin(&mut ladder, &self.shared, target).await {
             Ok(session) => {
                 let (steps, warnings) = ladder.finish();
                 Ok(ProbeOutcome {
                     auth: session.login.scheme(),
                     realm_host: session.realm_host(),
+                    kind: session.kind,
                     steps,
                     warnings,
                 })
             }
             Err(diagnosis) => Err(ladder.fail(diagnosis)),
         }
+    }
+
+    /// Begins to read from a registry: nothing is dialled before the first question. `deadline` is the total time of
+    /// everything that is asked through the session. Blank credentials count as none.
+    ///
+    /// A session belongs to one credential and keeps its tokens to itself. Begin one for each call.
+    pub fn open<'a>(
+        &'a self,
+        target: &'a Target,
+        credentials: Option<&'a Credentials>,
+        deadline: Duration,
+    ) -> Session<'a> {
+        let usable = credentials.filter(|given| !given.is_blank());
+        Session::new(&self.shared, target, usable, Ladder::new(deadline))
     }
 
     async fn climb(
@@ -156,10 +198,12 @@ impl RegistryClient {
         if let Some(credentials) = usable {
             ladder.secrets.add_credentials(&credentials.username, &credentials.password);
         }
-        let mut session = Session::begin(ladder, &self.shared, target).await?;
-        let verdict = session.log_in(ladder, usable).await?;
+        let mut session = Reached::begin(ladder, &self.shared, target).await?;
+        let kind = session.kind;
+        let advise = |diagnosis| kind.advise(diagnosis, usable.map(|given| given.username.as_str()));
+        let verdict = session.log_in(ladder, usable).await.map_err(advise)?;
         let access = match scope {
-            Some(scope) => Some(prove(ladder, &mut session, scope).await?),
+            Some(scope) => Some(prove(ladder, &mut session, scope).await.map_err(advise)?),
             None => None,
         };
         Ok((session.login.scheme(), verdict, access))

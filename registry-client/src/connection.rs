@@ -22,7 +22,7 @@ use crate::diagnosis::{Diagnosis, DiagnosisCode as Code};
 use crate::dial;
 use crate::tls::diagnose_handshake;
 
-/// The most that is read of an answer's body, in bytes.
+/// The most that is read of an answer's body unless said otherwise, in bytes.
 pub(crate) const MAX_BODY_BYTES: usize = 64 * 1024;
 /// The most that an answer's head may hold, in bytes.
 const MAX_HEAD_BYTES: usize = 32 * 1024;
@@ -87,12 +87,20 @@ pub(crate) struct Ask {
     pub(crate) accept: &'static str,
     /// Marked sensitive, so that nothing prints it.
     pub(crate) authorization: Option<HeaderValue>,
+    /// The most that is read of the answer's body, in bytes.
+    pub(crate) max_body: usize,
 }
 
 impl Ask {
     /// `GET`, of JSON, without authorization.
     pub(crate) fn get(path: impl Into<String>) -> Self {
-        Self { method: Method::GET, path: path.into(), accept: "application/json", authorization: None }
+        Self {
+            method: Method::GET,
+            path: path.into(),
+            accept: "application/json",
+            authorization: None,
+            max_body: MAX_BODY_BYTES,
+        }
     }
 
     pub(crate) fn authorized(mut self, authorization: Option<HeaderValue>) -> Self {
@@ -105,8 +113,10 @@ impl Ask {
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
-    /// At most [`MAX_BODY_BYTES`].
+    /// At most as much as was asked for.
     pub(crate) body: Vec<u8>,
+    /// There was more of it.
+    pub(crate) truncated: bool,
 }
 
 /// An open connection; closed when dropped.
@@ -190,11 +200,11 @@ impl Channel {
                 "Look at the proxy in front of the registry.",
             ));
         }
-        let (answer, complete) = match read(response).await {
-            Ok(read) => read,
+        let answer = match read(response, ask.max_body).await {
+            Ok(answer) => answer,
             Err(error) => return Ok(Err(error)),
         };
-        if complete {
+        if !answer.truncated {
             self.connection = Some(connection);
         }
         Ok(Ok(answer))
@@ -219,21 +229,21 @@ impl Channel {
     }
 }
 
-/// Reads a body up to the bound; `false` when there was more, and the connection can't be used again.
-async fn read(response: Response<Incoming>) -> Result<(Answer, bool), hyper::Error> {
+/// Reads a body up to the bound. When there was more, the connection can't be used again.
+async fn read(response: Response<Incoming>, max_body: usize) -> Result<Answer, hyper::Error> {
     let (head, mut incoming) = response.into_parts();
     let mut body = Vec::new();
-    let mut complete = true;
+    let mut truncated = false;
     while let Some(frame) = incoming.frame().await {
         let Ok(data) = frame?.into_data() else { continue };
-        let room = MAX_BODY_BYTES - body.len();
+        let room = max_body - body.len();
         body.extend_from_slice(&data[..data.len().min(room)]);
         if data.len() > room {
-            complete = false;
+            truncated = true;
             break;
         }
     }
-    Ok((Answer { status: head.status, headers: head.headers, body }, complete))
+    Ok(Answer { status: head.status, headers: head.headers, body, truncated })
 }
 
 fn diagnose_http(authority: &Authority, error: &hyper::Error) -> Diagnosis {

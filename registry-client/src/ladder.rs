@@ -51,8 +51,22 @@ impl Ladder {
         result
     }
 
+    /// Does something outside the ladder that ends at its deadline all the same, scrubbed likewise.
+    pub(crate) async fn within<T>(
+        &self,
+        work: impl Future<Output = Result<T, Diagnosis>>,
+    ) -> Result<T, Diagnosis> {
+        let result = timeout_at(self.deadline, work).await.unwrap_or_else(|_| Err(too_late(StepName::Ping)));
+        result.map_err(|diagnosis| self.scrub(diagnosis))
+    }
+
+    /// What was noted so far.
+    pub(crate) fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
     /// Only what the other side said: a secret that happens to be a common word must not show as a hole in our own text.
-    fn scrub(&self, mut diagnosis: Diagnosis) -> Diagnosis {
+    pub(crate) fn scrub(&self, mut diagnosis: Diagnosis) -> Diagnosis {
         diagnosis.engine_message = diagnosis.engine_message.map(|text| self.secrets.scrub(&text));
         diagnosis
     }

@@ -5,6 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::diagnosis::Diagnosis;
+use crate::kind::RegistryKind;
 
 /// How a registry asks for credentials.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -109,6 +110,9 @@ pub struct ProbeOutcome {
     /// `host[:port]` of the token server; only for [`AuthScheme::Bearer`], and only after it was judged fit for a secret.
     #[serde(default)]
     pub realm_host: Option<String>,
+    /// Whose registry it seems to be.
+    #[serde(default)]
+    pub kind: RegistryKind,
     /// The rungs climbed.
     pub steps: Vec<Step>,
     /// What a person should know although nothing failed.

@@ -1,14 +1,16 @@
 //! The upper rungs: what the registry asks for, and whether it takes what it is given.
 
-use http::{HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use secrecy::SecretString;
 
+use crate::address::RegistryAddress;
 use crate::answer::{Speaker, diagnose, none_given, not_a_registry};
 use crate::challenge::{Challenge, choose};
 use crate::client::{Credentials, Shared, Target};
 use crate::connection::{Answer, Ask, Channel, Transport};
 use crate::diagnosis::{Diagnosis, DiagnosisCode as Code};
 use crate::dial::resolve;
+use crate::kind::RegistryKind;
 use crate::ladder::Ladder;
 use crate::outcome::{AuthScheme, CredentialsVerdict, StepName};
 use crate::realm::Realm;
@@ -36,7 +38,7 @@ impl Login {
 }
 
 /// A registry that was reached, and what it wants.
-pub(crate) struct Session<'a> {
+pub(crate) struct Reached<'a> {
     shared: &'a Shared,
     target: &'a Target,
     pub(crate) credentials: Option<&'a Credentials>,
@@ -45,9 +47,11 @@ pub(crate) struct Session<'a> {
     pub(crate) registry: Channel,
     token_server: Option<Channel>,
     pub(crate) login: Login,
+    /// Whose registry it seems to be.
+    pub(crate) kind: RegistryKind,
 }
 
-impl<'a> Session<'a> {
+impl<'a> Reached<'a> {
     /// Climbs as far as it goes without credentials.
     pub(crate) async fn begin(
         ladder: &mut Ladder,
@@ -56,14 +60,15 @@ impl<'a> Session<'a> {
     ) -> Result<Self, Diagnosis> {
         let (mut registry, first) = open(ladder, shared, target).await?;
         let host = registry.endpoint.authority.to_string();
-        let challenge = ladder.step(StepName::Ping, ping(&mut registry, first, &host)).await?;
+        let (challenge, kind) =
+            ladder.step(StepName::Ping, ping(&mut registry, first, &target.address)).await?;
         let login = match challenge {
             None => Login::Open,
             Some(challenge) => {
                 ladder.step(StepName::Challenge, judge(shared, target, &registry, challenge)).await?
             }
         };
-        Ok(Self { shared, target, credentials: None, host, registry, token_server: None, login })
+        Ok(Self { shared, target, credentials: None, host, registry, token_server: None, login, kind })
     }
 
     /// `host[:port]` of the token server, where there is one.
@@ -124,7 +129,7 @@ impl<'a> Session<'a> {
     }
 
     /// Asks the judged token server; over the registry's own connection where it is the same place.
-    async fn token(&mut self, scopes: &[String]) -> Result<SecretString, Diagnosis> {
+    pub(crate) async fn token(&mut self, scopes: &[String]) -> Result<SecretString, Diagnosis> {
         let Login::Bearer { realm, service } = &self.login else {
             return Err(Diagnosis::new(Code::Other, "the registry has no token server", ""));
         };
@@ -141,7 +146,18 @@ impl<'a> Session<'a> {
         token::fetch(channel, path, self.credentials).await
     }
 
-    async fn authenticate(&mut self, authorization: Option<HeaderValue>) -> Result<((), String), Diagnosis> {
+    /// Reads a challenge that came later than on `/v2/`, and judges it in the same way.
+    pub(crate) async fn adopt(&mut self, headers: &HeaderMap) -> Result<(), Diagnosis> {
+        let challenge = choose(headers)?;
+        self.login = judge(self.shared, self.target, &self.registry, challenge).await?.0;
+        Ok(())
+    }
+
+    /// `GET /v2/` with what the registry wanted.
+    pub(crate) async fn authenticate(
+        &mut self,
+        authorization: Option<HeaderValue>,
+    ) -> Result<((), String), Diagnosis> {
         let answer = self.registry.ask(&Ask::get("/v2/").authorized(authorization)).await?;
         if answer.status != StatusCode::OK {
             return Err(diagnose(&answer, Speaker::Registry, &self.host, self.credentials.is_some()));
@@ -158,25 +174,27 @@ impl<'a> Session<'a> {
     }
 }
 
-/// `GET /v2/` without credentials, unless that was asked already; the challenge, where there is one.
+/// `GET /v2/` without credentials, unless that was asked already; the challenge, where there is one, and whose registry
+/// that looks like.
 async fn ping(
     registry: &mut Channel,
     first: Option<Answer>,
-    host: &str,
-) -> Result<(Option<Challenge>, String), Diagnosis> {
+    address: &RegistryAddress,
+) -> Result<((Option<Challenge>, RegistryKind), String), Diagnosis> {
+    let host = registry.endpoint.authority.to_string();
     let answer = match first {
         Some(answer) => answer,
         None => registry.ask(&Ask::get("/v2/")).await?,
     };
-    match answer.status {
-        StatusCode::OK if answer.is_registry() => Ok((None, "200, open to everybody".to_owned())),
-        StatusCode::OK => Err(not_a_registry(&answer, host)),
-        StatusCode::UNAUTHORIZED => {
-            Ok((Some(choose(&answer.headers)?), "401, credentials are asked for".to_owned()))
-        }
+    let (challenge, detail) = match answer.status {
+        StatusCode::OK if answer.is_registry() => (None, "200, open to everybody"),
+        StatusCode::OK => return Err(not_a_registry(&answer, &host)),
+        StatusCode::UNAUTHORIZED => (Some(choose(&answer.headers)?), "401, credentials are asked for"),
         // Not `none were given`: nobody was asked for any.
-        _ => Err(diagnose(&answer, Speaker::RegistryUnasked, host, true)),
-    }
+        _ => return Err(diagnose(&answer, Speaker::RegistryUnasked, &host, true)),
+    };
+    let kind = RegistryKind::recognise(&address.host, &answer.headers, challenge.as_ref());
+    Ok(((challenge, kind), detail.to_owned()))
 }
 
 /// Judges where a secret would go, down to the token server's addresses.
@@ -190,7 +208,7 @@ async fn judge(
         Challenge::Basic => Ok((Login::Basic, "Basic: credentials go to the registry itself".to_owned())),
         Challenge::Bearer { realm, service } => {
             let plain = matches!(registry.endpoint.transport, Transport::Plain);
-            let realm = Realm::judge(&realm, &target.address, plain)?;
+            let realm = Realm::judge(&realm, shared.address_of(target), plain, &target.realm_allow)?;
             if !is_same_place(&realm, &registry.endpoint) {
                 resolve(&shared.policy, &realm.authority.host, realm.port()).await?;
             }

@@ -2,7 +2,7 @@
 
 use http::Uri;
 
-use crate::address::{Authority, Host, RegistryAddress};
+use crate::address::{AddressError, Authority, Host, RegistryAddress};
 use crate::diagnosis::{Diagnosis, DiagnosisCode as Code, presentable};
 
 /// Registries whose token server is known to be in another domain: the end of the registry's host, and the token server.
@@ -27,11 +27,13 @@ impl Realm {
     }
 
     /// Judges what a registry named as its token server; `registry_is_plain` says that it was itself reached without
-    /// TLS. The same rule holds without a secret, since the Engine would go where it is sent.
+    /// TLS, `allow` names token servers that the entry's owner trusts besides. The same rule holds without a secret,
+    /// since the Engine would go where it is sent.
     pub(crate) fn judge(
         realm: &str,
         registry: &RegistryAddress,
         registry_is_plain: bool,
+        allow: &[String],
     ) -> Result<Self, Diagnosis> {
         let uri: Uri = realm.parse().map_err(|_| unreadable())?;
         let https = match uri.scheme_str() {
@@ -43,12 +45,13 @@ impl Realm {
         // `Authority::parse` refuses user information, odd IPv4 spellings and whatever else isn't a host.
         let authority = Authority::parse(authority.as_str()).map_err(|_| unreadable())?;
         if !https && !registry_is_plain {
-            return Err(denied(&authority, "without TLS, although the registry itself has it"));
+            return Err(without_tls(&authority));
         }
         let own = Authority::parse(&registry.api_authority()).map_err(|_| unreadable())?;
         let same_host = own.host == authority.host;
-        if !same_host && !belongs(&own.host, &authority.host) {
-            return Err(denied(&authority, "which doesn't belong to the registry's domain"));
+        let port = authority.port.unwrap_or(if https { 443 } else { 80 });
+        if !same_host && !belongs(&own.host, &authority.host) && !is_allowed(allow, &authority, port) {
+            return Err(foreign(&authority));
         }
         let path = match uri.path_and_query().map_or("/", |path| path.as_str()) {
             path if path.starts_with('/') => path.to_owned(),
@@ -60,7 +63,7 @@ impl Realm {
 
 /// Whether `realm` is run by whoever runs `registry`, as far as names tell: loopback both, or the same registrable
 /// domain, or a known pair. Addresses belong only to themselves.
-fn belongs(registry: &Host, realm: &Host) -> bool {
+pub(crate) fn belongs(registry: &Host, realm: &Host) -> bool {
     if registry.is_loopback_literal() && realm.is_loopback_literal() {
         return true;
     }
@@ -78,14 +81,53 @@ fn unreadable() -> Diagnosis {
     )
 }
 
-fn denied(authority: &Authority, why: &str) -> Diagnosis {
+fn without_tls(authority: &Authority) -> Diagnosis {
     let host = presentable(&authority.to_string());
     Diagnosis::new(
         Code::RealmDenied,
-        format!("the registry wants the credentials sent to {host}, {why}; nothing was sent there"),
-        "Check the registry's external URL and token settings (realm): the token server must be on the registry's own \
-         host or domain, with TLS.",
+        format!(
+            "the registry wants the credentials sent to {host}, without TLS, although the registry itself has it; \
+             nothing was sent there"
+        ),
+        "Check the registry's external URL and token settings (realm): the token server must have TLS.",
     )
+}
+
+fn foreign(authority: &Authority) -> Diagnosis {
+    let host = presentable(&authority.to_string());
+    let advice = format!(
+        "Check the registry's external URL and token settings (realm): the token server should be on the registry's own \
+         host or domain. If {host} is known to be its token server, add `{host}` to realmAllow of the entry."
+    );
+    Diagnosis::new(
+        Code::RealmDenied,
+        format!(
+            "the registry wants the credentials sent to {host}, which doesn't belong to the registry's domain; \
+             nothing was sent there"
+        ),
+        advice,
+    )
+}
+
+/// Reads one entry of [`Target::realm_allow`](crate::Target::realm_allow) as typed (`Auth.Example.com`,
+/// `auth.example.com:8443`) and writes it in canonical form. Without a port, every port of the host is meant. There are
+/// no wildcards.
+///
+/// # Errors
+/// [`AddressError`] for whatever isn't `host[:port]`, without repeating it.
+pub fn check_realm_host(text: &str) -> Result<String, AddressError> {
+    let text = text.trim();
+    match text {
+        "" => Err(AddressError::Empty),
+        _ if text.contains('@') => Err(AddressError::UserInfo),
+        _ => Authority::parse(text).map(|authority| authority.to_string()),
+    }
+}
+
+pub(crate) fn is_allowed(allow: &[String], authority: &Authority, port: u16) -> bool {
+    allow.iter().filter_map(|entry| Authority::parse(entry.trim()).ok()).any(|allowed| {
+        allowed.host == authority.host && allowed.port.is_none_or(|allowed_port| allowed_port == port)
+    })
 }
 
 #[cfg(test)]
@@ -95,7 +137,39 @@ mod tests {
     fn judge(registry: &str, realm: &str) -> Result<Realm, Code> {
         let registry = RegistryAddress::parse(registry).unwrap();
         let plain = registry.plain_http || registry.is_loopback_literal();
-        Realm::judge(realm, &registry, plain).map_err(|diagnosis| diagnosis.code)
+        Realm::judge(realm, &registry, plain, &[]).map_err(|diagnosis| diagnosis.code)
+    }
+
+    #[test]
+    fn the_owner_of_an_entry_may_trust_a_host_by_name_and_nothing_else() {
+        let registry = RegistryAddress::parse("registry.example.com").unwrap();
+        let judge = |realm: &str, allow: &[&str]| {
+            let allow: Vec<String> = allow.iter().map(|entry| (*entry).to_owned()).collect();
+            Realm::judge(realm, &registry, false, &allow).map_err(|diagnosis| diagnosis.code)
+        };
+        assert!(judge("https://auth.other.test/token", &["auth.other.test"]).is_ok());
+        assert!(judge("https://auth.other.test:8443/token", &["AUTH.other.test"]).is_ok());
+        assert!(judge("https://auth.other.test/token", &["auth.other.test:443"]).is_ok());
+        for (realm, allow) in [
+            ("https://auth.other.test:8443/token", "auth.other.test:443"),
+            ("https://auth.other.test/token", "other.test"),
+            ("https://auth.other.test/token", "*.other.test"),
+            ("https://auth.other.test/token", ""),
+            ("http://auth.other.test/token", "auth.other.test"),
+            ("https://auth.other.test.evil.test/token", "auth.other.test"),
+        ] {
+            assert_eq!(judge(realm, &[allow]), Err(Code::RealmDenied), "{realm} {allow}");
+        }
+        let denied = Realm::judge("https://auth.other.test/t", &registry, false, &[]).unwrap_err();
+        assert!(denied.message.contains("auth.other.test") && denied.advice.contains("realmAllow"));
+    }
+
+    #[test]
+    fn an_allowed_token_server_is_written_as_host_and_port() {
+        assert_eq!(check_realm_host(" Auth.Example.com:8443 ").as_deref(), Ok("auth.example.com:8443"));
+        for wrong in ["", "https://a.test", "a.test/token", "u:p@a.test", "*.a.test", "2130706433"] {
+            assert!(check_realm_host(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

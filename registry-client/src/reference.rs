@@ -10,7 +10,7 @@ use thiserror::Error;
 
 use crate::address::DOCKER_HUB;
 
-pub(crate) use grammar::is_valid_path;
+pub(crate) use grammar::{is_valid_digest, is_valid_path, is_valid_tag};
 
 /// The longest repository path in bytes, without the registry.
 pub const MAX_PATH_BYTES: usize = 255;

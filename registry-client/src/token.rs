@@ -65,7 +65,8 @@ pub(crate) fn request_path(
     path
 }
 
-fn push_encoded(out: &mut String, text: &str) {
+/// Appends `text` as a part of a query.
+pub(crate) fn push_encoded(out: &mut String, text: &str) {
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || b"-._~:/,".contains(&byte) {
             out.push(char::from(byte));

@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::StatusCode;
 use rustls::ClientConfig;
 
-use crate::address::Authority;
+use crate::address::{Authority, RegistryAddress};
 use crate::client::{Shared, Target};
 use crate::connection::{Answer, Ask, Channel, Connection, Endpoint, Transport};
 use crate::diagnosis::{Diagnosis, DiagnosisCode as Code};
@@ -34,12 +34,12 @@ enum Permitted {
 /// As in Docker: TLS; plain HTTP as well where the entry is insecure or the registry is on loopback. An address that
 /// says `http://` means it. On loopback nobody listens in, so what is likelier there goes first, unless a certificate
 /// was given.
-fn permitted(target: &Target) -> Permitted {
-    if target.address.plain_http {
+fn permitted(target: &Target, address: &RegistryAddress) -> Permitted {
+    if address.plain_http {
         Permitted::Plain
-    } else if target.address.is_loopback_literal() && !target.insecure && target.ca_certificate.is_none() {
+    } else if address.is_loopback_literal() && !target.insecure && target.ca_certificate.is_none() {
         Permitted::PlainElseTls
-    } else if target.insecure || target.address.is_loopback_literal() {
+    } else if target.insecure || address.is_loopback_literal() {
         Permitted::TlsElsePlain
     } else {
         Permitted::Tls
@@ -53,9 +53,10 @@ pub(crate) async fn open(
     shared: &Shared,
     target: &Target,
 ) -> Result<(Channel, Option<Answer>), Diagnosis> {
-    let authority = Authority::parse(&target.address.api_authority())
+    let address = shared.address_of(target);
+    let authority = Authority::parse(&address.api_authority())
         .map_err(|error| Diagnosis::new(Code::Other, error.to_string(), "Correct the registry's address."))?;
-    let permitted = permitted(target);
+    let permitted = permitted(target, address);
     let port = authority.port.unwrap_or(if permitted == Permitted::Plain { 80 } else { 443 });
     let addresses = ladder
         .step(StepName::Resolve, async {
@@ -188,17 +189,36 @@ fn warn_of_insecurity(ladder: &mut Ladder, target: &Target, endpoint: &Endpoint)
     }
 }
 
-/// A channel to a token server that was judged; not yet connected. The entry's insecurity covers its own host only.
+/// A place other than the registry's own, that was found fit to be asked.
+pub(crate) struct Place<'a> {
+    pub(crate) https: bool,
+    /// The host is the registry's own, whatever the port.
+    pub(crate) same_host: bool,
+    pub(crate) authority: &'a Authority,
+}
+
+/// A channel to a token server that was judged; not yet connected.
 pub(crate) async fn to_token_server(
     shared: &Shared,
     target: &Target,
     realm: &Realm,
 ) -> Result<Channel, Diagnosis> {
-    let insecure = (target.insecure || target.address.plain_http) && realm.same_host;
+    let place = Place { https: realm.https, same_host: realm.same_host, authority: &realm.authority };
+    to_place(shared, target, &place).await
+}
+
+/// A channel to such a place; not yet connected. The entry's insecurity covers its own host only.
+pub(crate) async fn to_place(
+    shared: &Shared,
+    target: &Target,
+    place: &Place<'_>,
+) -> Result<Channel, Diagnosis> {
+    let insecure = (target.insecure || target.address.plain_http) && place.same_host;
     let transport =
-        if realm.https { Transport::Tls(tls_config(shared, target, insecure)?) } else { Transport::Plain };
-    let addresses = resolve(&shared.policy, &realm.authority.host, realm.port()).await?;
-    let endpoint = Endpoint { authority: realm.authority.clone(), addresses, transport };
+        if place.https { Transport::Tls(tls_config(shared, target, insecure)?) } else { Transport::Plain };
+    let port = place.authority.port.unwrap_or(if place.https { 443 } else { 80 });
+    let addresses = resolve(&shared.policy, &place.authority.host, port).await?;
+    let endpoint = Endpoint { authority: place.authority.clone(), addresses, transport };
     Ok(Channel::new(endpoint, shared.user_agent.clone(), None))
 }
 

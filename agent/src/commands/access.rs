@@ -23,7 +23,12 @@ impl Access {
             username: credentials.username,
             password: credentials.password.into_inner(),
         });
-        let target = Target { address, insecure: access.insecure, ca_certificate: access.ca_certificate };
+        let target = Target {
+            address,
+            insecure: access.insecure,
+            ca_certificate: access.ca_certificate,
+            realm_allow: Vec::new(),
+        };
         Ok(Self { target, credentials })
     }
 

@@ -1,6 +1,5 @@
 //! Promises of the ladder, kept against small registries on 127.0.0.1.
 
-mod fake;
 mod limits;
 mod login;
 mod scope;
@@ -21,7 +20,7 @@ fn client() -> RegistryClient {
 }
 
 fn target(address: &str) -> Target {
-    Target { address: RegistryAddress::parse(address).unwrap(), insecure: false, ca_certificate: None }
+    Target::new(RegistryAddress::parse(address).unwrap())
 }
 
 fn at(address: SocketAddr) -> Target {

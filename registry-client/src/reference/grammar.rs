@@ -94,6 +94,16 @@ fn is_separator(bytes: &[u8]) -> bool {
     matches!(bytes, b"." | b"_" | b"__") || bytes.iter().all(|b| *b == b'-')
 }
 
+/// Whether `tag` is a tag.
+pub(crate) fn is_valid_tag(tag: &str) -> bool {
+    check_tag(tag).is_ok()
+}
+
+/// Whether `digest` is a digest of an algorithm that Docker knows.
+pub(crate) fn is_valid_digest(digest: &str) -> bool {
+    check_digest(digest).is_ok()
+}
+
 pub(super) fn check_tag(tag: &str) -> Result<(), ReferenceError> {
     let word = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
     let valid = tag.len() <= 128

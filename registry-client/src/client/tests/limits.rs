@@ -1,5 +1,5 @@
-use super::fake::{Fake, answer};
 use super::*;
+use crate::fake::{Fake, answer};
 
 #[tokio::test]
 async fn an_endless_body_is_cut_and_an_endless_head_refused() {

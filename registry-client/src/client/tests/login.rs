@@ -1,5 +1,5 @@
-use super::fake::{Asked, Fake, answer};
 use super::*;
+use crate::fake::{Asked, Fake, answer};
 
 async fn basic_registry() -> Fake {
     Fake::start(|asked| match asked.authorization {

@@ -1,5 +1,5 @@
-use super::fake::{Asked, Fake, answer};
 use super::*;
+use crate::fake::{Asked, Fake, answer};
 
 fn both() -> ScopeProbe {
     ScopeProbe { repository: "team/app".into(), pull: true, push: true }

@@ -4,8 +4,8 @@ use rustls::crypto::ring;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::TlsAcceptor;
 
-use super::fake::{Fake, answer};
 use super::*;
+use crate::fake::{Fake, answer};
 
 struct Pki {
     ca_pem: String,

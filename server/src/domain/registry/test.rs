@@ -210,6 +210,7 @@ async fn from_here(app: &App, subject: Subject<'_>) -> Result<TestReport> {
         address,
         insecure: subject.registry.insecure,
         ca_certificate: subject.registry.ca_certificate,
+        realm_allow: Vec::new(),
     };
     let credentials = subject
         .credentials

@@ -1,4 +1,4 @@
-//! A registry that does what a test tells it, and remembers what it was asked.
+//! For tests: a registry that does what it is told, and remembers what it was asked.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -9,26 +9,26 @@ use tokio_rustls::TlsAcceptor;
 
 /// One request: the request line, and the `Authorization` header.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Asked {
-    pub(super) line: String,
-    pub(super) authorization: Option<String>,
+pub(crate) struct Asked {
+    pub(crate) line: String,
+    pub(crate) authorization: Option<String>,
 }
 
 /// A listener on 127.0.0.1.
-pub(super) struct Fake {
-    pub(super) address: SocketAddr,
+pub(crate) struct Fake {
+    pub(crate) address: SocketAddr,
     asked: Arc<Mutex<Vec<Asked>>>,
     connections: Arc<Mutex<usize>>,
 }
 
 impl Fake {
     /// Plain HTTP.
-    pub(super) async fn start(answer: impl Fn(&Asked) -> String + Send + Sync + 'static) -> Self {
+    pub(crate) async fn start(answer: impl Fn(&Asked) -> String + Send + Sync + 'static) -> Self {
         Self::serve(None, answer).await
     }
 
     /// TLS, or plain HTTP without an acceptor.
-    pub(super) async fn serve(
+    pub(crate) async fn serve(
         tls: Option<TlsAcceptor>,
         answer: impl Fn(&Asked) -> String + Send + Sync + 'static,
     ) -> Self {
@@ -56,12 +56,12 @@ impl Fake {
     }
 
     /// What it was asked, in order; the line that a TLS handshake looks like is left out.
-    pub(super) fn asked(&self) -> Vec<Asked> {
+    pub(crate) fn asked(&self) -> Vec<Asked> {
         self.asked.lock().unwrap().clone()
     }
 
     /// How many connections were made.
-    pub(super) fn connections(&self) -> usize {
+    pub(crate) fn connections(&self) -> usize {
         *self.connections.lock().unwrap()
     }
 }
@@ -103,7 +103,7 @@ async fn read_head(stream: &mut (impl AsyncRead + Unpin)) -> Option<Asked> {
 }
 
 /// An answer with a body.
-pub(super) fn answer(status: &str, headers: &[&str], body: &str) -> String {
+pub(crate) fn answer(status: &str, headers: &[&str], body: &str) -> String {
     let mut text = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n", body.len());
     for header in headers {
         text.push_str(header);
