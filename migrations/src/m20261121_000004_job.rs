@@ -63,7 +63,7 @@ impl MigrationTrait for Migration {
             .await?;
         for (name, table, columns) in [
             ("job_by_organization", "job", ["organization_id", "job_id"].as_slice()),
-            ("job_target_by_job", "job_target", &["job_id", "target_id"]),
+            ("job_target_by_job", "job_target", &["job_id", "status"]),
             ("job_target_by_server", "job_target", &["server_id", "status", "target_id"]),
             ("job_target_by_status", "job_target", &["status", "registry_id"]),
         ] {

@@ -36,7 +36,7 @@ pub(super) async fn run(shared: Arc<Shared>, session: Arc<Session>) {
     }
 }
 
-/// Claims one target and hands it over. False when there is nothing to claim or no place.
+/// Claims one target and hands it over. False when nothing more can be claimed now.
 async fn next(shared: &Arc<Shared>, session: &Arc<Session>) -> Result<bool> {
     let free = session.free_kinds();
     if free.is_empty() || session.peer().end_token().is_cancelled() {
@@ -51,30 +51,30 @@ async fn next(shared: &Arc<Shared>, session: &Arc<Session>) -> Result<bool> {
         }
     };
     session.enter(target.id(), target.job_kind()?);
-    let completed = plan::complete(&shared.store, &shared.vault, &target).await;
-    let (shared, session) = (Arc::clone(shared), Arc::clone(session));
-    let tasks = shared.tasks.clone();
-    tasks.spawn(async move {
-        let handed_over = match completed {
-            Ok(Ok(command)) => hand_over(&shared, &session, &target, command).await,
-            Ok(Err(failure)) => fail(&shared, &session, &target, failure).await,
-            Err(error) => {
-                report("preparing a target", &session.fence.server_id, &error);
-                let failure = Failure::new(
-                    DiagnosisCode::Other,
-                    "the control plane could not open the credential of this job",
-                    "The operator finds the cause in the log of purser-server.",
-                );
-                fail(&shared, &session, &target, failure).await
-            }
-        };
-        if let Err(error) = handed_over {
-            // The target may be nobody's now, and only the next handshake gives it out again.
-            report("handing a target over", &session.fence.server_id, &error);
-            session.peer().cut();
+    let handing = hand_over_completed(Arc::clone(shared), Arc::clone(session), target);
+    shared.tasks.spawn(handing);
+    shared.store.target_waits(&session.fence.server_id, &session.free_kinds()).await
+}
+
+async fn hand_over_completed(shared: Arc<Shared>, session: Arc<Session>, target: TargetRow) {
+    let handed_over = match plan::complete(&shared.store, &shared.vault, &target).await {
+        Ok(Ok(command)) => hand_over(&shared, &session, &target, command).await,
+        Ok(Err(failure)) => fail(&shared, &session, &target, failure).await,
+        Err(error) => {
+            report("preparing a target", &session.fence.server_id, &error);
+            let failure = Failure::new(
+                DiagnosisCode::Other,
+                "the control plane could not open the credential of this job",
+                "The operator finds the cause in the log of purser-server.",
+            );
+            fail(&shared, &session, &target, failure).await
         }
-    });
-    Ok(true)
+    };
+    if let Err(error) = handed_over {
+        // The target may be nobody's now, and only the next handshake gives it out again.
+        report("handing a target over", &session.fence.server_id, &error);
+        session.peer().cut();
+    }
 }
 
 async fn hand_over(shared: &Shared, session: &Session, target: &TargetRow, command: Command) -> Result<()> {

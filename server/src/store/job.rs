@@ -6,8 +6,9 @@ use purser_proto_schema::{
     job::{JobKind, JobStatus},
 };
 use sea_orm::{
-    ActiveValue::Set, ColumnTrait, Condition, ConnectionTrait, EntityTrait, IntoActiveModel, QueryFilter,
-    QueryOrder, QuerySelect, QueryTrait, sea_query::Expr,
+    ColumnTrait, Condition, ConnectionTrait, DatabaseBackend, EntityTrait, IntoActiveModel, QueryFilter,
+    QueryOrder, QuerySelect, QueryTrait,
+    sea_query::{Expr, ExprTrait},
 };
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -202,45 +203,35 @@ pub(super) async fn end_targets<C: ConnectionTrait>(
     Ok(())
 }
 
-/// Ends a job if its last target has ended. Whoever calls holds a transaction that changed a target.
-pub(super) async fn settle<C: ConnectionTrait>(db: &C, id: &str) -> Result<bool> {
-    // Locks the job's row, so that of two transactions that each end a target the second sees both.
-    let found = job::Entity::find_by_id(id).lock_exclusive().one(db).await.map_err(failed)?;
-    let Some(job) = found else { return Ok(false) };
-    let states: Vec<String> = job_target::Entity::find()
-        .select_only()
-        .column(job_target::Column::Status)
-        .filter(job_target::Column::JobId.eq(id))
-        .into_tuple()
-        .all(db)
+/// Ends a job if its last target has ended: failed if any failed, else cancelled if any was cancelled.
+/// Whoever calls holds a transaction that changed a target.
+pub(super) async fn settle<C: ConnectionTrait>(db: &C, id: &str) -> Result<()> {
+    // Of two transactions that each end a target the second must see both. SQLite's write lock does
+    // that by itself.
+    if db.get_database_backend() == DatabaseBackend::Postgres {
+        job::Entity::find_by_id(id).lock_exclusive().one(db).await.map_err(failed)?;
+    }
+    let has = |states: &[&str]| {
+        let targets = job_target::Entity::find()
+            .select_only()
+            .column(job_target::Column::TargetId)
+            .filter(job_target::Column::JobId.eq(id))
+            .filter(job_target::Column::Status.is_in(states.iter().copied()));
+        Expr::exists(targets.into_query())
+    };
+    let status = Expr::case(has(&[TargetState::Failed.as_str()]), column_text(&JobStatus::Failed))
+        .case(has(&[TargetState::Cancelled.as_str()]), column_text(&JobStatus::Cancelled))
+        .finally(column_text(&JobStatus::Succeeded));
+    job::Entity::update_many()
+        .col_expr(job::Column::Status, status.into())
+        .col_expr(job::Column::FinishedAt, Expr::value(Utc::now()))
+        .filter(job::Column::JobId.eq(id))
+        .filter(job::Column::FinishedAt.is_null())
+        .filter(has(&TargetState::OPEN).not())
+        .exec(db)
         .await
         .map_err(failed)?;
-    let Some(status) = whole(&states) else { return Ok(false) };
-    if job.job_status()?.is_final() {
-        return Ok(false);
-    }
-    let ended = job::ActiveModel {
-        job_id: Set(job.job_id),
-        status: Set(column_text(&status)),
-        finished_at: Set(Some(Utc::now())),
-        ..Default::default()
-    };
-    job::Entity::update(ended).exec(db).await.map_err(failed)?;
-    Ok(true)
-}
-
-/// A job's final status from its targets', or `None` while one has not ended.
-fn whole(states: &[String]) -> Option<JobStatus> {
-    let has = |state: TargetState| states.iter().any(|text| text == state.as_str());
-    if TargetState::OPEN.into_iter().any(|open| states.iter().any(|text| text == open)) {
-        None
-    } else if has(TargetState::Failed) {
-        Some(JobStatus::Failed)
-    } else if has(TargetState::Cancelled) {
-        Some(JobStatus::Cancelled)
-    } else {
-        Some(JobStatus::Succeeded)
-    }
+    Ok(())
 }
 
 /// The target's typed ids, for logs and calls.
@@ -263,23 +254,5 @@ impl TargetRow {
     /// Its kind.
     pub fn job_kind(&self) -> Result<JobKind> {
         from_column(&self.kind)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn states(names: &[&str]) -> Vec<String> {
-        names.iter().map(ToString::to_string).collect()
-    }
-
-    #[test]
-    fn a_job_ends_with_its_last_target_and_fails_with_any() {
-        assert_eq!(whole(&states(&["succeeded", "running"])), None);
-        assert_eq!(whole(&states(&["succeeded", "dispatched", "failed"])), None);
-        assert_eq!(whole(&states(&["succeeded", "failed", "cancelled"])), Some(JobStatus::Failed));
-        assert_eq!(whole(&states(&["succeeded", "cancelled"])), Some(JobStatus::Cancelled));
-        assert_eq!(whole(&states(&["succeeded", "succeeded"])), Some(JobStatus::Succeeded));
     }
 }

@@ -10,7 +10,7 @@ use purser_proto_schema::{
     job::{JobKind, JobStatus},
 };
 use sea_orm::{
-    ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect, UpdateMany,
+    ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect, Select, UpdateMany,
     sea_query::{Expr, ExprTrait},
 };
 
@@ -110,24 +110,20 @@ pub enum Ending {
 }
 
 impl Store {
+    /// Whether the server's queue holds a target of one of the kinds. Takes no lock.
+    pub async fn target_waits(&self, id: &ServerId, kinds: &[JobKind]) -> Result<bool> {
+        Ok(oldest_queued(id, kinds).one(&self.db).await.map_err(failed)?.is_some())
+    }
+
     /// Takes the server's oldest queued target of one of the kinds, counts the attempt and starts its
     /// clock.
     pub async fn target_claim(&self, fence: &Fence, kinds: &[JobKind]) -> Result<Claim> {
-        let queued = job_target::Entity::find()
-            .filter(job_target::Column::ServerId.eq(fence.server_id.as_str()))
-            .filter(job_target::Column::Status.eq(TargetState::Queued.as_str()))
-            .filter(job_target::Column::Kind.is_in(kinds.iter().map(column_text)))
-            .order_by_asc(job_target::Column::TargetId)
-            .limit(1);
-        // Looked at before a transaction begins: most looks find nothing, and need not hold up writers.
-        if queued.clone().one(&self.db).await.map_err(failed)?.is_none() {
-            return Ok(if holds(&self.db, fence).await? { Claim::Nothing } else { Claim::Fenced });
-        }
         let transaction = self.write().await?;
         if !holds(&transaction, fence).await? {
             return Ok(Claim::Fenced);
         }
-        let found = queued.lock_exclusive().one(&transaction).await.map_err(failed)?;
+        let queued = oldest_queued(&fence.server_id, kinds).lock_exclusive();
+        let found = queued.one(&transaction).await.map_err(failed)?;
         let Some(mut row) = found else { return Ok(Claim::Nothing) };
         let now = Utc::now();
         row.status = TargetState::Dispatched.as_str().to_owned();
@@ -314,6 +310,15 @@ impl Store {
             .map_err(failed)?;
         Ok(())
     }
+}
+
+fn oldest_queued(id: &ServerId, kinds: &[JobKind]) -> Select<job_target::Entity> {
+    job_target::Entity::find()
+        .filter(job_target::Column::ServerId.eq(id.as_str()))
+        .filter(job_target::Column::Status.eq(TargetState::Queued.as_str()))
+        .filter(job_target::Column::Kind.is_in(kinds.iter().map(column_text)))
+        .order_by_asc(job_target::Column::TargetId)
+        .limit(1)
 }
 
 /// Whether the session is its server's newest and the server was not removed. It stays so until the
