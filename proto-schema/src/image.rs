@@ -10,6 +10,7 @@ use crate::{
     procedure::procedures,
     secret::Secret,
     strict,
+    time::Timestamp,
 };
 
 procedures! {
@@ -94,6 +95,6 @@ pub struct Image {
     pub digests: Vec<String>,
     /// Its size on the host.
     pub size_bytes: u64,
-    /// When it was built, in seconds since 1970.
-    pub created: i64,
+    /// When it was built.
+    pub created_at: Timestamp,
 }

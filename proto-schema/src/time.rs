@@ -17,6 +17,12 @@ impl Timestamp {
         Self::from(Utc::now())
     }
 
+    /// A moment in seconds since 1970, as engines tell it; 1970 itself for what no calendar holds.
+    #[must_use]
+    pub fn from_unix_seconds(seconds: i64) -> Self {
+        Self::from(DateTime::from_timestamp(seconds, 0).unwrap_or_default())
+    }
+
     /// This moment and `later` after it.
     #[must_use]
     pub fn after(self, later: Duration) -> Self {

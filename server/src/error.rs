@@ -34,9 +34,6 @@ pub enum Error {
     /// The server is not connected.
     #[error("{}", .0.diagnosis.message)]
     ServerOffline(Box<TestDiagnosis>),
-    /// The control plane is stopping.
-    #[error("the control plane is stopping; try again shortly")]
-    Stopping,
     /// A fault of ours.
     #[error("{what}")]
     Internal {

@@ -54,6 +54,8 @@ const USER_AGENT: &str = concat!("purser-server/", env!("CARGO_PKG_VERSION"));
 /// # Errors
 /// When the data folder, the master key, the database or the address cannot be used.
 pub async fn run(settings: Settings, stop: CancellationToken) -> Result<()> {
+    private_file::make_folder(&settings.data_dir).map_err(Error::internal("making the data folder"))?;
+    let _lock = private_file::lock(&settings.data_dir).map_err(Error::internal("taking the data folder"))?;
     let (store, vault) = open(&settings).await?;
     let organization = first_start::organization(&store).await?;
     let admin_key = settings.admin_api_key.as_ref();
@@ -73,7 +75,7 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<()> {
         dispatch: dispatch.clone(),
         registries: RegistryClient::new(egress(&settings), USER_AGENT),
         known_keys: KnownKeys::new()?,
-        agent_url: agent_url(address),
+        agent_url: settings.public_url.clone().unwrap_or_else(|| agent_url(address)),
     });
     let procedures = rpc::Procedures::register(Arc::clone(&app))?;
     let router = http::router(Arc::clone(&app), procedures, stop.clone());
@@ -86,15 +88,17 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<()> {
         egress_allow: settings.egress_allow,
     };
     let local = tokio::spawn(local_agent::run(app, organization, local, stop.clone()));
-    let serving = serve(listener, router, stop.clone());
+    let serving = http::serve(listener, router, stop.clone(), STOP);
     let stopping = async {
         stop.cancelled().await;
         tracing::info!("stopping");
-        dispatch.stop(STOP).await;
-        let _ = tokio::time::timeout(STOP, local).await;
+        let agents = async { tokio::join!(dispatch.stop(STOP), local) };
+        if tokio::time::timeout(STOP, agents).await.is_err() {
+            tracing::warn!("some work of dispatch did not stop in time");
+        }
     };
-    let (served, ()) = tokio::join!(serving, stopping);
-    served
+    tokio::join!(serving, stopping);
+    Ok(())
 }
 
 /// Seals every stored secret anew under the current master key, and gives how many changed.
@@ -107,38 +111,16 @@ pub async fn reencrypt(settings: Settings) -> Result<usize> {
 }
 
 async fn open(settings: &Settings) -> Result<(Store, Arc<Vault>)> {
-    private_file::make_folder(&settings.data_dir).map_err(Error::internal("making the data folder"))?;
-    let vault = match &settings.master_key {
-        Some(text) => Vault::from_text(text),
-        None => Vault::from_file(&settings.data_dir.join("master.key")),
-    };
-    let vault = vault.map_err(Error::internal("reading the master key"))?;
     let url = settings.database_url.as_ref().map(ExposeSecret::expose_secret);
     let store = Store::open(url, &settings.data_dir).await?;
-    Ok((store, Arc::new(vault)))
-}
-
-async fn serve(listener: TcpListener, router: axum::Router, stop: CancellationToken) -> Result<()> {
-    use axum::serve::ListenerExt;
-    let listener = listener.tap_io(|stream| {
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "TCP_NODELAY could not be set");
-        }
-    });
-    let draining = stop.clone();
-    let serving =
-        axum::serve(listener, router).with_graceful_shutdown(async move { draining.cancelled().await });
-    let overdue = async {
-        stop.cancelled().await;
-        tokio::time::sleep(STOP).await;
+    let file = settings.data_dir.join("master.key");
+    let vault = match &settings.master_key {
+        Some(text) => Vault::from_text(text),
+        // A database with sealed secrets has a key somewhere; another one would only hide that.
+        None if store.channel_key().await?.is_some() => Vault::from_file(&file),
+        None => Vault::from_new_file(&file),
     };
-    tokio::select! {
-        served = async { serving.await } => served.map_err(Error::internal("serving")),
-        () = overdue => {
-            tracing::warn!("some calls were still under way; they end with the process");
-            Ok(())
-        }
-    }
+    Ok((store, Arc::new(vault.map_err(Error::internal("reading the master key"))?)))
 }
 
 fn egress(settings: &Settings) -> EgressPolicy {
@@ -146,7 +128,7 @@ fn egress(settings: &Settings) -> EgressPolicy {
         .allow_loopback(settings.listen.ip().is_loopback())
 }
 
-/// What agents dial, for join commands: as much as this process can know of it.
+/// What agents dial, as much as this process can know of it by itself.
 fn agent_url(address: SocketAddr) -> String {
     if address.ip().is_loopback() {
         format!("http://{address}")

@@ -18,6 +18,11 @@ const DEFAULT: &str = "info,sqlx=warn,sea_orm_migration=warn,rustls_platform_ver
 
 /// Starts logging for the process.
 pub fn start(format: LogFormat) {
+    // Where it happened and not what it said: that could hold anything.
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string);
+        tracing::error!(place, "a task panicked");
+    }));
     let wanted = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT));
     let lines =
         tracing_subscriber::fmt::layer().with_writer(io::stderr).with_ansi(io::stderr().is_terminal());

@@ -9,7 +9,15 @@ use tokio_util::sync::CancellationToken;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        // Help and version are answers, not refusals.
+        Err(error) if !error.use_stderr() => error.exit(),
+        Err(error) => {
+            let text = error.to_string();
+            return refuse(text.lines().next().unwrap_or_default().trim_start_matches("error: "));
+        }
+    };
     let settings = match cli.settings.complete() {
         Ok(settings) => settings,
         Err(line) => return refuse(&line),

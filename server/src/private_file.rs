@@ -14,6 +14,31 @@ pub fn write(path: &Path, content: &[u8]) -> std::io::Result<()> {
     std::fs::rename(&temporary, path)
 }
 
+/// Takes a folder for this process until the answer is dropped.
+///
+/// # Errors
+/// Whatever the file system says, and `WouldBlock` while another process holds it.
+pub fn lock(folder: &Path) -> std::io::Result<std::fs::File> {
+    let file =
+        OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(folder.join("lock"))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => Err(std::io::Error::new(
+            std::io::ErrorKind::WouldBlock,
+            "another purser-server serves from this folder",
+        )),
+        Err(std::fs::TryLockError::Error(error)) => Err(error),
+    }
+}
+
+/// Makes an empty file with mode 0600 if it is absent, for whoever opens it by name afterwards.
+///
+/// # Errors
+/// Whatever the file system says.
+pub fn make(path: &Path) -> std::io::Result<()> {
+    OpenOptions::new().append(true).create(true).mode(0o600).open(path).map(drop)
+}
+
 /// Makes a folder that only its owner may enter (mode 0700), if it is absent.
 ///
 /// # Errors

@@ -51,7 +51,7 @@ pub enum VaultError {
     )]
     MalformedKey,
     /// The key file could not be read or made.
-    #[error("the master key file {0} could not be used")]
+    #[error("the master key file {0} could not be used; restore it, or give the key in PURSER_MASTER_KEY")]
     KeyFile(String, #[source] std::io::Error),
     /// The ring has no key with this id.
     #[error("the secret was sealed with master key {0}, which is not in the key ring")]
@@ -103,11 +103,21 @@ impl Vault {
         Ok(Self { current, older: keys.collect(), random: SystemRandom::new() })
     }
 
-    /// A vault whose keys are in a file, which is made with a fresh key (mode 0600) if it is absent.
+    /// A vault whose keys are in a file.
     ///
     /// # Errors
     /// [`VaultError::KeyFile`], [`VaultError::MalformedKey`].
     pub fn from_file(path: &Path) -> Result<Self, VaultError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| VaultError::KeyFile(path.display().to_string(), source))?;
+        Self::from_text(&SecretString::from(text))
+    }
+
+    /// As [`Self::from_file`]; the file is made with a fresh key (mode 0600) if it is absent.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn from_new_file(path: &Path) -> Result<Self, VaultError> {
         let failed = |source| VaultError::KeyFile(path.display().to_string(), source);
         if !path.try_exists().map_err(failed)? {
             let mut key = Zeroizing::new([0; KEY_BYTES]);
@@ -115,8 +125,7 @@ impl Vault {
             let text = Zeroizing::new(format!("{}\n", URL_SAFE_NO_PAD.encode(*key)));
             crate::private_file::write(path, text.as_bytes()).map_err(failed)?;
         }
-        let text = SecretString::from(std::fs::read_to_string(path).map_err(failed)?);
-        Self::from_text(&text)
+        Self::from_file(path)
     }
 
     /// Seals a secret into its seat: `v1.<key id>.<base64url of nonce and ciphertext>`.

@@ -21,7 +21,7 @@ use bollard::{
     models::{ImageInspect, ImageSummary, SystemVersion},
     query_parameters::{ListImagesOptionsBuilder, RemoveImageOptionsBuilder, TagImageOptionsBuilder},
 };
-use purser_proto_schema::{image::Image, server};
+use purser_proto_schema::{image::Image, server, time::Timestamp};
 use purser_registry_client::{Diagnosis, DiagnosisCode, Reference, classify_engine_message};
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio_util::task::TaskTracker;
@@ -195,7 +195,7 @@ fn listed(image: ImageSummary) -> Image {
         tags: named(image.repo_tags),
         digests: named(image.repo_digests),
         size_bytes: u64::try_from(image.size).unwrap_or_default(),
-        created: image.created,
+        created_at: Timestamp::from_unix_seconds(image.created),
     }
 }
 

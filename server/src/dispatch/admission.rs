@@ -28,7 +28,7 @@ use super::{
 use crate::{
     error::Result,
     secret_hash,
-    store::{Admission, Admitted, AuditEntry, Fence},
+    store::{Admission, Admittance, Admitted, AuditEntry, Fence},
 };
 
 /// How often the server pings a small fleet.
@@ -87,10 +87,15 @@ async fn admit<W: WireWriter>(
         return Ok(None);
     }
     let admitted = match look_up(shared, hello, &introduced.agent_key).await {
-        Ok(Some(admitted)) => admitted,
-        Ok(None) => {
+        Ok(Admittance::Admitted(admitted)) => *admitted,
+        Ok(refused) => {
             let (code, message) = why_not(hello);
-            tracing::warn!(server = %hello.server_id, ?code, "an agent was refused");
+            // Anyone can name a server that there is not.
+            if matches!(refused, Admittance::Refused) {
+                tracing::warn!(server = %hello.server_id, ?code, "an agent was refused");
+            } else {
+                tracing::debug!(?code, "an agent of no server was refused");
+            }
             introduced.refuse(writer, refusal(code, message)).await?;
             return Ok(None);
         }
@@ -122,10 +127,10 @@ async fn admit<W: WireWriter>(
     Ok(Some(Terms { admitted, fence, heartbeat, reconciled, sealer, opener }))
 }
 
-async fn look_up(shared: &Shared, hello: &Hello, key: &[u8]) -> Result<Option<Admitted>> {
+async fn look_up(shared: &Shared, hello: &Hello, key: &[u8]) -> Result<Admittance> {
     let resumed = hello.resume.running_targets.len() + hello.resume.unacknowledged_verdicts.len();
     if resumed > 2 * MAX_TARGETS_PER_AGENT {
-        return Ok(None);
+        return Ok(Admittance::Refused);
     }
     let join_secret_hash = hello.join_secret.as_ref().map(|secret| secret_hash::of_random(secret.expose()));
     let admission = Admission {
@@ -135,8 +140,10 @@ async fn look_up(shared: &Shared, hello: &Hello, key: &[u8]) -> Result<Option<Ad
         agent_version: &hello.agent_version.chars().take(64).collect::<String>(),
         engine: hello.engine.as_ref(),
     };
-    let admitted = shared.store.server_admit(admission).await?;
-    if let Some(admitted) = admitted.as_ref().filter(|admitted| admitted.enrolled) {
+    let admittance = shared.store.server_admit(admission).await?;
+    if let Admittance::Admitted(admitted) = &admittance
+        && admitted.enrolled
+    {
         let entry = AuditEntry {
             organization_id: &OrganizationId::from_stored(admitted.row.organization_id.clone()),
             api_key_id: None,
@@ -148,7 +155,7 @@ async fn look_up(shared: &Shared, hello: &Hello, key: &[u8]) -> Result<Option<Ad
         };
         shared.store.audit_append(entry).await?;
     }
-    Ok(admitted)
+    Ok(admittance)
 }
 
 fn why_not(hello: &Hello) -> (RefusalCode, String) {

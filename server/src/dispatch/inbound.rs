@@ -39,7 +39,7 @@ impl Inbound {
 impl ServerCallsServer for Inbound {
     async fn target_progress(&self, progress: ProgressReport) -> RpcResult<()> {
         if let Some(session) = self.session() {
-            session.note(&progress.attempt.target_id, progress.snapshot);
+            session.note(&progress.attempt.target_id, progress.seq, progress.snapshot);
         }
         Ok(())
     }

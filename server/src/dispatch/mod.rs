@@ -14,6 +14,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::join_all;
 use purser_proto_schema::{
     agent::{
         calls::{AgentCallsClient, Attempt},
@@ -23,7 +24,10 @@ use purser_proto_schema::{
     image::Image,
     job::Progress,
 };
-use tokio::sync::{Semaphore, watch};
+use tokio::{
+    sync::{Semaphore, watch},
+    time::{Instant, timeout_at},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -43,7 +47,7 @@ mod session;
 use session::Session;
 
 /// Handshakes at once; more are turned away at the door.
-const HANDSHAKES: usize = 256;
+const HANDSHAKES: usize = 64;
 
 /// Said to a session that may do nothing any more. Its first word is what agents look at.
 const NOT_IN_FORCE: &str = "superseded by a newer session of this agent, or its server was removed";
@@ -162,14 +166,18 @@ impl Dispatch {
         self.shared.stop.cancelled().await;
     }
 
-    /// Closes every session and waits until its tasks have ended, at most `within`.
+    /// Says goodbye to every session and waits until their tasks have ended, at most `within`.
     pub async fn stop(&self, within: Duration) {
+        let until = Instant::now() + within;
         self.shared.stop.cancel();
         let sessions: Vec<_> = write(&self.shared.sessions).drain().map(|(_, session)| session).collect();
         let closing = sessions.iter().map(|session| session.close("the server is stopping"));
-        let _ = tokio::time::timeout(within, futures_util::future::join_all(closing)).await;
+        let _ = timeout_at(until - within / 2, join_all(closing)).await;
+        for session in &sessions {
+            session.peer().cut();
+        }
         self.shared.tasks.close();
-        let _ = tokio::time::timeout(within, self.shared.tasks.wait()).await;
+        let _ = timeout_at(until, self.shared.tasks.wait()).await;
     }
 }
 

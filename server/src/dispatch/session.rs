@@ -39,8 +39,9 @@ pub(super) struct Session {
 /// A target that has a place.
 struct UnderWay {
     kind: JobKind,
-    /// The newest that its agent said; goes with the place, so that no more is kept than places.
-    progress: Option<Progress>,
+    /// The newest that its agent said, with its number; goes with the place, so that no more is kept
+    /// than places.
+    progress: Option<(u64, Progress)>,
 }
 
 impl Session {
@@ -83,16 +84,18 @@ impl Session {
         }
     }
 
-    /// Keeps how far a target is, while it has a place.
-    pub(super) fn note(&self, target: &TargetId, progress: Progress) {
-        if let Some(under_way) = lock(&self.under_way).get_mut(target) {
-            under_way.progress = Some(progress);
+    /// Keeps how far a target is, while it has a place. Calls may overtake each other: the newest stays.
+    pub(super) fn note(&self, target: &TargetId, seq: u64, progress: Progress) {
+        if let Some(under_way) = lock(&self.under_way).get_mut(target)
+            && under_way.progress.as_ref().is_none_or(|(newest, _)| *newest < seq)
+        {
+            under_way.progress = Some((seq, progress));
         }
     }
 
     /// How far a target is, where its agent has said.
     pub(super) fn progress(&self, target: &TargetId) -> Option<Progress> {
-        lock(&self.under_way).get(target)?.progress.clone()
+        lock(&self.under_way).get(target)?.progress.as_ref().map(|(_, progress)| progress.clone())
     }
 
     /// The kinds that have a free place.

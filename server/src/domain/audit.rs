@@ -1,20 +1,17 @@
-//! The audit: every mutation, and every use of a credential, with its outcome.
+//! The audit: every mutation, and every use of a credential, with its outcome. A call that makes a job
+//! is noted together with the job ([`job::accept`](super::job::accept)); how that ends is the job's.
 
 use super::caller::Call;
-use crate::{app::App, store::AuditEntry};
+use crate::app::App;
 
-/// Notes how a call ended. A failure to note it is logged and does not undo the call.
-pub async fn record(app: &App, call: &Call, action: &str, outcome: &str) {
-    let entry = AuditEntry {
-        organization_id: call.organization(),
-        api_key_id: Some(&call.caller.api_key_id),
-        action,
-        registry_id: call.registry.get().cloned(),
-        server_id: call.server.get().cloned(),
-        job_id: call.job.get().cloned(),
-        outcome,
-    };
-    if let Err(error) = app.store.audit_append(entry).await {
+/// Notes how a call ended, unless it was noted already. A failure to note it is logged and does not
+/// undo the call.
+pub async fn record(app: &App, call: &Call, outcome: &str) {
+    if call.is_audited() {
+        return;
+    }
+    if let Err(error) = app.store.audit_append(call.audit_entry(outcome)).await {
+        let action = call.action;
         tracing::error!(action, error = %crate::error::chain(&error), "an audit event could not be stored");
     }
 }

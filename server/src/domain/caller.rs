@@ -1,7 +1,10 @@
 //! Who calls: API keys, what they may do, and the call that they make.
 
 use std::{
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -22,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     error::{Error, Result},
     secret_hash,
-    store::{ApiKeyRow, Store},
+    store::{ApiKeyRow, AuditEntry, Store},
 };
 
 /// How long a key that was just valid is not looked up again. A key that another replica revokes
@@ -90,6 +93,8 @@ impl Caller {
 pub struct Call {
     /// Who.
     pub caller: Arc<Caller>,
+    /// The procedure called.
+    pub action: &'static str,
     /// The registry entry that it is about.
     pub registry: OnceLock<RegistryId>,
     /// The server that it is about.
@@ -98,12 +103,44 @@ pub struct Call {
     pub job: OnceLock<JobId>,
     /// Cancelled when the caller hung up: nobody waits for the answer any more.
     pub gone: CancellationToken,
+    audited: AtomicBool,
 }
 
 impl Call {
     /// A call of `caller`.
-    pub fn new(caller: Arc<Caller>, gone: CancellationToken) -> Self {
-        Self { caller, registry: OnceLock::new(), server: OnceLock::new(), job: OnceLock::new(), gone }
+    pub fn new(caller: Arc<Caller>, action: &'static str, gone: CancellationToken) -> Self {
+        Self {
+            caller,
+            action,
+            registry: OnceLock::new(),
+            server: OnceLock::new(),
+            job: OnceLock::new(),
+            gone,
+            audited: AtomicBool::new(false),
+        }
+    }
+
+    /// The call as an audit event.
+    pub fn audit_entry<'a>(&'a self, outcome: &'a str) -> AuditEntry<'a> {
+        AuditEntry {
+            organization_id: self.organization(),
+            api_key_id: Some(&self.caller.api_key_id),
+            action: self.action,
+            registry_id: self.registry.get().cloned(),
+            server_id: self.server.get().cloned(),
+            job_id: self.job.get().cloned(),
+            outcome,
+        }
+    }
+
+    /// Notes that the call's audit event is stored.
+    pub fn mark_audited(&self) {
+        self.audited.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the call's audit event is stored.
+    pub fn is_audited(&self) -> bool {
+        self.audited.load(Ordering::Relaxed)
     }
 
     /// The organization that the call acts in.

@@ -1,9 +1,13 @@
 //! `image.*`: pulls, pushes, and what is on a host.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use purser_proto_schema::{
-    ids::ServerId,
+    ids::{RegistryId, ServerId},
     image::{AllInput, Image, OneTimeAuth, PullInput, PushInput},
     job::{CredentialSource, Job, JobKind},
     secret::Secret,
@@ -54,6 +58,9 @@ pub async fn pull(app: Arc<App>, call: Arc<Call>, input: PullInput) -> Result<Jo
         None => None,
     };
     let found = matching::resolve(&entries, reference, named)?;
+    if let Some(entry) = found.entry {
+        call.about_registry(&RegistryId::from_stored(entry.registry_id.clone()));
+    }
     let image = found.reference.to_string();
     let asked = json!({
         "image": input.image,
@@ -161,20 +168,34 @@ async fn chosen_servers(app: &App, call: &Call, input: &PullInput) -> Result<Vec
                     found.push(row);
                 }
             }
-            if found.is_empty() { Err(Error::NotFound("Server with these labels")) } else { Ok(found) }
+            match found.len() {
+                0 => Err(Error::NotFound("Server with these labels")),
+                1..=MAX_SERVERS => Ok(found),
+                _ => Err(Error::field("labels", "fit more than 1000 servers: choose more narrowly")),
+            }
         }
         _ => Err(Error::field("serverId", "is needed: exactly one of serverId, serverIds and labels")),
     }
 }
 
+/// The named servers, each once, in the order of their first mention.
 async fn named_servers(app: &App, call: &Call, ids: &[ServerId]) -> Result<Vec<ServerRow>> {
-    let mut seen = HashSet::new();
     let mut rows = Vec::with_capacity(ids.len());
-    for id in ids.iter().filter(|id| seen.insert(*id)) {
+    if let [id] = ids {
         let row = app.store.server_one(call.organization(), id).await?;
         server::require_live(&row)?;
-        call.about_server(id);
         rows.push(row);
+    } else {
+        let all = app.store.server_all(call.organization()).await?;
+        let mut by_id: HashMap<String, ServerRow> =
+            all.into_iter().map(|row| (row.server_id.clone(), row)).collect();
+        let mut seen = HashSet::new();
+        for id in ids.iter().filter(|id| seen.insert(*id)) {
+            rows.push(by_id.remove(id.as_str()).ok_or(Error::NotFound("Server"))?);
+        }
+    }
+    if let Some(first) = ids.first() {
+        call.about_server(first);
     }
     Ok(rows)
 }

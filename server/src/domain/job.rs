@@ -26,6 +26,8 @@ use crate::{
     store::{JobFilter, JobRow, NewJob, TargetRow, TargetState},
 };
 
+/// The audit's word for a job that was stored.
+const ACCEPTED: &str = "accepted";
 const DEFAULT_PAGE: u32 = 50;
 const MAX_PAGE: u32 = 100;
 /// How long `wait: true` holds an answer.
@@ -120,7 +122,8 @@ pub async fn accept(app: &App, call: &Call, request: Request, targets: Vec<NewTa
         })
     });
     let targets = rows.collect::<Result<Vec<_>>>()?;
-    app.store.job_insert(NewJob { job, targets }).await?;
+    app.store.job_insert(NewJob { job, targets }, call.audit_entry(ACCEPTED)).await?;
+    call.mark_audited();
     for server in &servers {
         app.dispatch.wake(server);
     }

@@ -18,7 +18,12 @@ const API_KEY: &str = "x-api-key";
 /// [`Error::Unauthorized`].
 pub(super) async fn caller(doors: &Doors, headers: &HeaderMap) -> Result<Arc<Caller>> {
     let presented = presented_key(headers).ok_or(Error::Unauthorized)?;
-    caller::authenticate(&doors.app.store, &doors.app.known_keys, presented).await
+    let found = caller::authenticate(&doors.app.store, &doors.app.known_keys, presented).await;
+    found.inspect_err(|error| {
+        if let Error::Internal { .. } = error {
+            tracing::error!(error = %crate::error::chain(error), "a key could not be looked up");
+        }
+    })
 }
 
 fn presented_key(headers: &HeaderMap) -> Option<&str> {

@@ -20,15 +20,21 @@ use crate::{app::App, rpc::Procedures};
 
 mod agent;
 mod auth;
+mod body;
 mod health;
 mod in_process;
+mod listener;
 mod rpc;
 mod rpc_socket;
 mod superjson;
 mod trpc;
 
+pub use listener::serve;
+
 /// The largest body of a call, in bytes.
 const MAX_BODY: usize = 1024 * 1024;
+/// How long a caller may take to send a body.
+const BODY: std::time::Duration = std::time::Duration::from_secs(15);
 /// The most calls in one batch.
 const MAX_BATCH: usize = 100;
 /// Calls of one batch that are under way at once.

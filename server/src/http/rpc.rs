@@ -7,8 +7,8 @@
 use std::sync::Arc;
 
 use axum::{
-    body::{Body, Bytes},
-    extract::{FromRequest, FromRequestParts, Request, State, WebSocketUpgrade},
+    body::Body,
+    extract::{FromRequestParts, Request, State, WebSocketUpgrade},
     http::{HeaderMap, Method, StatusCode, header},
     response::{IntoResponse, Response},
 };
@@ -18,7 +18,7 @@ use purser_proto_schema::error::{Code, PublicError};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{BATCH_WIDTH, Doors, MAX_BATCH, auth, in_process, rpc_socket};
+use super::{BATCH_WIDTH, Doors, MAX_BATCH, auth, body, in_process, rpc_socket};
 use crate::{domain::caller::Caller, error::Error, rpc};
 
 const PARSE_ERROR: i32 = -32_700;
@@ -28,12 +28,11 @@ const METHOD_NOT_FOUND: i32 = -32_601;
 pub(super) async fn handle(State(doors): State<Doors>, request: Request) -> Response {
     let (mut parts, body) = request.into_parts();
     if wants_websocket(&parts.headers) {
-        let caller = match auth::caller(&doors, &parts.headers).await {
-            Ok(caller) => caller,
-            Err(error) => return refuse(&rpc::public(&error)),
-        };
+        if let Err(error) = auth::caller(&doors, &parts.headers).await {
+            return refuse(&rpc::public(&error));
+        }
         return match WebSocketUpgrade::from_request_parts(&mut parts, &()).await {
-            Ok(upgrade) => rpc_socket::upgrade(doors, upgrade, caller),
+            Ok(upgrade) => rpc_socket::upgrade(doors, upgrade, parts.headers),
             Err(rejection) => rejection.into_response(),
         };
     }
@@ -43,26 +42,14 @@ pub(super) async fn handle(State(doors): State<Doors>, request: Request) -> Resp
             "call by POST, or upgrade to a WebSocket",
         ));
     }
-    let media =
-        parts.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    if !media.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json") {
-        let message = "send the call as JSON, with `Content-Type: application/json`";
-        return refuse(&PublicError::new(Code::UnsupportedMediaType, message));
-    }
     let caller = match auth::caller(&doors, &parts.headers).await {
         Ok(caller) => Some(caller),
         Err(Error::Unauthorized) => None,
-        Err(error) => {
-            tracing::error!(error = %crate::error::chain(&error), "a key could not be looked up");
-            return refuse(&rpc::public(&error));
-        }
+        Err(error) => return refuse(&rpc::public(&error)),
     };
-    let body = match Bytes::from_request(Request::from_parts(parts, body), &()).await {
+    let body = match body::read_json(Request::from_parts(parts, body)).await {
         Ok(body) => body,
-        Err(rejection) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => {
-            return refuse(&PublicError::new(Code::PayloadTooLarge, "the body is larger than 1 MiB"));
-        }
-        Err(rejection) => return rejection.into_response(),
+        Err(error) => return refuse(&error),
     };
     match serve(&doors, &body, caller.as_ref()).await {
         Some(answer) => json(StatusCode::OK, answer),

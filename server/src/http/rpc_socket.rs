@@ -1,7 +1,9 @@
-//! JSON-RPC 2.0 over a WebSocket: one caller, authenticated at the upgrade.
+//! JSON-RPC 2.0 over a WebSocket: one key, presented at the upgrade and looked at again with each
+//! message, so that one that was revoked or has expired ends the socket.
 //!
 //! Calls of a socket run side by side, at most [`IN_FLIGHT`]; then the socket is read no further, so a
-//! caller that does not read its answers only slows itself down. Subscriptions will hang on here.
+//! caller that does not read its answers only slows itself down. When it hangs up nobody waits for its
+//! calls any more. Subscriptions will hang on here.
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,17 +12,18 @@ use axum::{
         WebSocketUpgrade,
         ws::{CloseFrame, Message, WebSocket, close_code},
     },
+    http::HeaderMap,
     response::Response,
 };
 use futures_util::{SinkExt, StreamExt, stream::SplitSink};
 use tokio::{
     sync::{Semaphore, mpsc},
+    task::JoinSet,
     time::{interval, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Doors, MAX_BODY, rpc};
-use crate::domain::caller::Caller;
+use super::{Doors, MAX_BODY, auth, rpc};
 
 /// Calls of one socket under way at once.
 const IN_FLIGHT: usize = 32;
@@ -31,19 +34,20 @@ const SILENCE: Duration = Duration::from_secs(90);
 /// How long a write may take.
 const WRITE: Duration = Duration::from_secs(15);
 
-pub(super) fn upgrade(doors: Doors, upgrade: WebSocketUpgrade, caller: Arc<Caller>) -> Response {
+pub(super) fn upgrade(doors: Doors, upgrade: WebSocketUpgrade, headers: HeaderMap) -> Response {
     upgrade
         .max_message_size(MAX_BODY)
         .max_frame_size(MAX_BODY)
-        .on_upgrade(|socket| serve(doors, socket, caller))
+        .on_upgrade(|socket| serve(doors, socket, headers))
 }
 
-async fn serve(doors: Doors, socket: WebSocket, caller: Arc<Caller>) {
+async fn serve(doors: Doors, socket: WebSocket, headers: HeaderMap) {
     let (writer, mut reader) = socket.split();
     let (answers, to_write) = mpsc::channel::<Message>(IN_FLIGHT);
     let broken = CancellationToken::new();
     let writing = tokio::spawn(write(writer, to_write, doors.stop.clone(), broken.clone()));
     let places = Arc::new(Semaphore::new(IN_FLIGHT));
+    let mut calls = JoinSet::new();
     loop {
         let message = tokio::select! {
             () = broken.cancelled() => break,
@@ -63,14 +67,22 @@ async fn serve(doors: Doors, socket: WebSocket, caller: Arc<Caller>) {
             () = broken.cancelled() => break,
             place = Arc::clone(&places).acquire_owned() => place,
         };
-        let (doors, caller, answers) = (doors.clone(), Arc::clone(&caller), answers.clone());
-        tokio::spawn(async move {
+        let Ok(caller) = auth::caller(&doors, &headers).await else {
+            let frame =
+                CloseFrame { code: close_code::POLICY, reason: "the API key is not valid any more".into() };
+            let _ = answers.try_send(Message::Close(Some(frame)));
+            break;
+        };
+        while calls.try_join_next().is_some() {}
+        let (doors, answers) = (doors.clone(), answers.clone());
+        calls.spawn(async move {
             if let Some(answer) = rpc::serve(&doors, text.as_bytes(), Some(&caller)).await {
                 let _ = answers.send(Message::Text(answer.into())).await;
             }
             drop(place);
         });
     }
+    calls.shutdown().await;
     drop(answers);
     let _ = timeout(WRITE, writing).await;
 }

@@ -8,7 +8,7 @@ use std::{borrow::Cow, collections::HashMap, sync::Arc};
 
 use axum::{
     body::{Body, Bytes},
-    extract::{FromRequest, Query, Request, State},
+    extract::{Query, Request, State},
     http::{HeaderMap, Method, StatusCode, header},
     response::Response,
 };
@@ -21,8 +21,12 @@ use purser_proto_schema::{
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{BATCH_WIDTH, Doors, MAX_BATCH, auth, in_process, superjson};
-use crate::{domain::caller::Caller, error::Error, error::Result, rpc};
+use super::{BATCH_WIDTH, Doors, MAX_BATCH, auth, body, in_process, superjson};
+use crate::{
+    domain::caller::Caller,
+    error::{Error, Issues, Result},
+    rpc,
+};
 
 const MOUNT: &str = "/api/trpc/";
 const JSON: &str = "application/json";
@@ -62,36 +66,20 @@ struct Prepared {
 
 async fn prepare(request: Request) -> std::result::Result<Prepared, PublicError> {
     let (method, headers) = (request.method().clone(), request.headers().clone());
-    if method != Method::GET && !is_json(&headers) {
-        return Err(PublicError::new(
-            Code::UnsupportedMediaType,
-            "send the input as JSON, with `Content-Type: application/json`",
-        ));
-    }
-    let options = Query::<Options>::try_from_uri(request.uri())
-        .map_err(|_| PublicError::new(Code::BadRequest, "the query string cannot be read"))?;
-    let text = if method == Method::GET {
-        options.0.input.filter(|input| !input.is_empty()).map(String::into_bytes).map(Bytes::from)
-    } else {
-        let body = Bytes::from_request(request, &()).await.map_err(|rejection| {
-            let too_large = rejection.status() == StatusCode::PAYLOAD_TOO_LARGE;
-            let code = if too_large { Code::PayloadTooLarge } else { Code::BadRequest };
-            PublicError::new(
-                code,
-                if too_large { "the body is larger than 1 MiB" } else { "the body broke off" },
-            )
-        })?;
-        Some(body).filter(|body| !body.is_empty())
-    };
+    let options = Query::<Options>::try_from_uri(request.uri());
+    let text = if method == Method::GET { None } else { Some(body::read_json(request).await?) };
+    let Query(options) =
+        options.map_err(|_| PublicError::new(Code::BadRequest, "the query string cannot be read"))?;
+    let text = text.or(options.input.map(Bytes::from)).filter(|text| !text.is_empty());
     // Read lazily: without a key even malformed JSON is a 401.
-    let input = text.map(|text| serde_json::from_slice(&text)).transpose();
-    let input = input.map_err(|_| PublicError::new(Code::BadRequest, "the input is not JSON"));
-    Ok(Prepared { method, headers, batch: options.0.batch.is_some_and(|batch| !batch.is_empty()), input })
+    let input = text.map(|text| serde_json::from_slice(&text)).transpose().map_err(|_| not_json());
+    Ok(Prepared { method, headers, batch: options.batch.is_some_and(|batch| !batch.is_empty()), input })
 }
 
-fn is_json(headers: &HeaderMap) -> bool {
-    let media = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    media.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(JSON)
+fn not_json() -> PublicError {
+    let mut issues = Issues::default();
+    issues.form.push("the input is not JSON".into());
+    rpc::public(&Error::Invalid(issues))
 }
 
 async fn serve(doors: &Doors, path: &str, request: Prepared) -> Response {
@@ -152,11 +140,7 @@ async fn call(
     }
     let caller = match caller {
         Ok(caller) => Arc::clone(caller),
-        Err(Error::Unauthorized) => return outcome(Err(rpc::public(&Error::Unauthorized).at(info.name))),
-        Err(error) => {
-            tracing::error!(error = %crate::error::chain(error), "a key could not be looked up");
-            return outcome(Err(rpc::public(error).at(info.name)));
-        }
+        Err(error) => return outcome(Err(rpc::public(error).at(info.name))),
     };
     if let Err(error) = input {
         return outcome(Err(error.clone().at(info.name)));

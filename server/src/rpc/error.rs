@@ -21,7 +21,6 @@ pub fn public(error: &Error) -> PublicError {
         | Error::Forbidden(_)
         | Error::NotFound(_)
         | Error::Conflict(_)
-        | Error::Stopping
         | Error::Internal { .. } => {}
     }
     public
@@ -49,7 +48,6 @@ fn code(error: &Error) -> Code {
         Error::NotFound(_) => Code::NotFound,
         Error::Conflict(_) => Code::Conflict,
         Error::ServerOffline(_) => Code::PreconditionFailed,
-        Error::Stopping => Code::ServiceUnavailable,
         Error::Internal { .. } => Code::InternalServerError,
     }
 }

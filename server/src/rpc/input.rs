@@ -77,8 +77,10 @@ fn rule(text: &str) -> (Option<&str>, String) {
     if let Some(field) = quoted("duplicate field `", "`") {
         return (Some(field), "is given twice".to_owned());
     }
-    if let Some(field) = quoted("unknown field `", "`, ") {
-        return (Some(field), "is not a field of this procedure".to_owned());
+    if let Some(rest) = text.strip_prefix("unknown field `") {
+        // serde goes on with what it expected, or with `there are no fields`.
+        let end = rest.find("`, expected ").or_else(|| rest.find("`, there are no fields"));
+        return (end.map(|end| &rest[..end]), "is not a field of this procedure".to_owned());
     }
     let value_first = ["invalid type: ", "invalid value: ", "invalid length ", "unknown variant "];
     if value_first.iter().any(|start| text.starts_with(start)) {
@@ -124,7 +126,10 @@ mod tests {
                 "registryType",
             ),
             (r#"{"registryName":"a","registryUrl":"x","insecure":"hunter2"}"#, "insecure"),
-            (r#"{"registryName":"a","registryUrl":"x","colour":"hunter2"}"#, "colour"),
+            (
+                r#"{"registryName":"a","registryUrl":"x","colour":"hunter2"}"#,
+                r#"[] {"colour": ["is not a field of this procedure"]}"#,
+            ),
             (r#"{"registryName":"a","registryUrl":"x","registryName":"hunter2"}"#, "registryName"),
             (r#"["hunter2"]"#, "object"),
             (r#""hunter2""#, "object"),

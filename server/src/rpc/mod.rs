@@ -113,7 +113,7 @@ where
     let input = input::parse::<P::Input>(params.as_str())?;
     let gone = CancellationToken::new();
     let _gone_when_dropped = gone.clone().drop_guard();
-    let call = Arc::new(Call::new(Arc::clone(caller), gone));
+    let call = Arc::new(Call::new(Arc::clone(caller), P::INFO.name, gone));
     let work = AssertUnwindSafe(handler(Arc::clone(&app), Arc::clone(&call), input)).catch_unwind();
     match P::INFO.kind {
         Kind::Query => work.await.unwrap_or_else(|_| Err(panicked())),
@@ -122,7 +122,7 @@ where
             let task = tokio::spawn(async move {
                 let outcome = work.await.unwrap_or_else(|_| Err(panicked()));
                 let code = outcome.as_ref().map_or_else(|error| public(error).data.code.as_str(), |_| "ok");
-                audit::record(&app, &call, P::INFO.name, code).await;
+                audit::record(&app, &call, code).await;
                 outcome
             });
             task.await.unwrap_or_else(|_| Err(panicked()))

@@ -2,7 +2,7 @@
 
 use chrono::Utc;
 use purser_proto_schema::ids::{ApiKeyId, AuditEventId, JobId, OrganizationId, RegistryId, ServerId};
-use sea_orm::{ActiveValue::Set, EntityTrait};
+use sea_orm::{ActiveValue::Set, ConnectionTrait, EntityTrait};
 
 use super::{Store, entity::audit_event, failed};
 use crate::error::Result;
@@ -22,25 +22,30 @@ pub struct AuditEntry<'a> {
     pub server_id: Option<ServerId>,
     /// Which job.
     pub job_id: Option<JobId>,
-    /// `ok`, or the error's code.
+    /// `ok`, `accepted` for a job that ends later, or the error's code.
     pub outcome: &'a str,
 }
 
 impl Store {
     /// Appends an event.
     pub async fn audit_append(&self, entry: AuditEntry<'_>) -> Result<()> {
-        let row = audit_event::ActiveModel {
-            audit_event_id: Set(AuditEventId::generate().into()),
-            organization_id: Set(entry.organization_id.to_string()),
-            at: Set(Utc::now()),
-            api_key_id: Set(entry.api_key_id.map(ToString::to_string)),
-            action: Set(entry.action.to_owned()),
-            registry_id: Set(entry.registry_id.map(Into::into)),
-            server_id: Set(entry.server_id.map(Into::into)),
-            job_id: Set(entry.job_id.map(Into::into)),
-            outcome: Set(entry.outcome.to_owned()),
-        };
-        audit_event::Entity::insert(row).exec_without_returning(&self.db).await.map_err(failed)?;
-        Ok(())
+        append(&self.db, entry).await
     }
+}
+
+/// Appends an event, in the caller's transaction where that is one.
+pub(super) async fn append<C: ConnectionTrait>(db: &C, entry: AuditEntry<'_>) -> Result<()> {
+    let row = audit_event::ActiveModel {
+        audit_event_id: Set(AuditEventId::generate().into()),
+        organization_id: Set(entry.organization_id.to_string()),
+        at: Set(Utc::now()),
+        api_key_id: Set(entry.api_key_id.map(ToString::to_string)),
+        action: Set(entry.action.to_owned()),
+        registry_id: Set(entry.registry_id.map(Into::into)),
+        server_id: Set(entry.server_id.map(Into::into)),
+        job_id: Set(entry.job_id.map(Into::into)),
+        outcome: Set(entry.outcome.to_owned()),
+    };
+    audit_event::Entity::insert(row).exec_without_returning(db).await.map_err(failed)?;
+    Ok(())
 }

@@ -1,5 +1,7 @@
 //! Jobs: what was asked, by whom, and how it ended as a whole.
 
+use std::collections::HashMap;
+
 use chrono::Utc;
 use purser_proto_schema::{
     ids::{JobId, OrganizationId, ServerId, TargetId},
@@ -13,7 +15,7 @@ use sea_orm::{
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
-    JobRow, Store, TargetRow, TargetState,
+    AuditEntry, JobRow, Store, TargetRow, TargetState, audit,
     entity::{job, job_target},
     failed,
 };
@@ -69,8 +71,8 @@ impl JobRow {
 }
 
 impl Store {
-    /// Keeps a job and its targets: from here on it is accepted.
-    pub async fn job_insert(&self, new: NewJob) -> Result<()> {
+    /// Keeps a job, its targets, and who asked for it: from here on it is accepted.
+    pub async fn job_insert(&self, new: NewJob, asked: AuditEntry<'_>) -> Result<()> {
         let transaction = self.write().await?;
         job::Entity::insert(new.job.into_active_model())
             .exec_without_returning(&transaction)
@@ -81,6 +83,7 @@ impl Store {
             .exec_without_returning(&transaction)
             .await
             .map_err(failed)?;
+        audit::append(&transaction, asked).await?;
         transaction.commit().await.map_err(failed)
     }
 
@@ -138,17 +141,21 @@ impl Store {
             .all(&self.db)
             .await
             .map_err(failed)?;
-        let mut targets = job_target::Entity::find()
+        let targets = job_target::Entity::find()
             .filter(job_target::Column::JobId.is_in(jobs.iter().map(|job| &job.job_id)))
             .order_by_asc(job_target::Column::TargetId)
             .all(&self.db)
             .await
             .map_err(failed)?;
-        let pages = jobs.into_iter().map(|job| {
-            let own = targets.extract_if(.., |target| target.job_id == job.job_id).collect();
+        let mut by_job: HashMap<String, Vec<TargetRow>> = HashMap::new();
+        for target in targets {
+            by_job.entry(target.job_id.clone()).or_default().push(target);
+        }
+        let page = jobs.into_iter().map(|job| {
+            let own = by_job.remove(&job.job_id).unwrap_or_default();
             (job, own)
         });
-        Ok(pages.collect())
+        Ok(page.collect())
     }
 
     /// Cancels what has not started and marks what has. Gives the targets that an agent must stop.

@@ -16,7 +16,10 @@ use sea_orm::{
 };
 use sea_orm_migration::MigratorTrait;
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    private_file,
+};
 
 mod api_key;
 mod audit;
@@ -35,7 +38,7 @@ pub use entity::{
     registry::Model as RegistryRow, server::Model as ServerRow,
 };
 pub use job::{JobFilter, NewJob};
-pub use server::{Admission, Admitted, NewJoinToken};
+pub use server::{Admission, Admittance, Admitted, NewJoinToken};
 pub use target::{Claim, Ending, Fence, TargetState};
 
 use registry_cache::RegistryCache;
@@ -68,7 +71,12 @@ impl Store {
                 reach(url).await?;
                 postgres_options(url)
             }
-            None => sqlite_options(&data_dir.join("purser.db")),
+            None => {
+                let path = data_dir.join("purser.db");
+                // SQLite gives its other files the same mode.
+                private_file::make(&path).map_err(Error::internal("making the database file"))?;
+                sqlite_options(&path)
+            }
         };
         let db = Database::connect(options).await.map_err(Error::internal("connecting to the database"))?;
         let registries = url.is_none().then(Arc::default);

@@ -45,6 +45,17 @@ pub struct Admission<'a> {
     pub engine: Option<&'a Engine>,
 }
 
+/// Whether an agent is let in.
+#[derive(Debug)]
+pub enum Admittance {
+    /// It is.
+    Admitted(Box<Admitted>),
+    /// Its key is not the server's, and it shows no join token that would make it so.
+    Refused,
+    /// There is no such server, or it was removed.
+    NoSuchServer,
+}
+
 /// An agent let in.
 #[derive(Debug)]
 pub struct Admitted {
@@ -158,22 +169,24 @@ impl Store {
         Ok(row)
     }
 
-    /// Lets an agent in, or not: `None` for a key that is not the server's and no join token that
-    /// would make it so. In one transaction: the key is enrolled, the token spent, the epoch raised.
-    /// Nothing is changed for an agent that is not let in.
-    pub async fn server_admit(&self, admission: Admission<'_>) -> Result<Option<Admitted>> {
+    /// Lets an agent in, or not. In one transaction: the key is enrolled, the token spent, the epoch
+    /// raised. Nothing is changed for an agent that is not let in, and no writer waits for it.
+    pub async fn server_admit(&self, admission: Admission<'_>) -> Result<Admittance> {
+        let live = server::Entity::find_by_id(admission.server_id.as_str())
+            .filter(server::Column::RevokedAt.is_null());
+        let Some(seen) = live.clone().one(&self.db).await.map_err(failed)? else {
+            return Ok(Admittance::NoSuchServer);
+        };
+        if seen.agent_key.as_deref() != Some(admission.agent_key) && !self.token_works(&admission).await? {
+            return Ok(Admittance::Refused);
+        }
         let transaction = self.write().await?;
-        let found = server::Entity::find_by_id(admission.server_id.as_str())
-            .filter(server::Column::RevokedAt.is_null())
-            .lock_exclusive()
-            .one(&transaction)
-            .await
-            .map_err(failed)?;
-        let Some(mut row) = found else { return Ok(None) };
+        let found = live.lock_exclusive().one(&transaction).await.map_err(failed)?;
+        let Some(mut row) = found else { return Ok(Admittance::NoSuchServer) };
         let known = row.agent_key.as_deref() == Some(admission.agent_key);
         // Spent also when the key is known already: a token works once.
         if !spend_token(&transaction, &admission).await? && !known {
-            return Ok(None);
+            return Ok(Admittance::Refused);
         }
         row.agent_key = Some(admission.agent_key.to_owned());
         row.agent_version = Some(admission.agent_version.to_owned());
@@ -184,7 +197,21 @@ impl Store {
         }
         row.clone().into_active_model().reset_all().update(&transaction).await.map_err(failed)?;
         transaction.commit().await.map_err(failed)?;
-        Ok(Some(Admitted { row, enrolled: !known }))
+        Ok(Admittance::Admitted(Box::new(Admitted { row, enrolled: !known })))
+    }
+
+    /// Whether the agent shows a join token that could be spent now.
+    async fn token_works(&self, admission: &Admission<'_>) -> Result<bool> {
+        let Some(hash) = admission.join_secret_hash else { return Ok(false) };
+        let found = join_token::Entity::find()
+            .filter(join_token::Column::SecretHash.eq(hash))
+            .filter(join_token::Column::ServerId.eq(admission.server_id.as_str()))
+            .filter(join_token::Column::SpentAt.is_null())
+            .filter(join_token::Column::ExpiresAt.gt(Utc::now()))
+            .one(&self.db)
+            .await
+            .map_err(failed)?;
+        Ok(found.is_some())
     }
 
     /// Notes that a server's agent is, or just was, connected, and what it reported.

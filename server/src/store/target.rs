@@ -163,7 +163,8 @@ impl Store {
     pub async fn target_put_back(&self, attempt: &Attempt) -> Result<Option<TargetRow>> {
         let moved = job_target::Entity::update_many()
             .col_expr(job_target::Column::Status, Expr::value(TargetState::Queued.as_str()))
-            .col_expr(job_target::Column::Attempt, Expr::col(job_target::Column::Attempt).sub(1));
+            .col_expr(job_target::Column::Attempt, Expr::col(job_target::Column::Attempt).sub(1))
+            .col_expr(job_target::Column::RunDeadline, Expr::value(Option::<DateTime<Utc>>::None));
         self.target_move(moved, attempt).await
     }
 

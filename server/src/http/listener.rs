@@ -1,0 +1,55 @@
+//! The listener: accepted sockets, their number, and how long a caller may take to ask.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::Router;
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::{conn::auto::Builder, graceful::GracefulShutdown},
+    service::TowerToHyperService,
+};
+use tokio::{net::TcpListener, sync::Semaphore};
+use tokio_util::sync::CancellationToken;
+
+/// Connections at once; further ones wait to be accepted.
+const CONNECTIONS: usize = 20_000;
+/// How long a caller may take for the head of a request, and be idle between two.
+const HEAD: Duration = Duration::from_secs(30);
+/// How long to wait after the system refused to accept, such as for want of file descriptors.
+const REFUSED: Duration = Duration::from_millis(200);
+
+/// Serves until `stop`, then lets calls under way end, at most `within`.
+pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToken, within: Duration) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let draining = GracefulShutdown::new();
+    let mut http = Builder::new(TokioExecutor::new()).http1_only();
+    http.http1().timer(TokioTimer::new()).header_read_timeout(HEAD);
+    loop {
+        let place = Arc::clone(&places).acquire_owned();
+        let accepted = tokio::select! {
+            () = stop.cancelled() => break,
+            accepted = async { (place.await, listener.accept().await) } => accepted,
+        };
+        let (Ok(place), Ok((stream, _))) = accepted else {
+            tokio::time::sleep(REFUSED).await;
+            continue;
+        };
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "TCP_NODELAY could not be set");
+        }
+        let service = TowerToHyperService::new(router.clone());
+        let connection = http.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
+        let connection = draining.watch(connection);
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                // A caller that went away, took too long or does not speak HTTP.
+                tracing::debug!(%error, "a connection ended");
+            }
+            drop(place);
+        });
+    }
+    drop(listener);
+    if tokio::time::timeout(within, draining.shutdown()).await.is_err() {
+        tracing::warn!("some calls were still under way; they end with the process");
+    }
+}
