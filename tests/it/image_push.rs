@@ -156,7 +156,7 @@ async fn the_images_of_a_host_are_listed_by_the_host() {
     let image = found[0].as_ref().expect("on the host that has it");
     assert_eq!(image["imageId"], local.id);
     assert!(image["sizeBytes"].as_u64().is_some_and(|size| size >= 1000), "{image:#}");
-    assert!(image["created"].is_i64() && image["digests"].is_array(), "{image:#}");
+    assert!(image["createdAt"].as_str().unwrap().ends_with("Z") && image["digests"].is_array(), "{image:#}");
     assert!(found[1].is_none(), "not on the other");
 
     road.agents[1].stop().await;
