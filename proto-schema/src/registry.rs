@@ -23,8 +23,8 @@ procedures! {
     /// One registry entry of the organization, without its password.
     Query "registry.one" [RegistryRead] One(OneInput) -> Registry;
     /// Changes a registry entry. An absent field stays, null clears a nullable one. Another host in
-    /// `registryUrl` needs the `password` in the same call: a secret goes only to the host that it
-    /// was entered for.
+    /// `registryUrl`, and a host added to `realmAllow`, need the `password` in the same call: a secret
+    /// goes only to where it was entered for.
     Mutation "registry.update" [RegistryWrite] Update(UpdateInput) -> Registry;
     /// Removes a registry entry. CONFLICT while jobs under way use it, unless `force`.
     Mutation "registry.remove" [RegistryDelete] Remove(RemoveInput) -> Registry;
@@ -71,6 +71,8 @@ pub struct Registry {
     pub insecure: bool,
     /// Whether a CA certificate of its own is stored.
     pub has_ca_certificate: bool,
+    /// Token servers that the secret may be sent to besides those that the registry's own name vouches for.
+    pub realm_allow: Vec<String>,
     /// Whether a password is stored.
     pub has_credentials: bool,
     /// When the password was last set.
@@ -122,6 +124,8 @@ pub struct CreateInput {
     pub insecure: Option<bool>,
     /// PEM, at most 64 KiB.
     pub ca_certificate: Option<String>,
+    /// Further token servers that the secret may be sent to, as `host` (any port) or `host:port`; at most 32.
+    pub realm_allow: Option<Vec<String>>,
     /// Where to run the test that `test` asks for; null, `""` and `"none"` are the control plane.
     pub server_id: Option<String>,
     /// Test first, and store nothing when the test fails.
@@ -165,6 +169,10 @@ pub struct UpdateInput {
     /// A new CA certificate; null clears.
     #[serde(default)]
     pub ca_certificate: Patch<String>,
+    /// Other token servers; null clears. One that was not there before needs `password` too, where one is
+    /// stored.
+    #[serde(default)]
+    pub realm_allow: Patch<Vec<String>>,
     /// Where to run the test that `test` asks for.
     pub server_id: Option<String>,
     /// Test the changed entry first, and change nothing when the test fails.
@@ -235,6 +243,8 @@ pub struct TestRegistryInput {
     pub insecure: Option<bool>,
     /// PEM, at most 64 KiB.
     pub ca_certificate: Option<String>,
+    /// Further token servers that the secret may be sent to, as `host` (any port) or `host:port`; at most 32.
+    pub realm_allow: Option<Vec<String>>,
     /// A repository to try `access` on, such as `myorg/app`.
     pub repository: Option<String>,
     /// What to try on `repository`; pull when absent.

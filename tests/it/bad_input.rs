@@ -60,6 +60,20 @@ fn wrong_types(form: Form) -> Vec<Value> {
             json!({"username": format!("{MARK}:"), "password": MARK}),
             json!({"username": MARK, "password": ""}),
         ],
+        Form::Hosts => vec![
+            json!(MARK),
+            json!(5),
+            json!({MARK: MARK}),
+            json!([5]),
+            json!([[MARK]]),
+            json!([""]),
+            json!([format!("https://{MARK}")]),
+            json!([format!("h/{MARK}")]),
+            json!([format!("u:{MARK}@h")]),
+            json!([format!("*.{MARK}")]),
+            json!(["h", format!("{MARK} ~")]),
+            json!(vec![MARK; 33]),
+        ],
         Form::Access => vec![json!(MARK), json!([MARK]), json!(5), json!({}), json!([["pull"]]), json!("")],
     };
     match form {

@@ -25,6 +25,8 @@ pub enum Form {
     Count,
     Access,
     Choice,
+    /// Hosts, with or without a port.
+    Hosts,
 }
 
 /// A field of an input.
@@ -55,7 +57,7 @@ const fn call(name: &'static str, permission: &'static str, fields: &'static [Fi
     Call { name, permission, fields }
 }
 
-use Form::{Access, Choice, Count, Flag, Job, Labels, OneTime, Registry, Server, Servers, Site, Text};
+use Form::{Access, Choice, Count, Flag, Hosts, Job, Labels, OneTime, Registry, Server, Servers, Site, Text};
 
 /// The procedure table, from API.md.
 pub const CALLS: &[Call] = &[
@@ -72,6 +74,7 @@ pub const CALLS: &[Call] = &[
             may("isDefault", Flag),
             may("insecure", Flag),
             may("caCertificate", Text),
+            may("realmAllow", Hosts),
             may("serverId", Site),
             may("test", Flag),
         ],
@@ -92,6 +95,7 @@ pub const CALLS: &[Call] = &[
             may("isDefault", Flag),
             may("insecure", Flag),
             may("caCertificate", Text),
+            may("realmAllow", Hosts),
             may("serverId", Site),
             may("test", Flag),
         ],
@@ -109,6 +113,7 @@ pub const CALLS: &[Call] = &[
             may("imagePrefix", Text),
             may("insecure", Flag),
             may("caCertificate", Text),
+            may("realmAllow", Hosts),
             may("repository", Text),
             may("access", Access),
             may("serverId", Site),

@@ -69,6 +69,9 @@ pub struct PlannedRegistry {
     pub insecure: bool,
     /// PEM.
     pub ca_certificate: Option<String>,
+    /// Further hosts that the secret may be sent to.
+    #[serde(default)]
+    pub realm_allow: Vec<String>,
 }
 
 /// A one-time credential as it is sealed.
@@ -155,6 +158,8 @@ pub fn planned(row: &RegistryRow) -> PlannedRegistry {
         address: address_text(&row.registry_host, plain),
         insecure: row.insecure,
         ca_certificate: row.ca_certificate.clone(),
+        // What cannot be read allows nothing.
+        realm_allow: serde_json::from_str(&row.realm_allow).unwrap_or_default(),
     }
 }
 
@@ -168,6 +173,7 @@ fn access(registry: PlannedRegistry, credentials: Option<ChannelCredentials>) ->
         address: registry.address,
         insecure: registry.insecure,
         ca_certificate: registry.ca_certificate,
+        realm_allow: registry.realm_allow,
         credentials,
     }
 }

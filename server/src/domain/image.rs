@@ -190,7 +190,12 @@ fn target(
 ) -> NewTarget {
     let registry = match entry {
         Some(entry) => plan::planned(entry),
-        None => PlannedRegistry { address: registry.to_owned(), insecure: false, ca_certificate: None },
+        None => PlannedRegistry {
+            address: registry.to_owned(),
+            insecure: false,
+            ca_certificate: None,
+            realm_allow: Vec::new(),
+        },
     };
     let credentials = match (&one_time, entry) {
         (Some(_), _) => CredentialSource::OneTime,

@@ -89,6 +89,7 @@ pub async fn test_registry(app: Arc<App>, call: Arc<Call>, input: TestRegistryIn
     let username = fields::username(&mut issues, input.username.as_deref());
     fields::pair(&mut issues, username.is_some(), input.password.is_some());
     let ca_certificate = fields::ca_certificate(&mut issues, input.ca_certificate.as_deref());
+    let realm_allow = fields::realm_allow(&mut issues, input.realm_allow.as_deref());
     let scope = scope(&mut issues, input.repository.as_deref(), input.access.as_ref());
     let Some(address) = issues.into_result(address)? else { return Err(Error::NotFound("Registry")) };
     let subject = Subject {
@@ -96,6 +97,7 @@ pub async fn test_registry(app: Arc<App>, call: Arc<Call>, input: TestRegistryIn
             address: plan::address_text(&address.host, address.plain_http),
             insecure: input.insecure.unwrap_or_default(),
             ca_certificate,
+            realm_allow,
         },
         host: address.host,
         entry: None,
@@ -210,7 +212,7 @@ async fn from_here(app: &App, subject: Subject<'_>) -> Result<TestReport> {
         address,
         insecure: subject.registry.insecure,
         ca_certificate: subject.registry.ca_certificate,
-        realm_allow: Vec::new(),
+        realm_allow: subject.registry.realm_allow,
     };
     let credentials = subject
         .credentials
