@@ -2,7 +2,10 @@
 //!
 //! A password goes in and never comes out: no output type has a field for it.
 
-use purser_registry_client::{AccessVerdict, AuthScheme, CredentialsVerdict, Step};
+use purser_registry_client::{
+    AccessVerdict, AuthScheme, CredentialsVerdict, Preset, Step,
+    browse::{Page, RateLimit as PullAllowance},
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -12,6 +15,13 @@ use crate::{
     secret::Secret,
     strict,
     time::Timestamp,
+};
+
+mod browse;
+
+pub use browse::{
+    Candidate, CatalogInput, Fate, Found, Manifest, ManifestInput, MatchInput, MatchResult, MatchedReference,
+    RateLimitInput, SearchAnswer, SearchError, SearchInput, SearchWarning, TagsInput,
 };
 
 procedures! {
@@ -33,6 +43,24 @@ procedures! {
     Mutation "registry.testRegistry" [RegistryTest] TestRegistry(TestRegistryInput) -> TestResult;
     /// Tests a stored entry: from the control plane, or with `serverId` from that Docker host.
     Mutation "registry.testRegistryById" [RegistryTest] TestRegistryById(TestRegistryByIdInput) -> TestResult;
+    /// Which entry an image is pulled with, and what became of each other entry. Asks no registry.
+    Query "registry.match" [RegistryRead] MatchImage(MatchInput) -> MatchResult;
+    /// The repositories of a registry, within the entry's namespace, page by page. What a registry answered
+    /// is remembered for 5 minutes. NOT_IMPLEMENTED where a registry lists none, with what to do instead.
+    Query "registry.catalog" [RegistryRead] Catalog(CatalogInput) -> Page;
+    /// The tags of a repository, page by page.
+    Query "registry.tags" [RegistryRead] Tags(TagsInput) -> Page;
+    /// Finds repositories by a part of their name: at one registry, or at all of the organization's side by
+    /// side, where one that fails is an item of `errors`.
+    Query "registry.search" [RegistryRead] Search(SearchInput) -> SearchAnswer;
+    /// What an image is: digest, platforms, sizes, labels, attachments. Either `image`, for which the entry is
+    /// found as by `image.pull`, or `registryId` with `repository` and `reference`. Without an entry only
+    /// registries that are publicly known are asked. Counts as a pull at Docker Hub.
+    Query "registry.manifest" [RegistryRead] ReadManifest(ManifestInput) -> Manifest;
+    /// How many pulls Docker Hub still allows. NOT_IMPLEMENTED for every other registry.
+    Query "registry.rateLimit" [RegistryRead] RateLimit(RateLimitInput) -> PullAllowance;
+    /// The kinds of registries that are known, with what a form may propose for each.
+    Query "registry.presets" [RegistryRead] Presets(NoInput) -> &'static [Preset];
 }
 
 /// Who runs the registry. It says nothing about the protocol; callers use it to sort.

@@ -129,6 +129,29 @@ pub const CALLS: &[Call] = &[
             may("access", Access),
         ],
     ),
+    call("registry.match", "registry:read", &[must("image", Text)]),
+    call(
+        "registry.catalog",
+        "registry:read",
+        &[must("registryId", Registry), may("cursor", Text), may("limit", Count), may("refresh", Flag)],
+    ),
+    call(
+        "registry.tags",
+        "registry:read",
+        &[must("registryId", Registry), must("repository", Text), may("cursor", Text), may("limit", Count)],
+    ),
+    call(
+        "registry.search",
+        "registry:read",
+        &[must("query", Text), may("registryId", Registry), may("limit", Count)],
+    ),
+    call(
+        "registry.manifest",
+        "registry:read",
+        &[may("image", Text), may("registryId", Registry), may("repository", Text), may("reference", Text)],
+    ),
+    call("registry.rateLimit", "registry:read", &[must("registryId", Registry)]),
+    call("registry.presets", "registry:read", &[]),
     call(
         "server.create",
         "server:write",
@@ -222,8 +245,11 @@ impl Things {
                 },
             };
         }
-        if call.name == "image.pull" {
-            input["serverId"] = json!(self.server);
+        // One of several is needed.
+        match call.name {
+            "image.pull" => input["serverId"] = json!(self.server),
+            "registry.manifest" => input["image"] = json!("127.0.0.1:1/app:v1"),
+            _ => {}
         }
         input
     }

@@ -9,7 +9,7 @@ use purser_proto_schema::{
     ids::{OrganizationId, RegistryId},
     secret::Secret,
 };
-use purser_registry_client::{Diagnosis, DiagnosisCode, RegistryAddress, ScopeProbe};
+use purser_registry_client::{Diagnosis, DiagnosisCode, RegistryAddress, ScopeProbe, Target};
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
@@ -72,6 +72,19 @@ pub struct PlannedRegistry {
     /// Further hosts that the secret may be sent to.
     #[serde(default)]
     pub realm_allow: Vec<String>,
+}
+
+impl PlannedRegistry {
+    /// The registry as the control plane itself asks it: all of it, whatever the entry's namespace.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] when the address is none: what is stored was checked.
+    pub fn target(self) -> Result<Target> {
+        let address = RegistryAddress::parse(&self.address)
+            .map_err(Error::internal("reading the address of a registry entry"))?;
+        let Self { insecure, ca_certificate, realm_allow, .. } = self;
+        Ok(Target { address, insecure, ca_certificate, realm_allow })
+    }
 }
 
 /// A one-time credential as it is sealed.

@@ -44,12 +44,7 @@ pub async fn pull(app: Arc<App>, call: Arc<Call>, input: PullInput) -> Result<Jo
     let named = match &input.registry_id {
         Some(id) => {
             call.about_registry(id);
-            Some(
-                entries
-                    .iter()
-                    .find(|entry| entry.registry_id == id.as_str())
-                    .ok_or(Error::NotFound("Registry"))?,
-            )
+            Some(matching::named(&entries, id)?)
         }
         None => None,
     };

@@ -21,6 +21,7 @@ pub fn public(error: &Error) -> PublicError {
         | Error::Forbidden(_)
         | Error::NotFound(_)
         | Error::Conflict(_)
+        | Error::NotSupported { .. }
         | Error::Stopping
         | Error::Internal { .. } => {}
     }
@@ -49,6 +50,7 @@ fn code(error: &Error) -> Code {
         Error::NotFound(_) => Code::NotFound,
         Error::Conflict(_) => Code::Conflict,
         Error::ServerOffline(_) => Code::PreconditionFailed,
+        Error::NotSupported { .. } => Code::NotImplemented,
         Error::Stopping => Code::ServiceUnavailable,
         Error::Internal { .. } => Code::InternalServerError,
     }

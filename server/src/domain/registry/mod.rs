@@ -20,9 +20,17 @@ use crate::{
     vault::{Seat, Vault},
 };
 
+mod browse;
+mod catalog_cache;
 mod fields;
+mod match_image;
+mod search;
 mod test;
 
+pub use browse::{catalog, manifest, presets, rate_limit, tags};
+pub use catalog_cache::CatalogCache;
+pub use match_image::match_image;
+pub use search::search;
 pub use test::{test_registry, test_registry_by_id};
 
 /// `registry.create`

@@ -13,9 +13,7 @@ use purser_proto_schema::{
     secret::Secret,
     time::Timestamp,
 };
-use purser_registry_client::{
-    Credentials, Diagnosis, DiagnosisCode, Reference, RegistryAddress, ScopeProbe, Target,
-};
+use purser_registry_client::{Credentials, Diagnosis, DiagnosisCode, Reference, ScopeProbe};
 use serde_json::json;
 
 use super::{fields, open_password};
@@ -206,14 +204,7 @@ async fn run(app: &App, call: &Call, site: &Site, subject: Subject<'_>) -> Resul
 }
 
 async fn from_here(app: &App, subject: Subject<'_>) -> Result<TestReport> {
-    let address = RegistryAddress::parse(&subject.registry.address)
-        .map_err(Error::internal("reading the address of a registry entry"))?;
-    let target = Target {
-        address,
-        insecure: subject.registry.insecure,
-        ca_certificate: subject.registry.ca_certificate,
-        realm_allow: subject.registry.realm_allow,
-    };
+    let target = subject.registry.target()?;
     let credentials = subject
         .credentials
         .map(|(username, password)| Credentials { username, password: password.into_inner() });
