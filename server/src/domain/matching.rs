@@ -120,13 +120,17 @@ impl Rank {
     }
 }
 
+/// The namespace is looked at first: it tells most entries of one host apart, and the choice then has one
+/// text to compare of each. The choice does not need the host of an entry whose namespace does not fit, and
+/// optimized it is not compared.
 fn standing(entry: &RegistryRow, host: &str, reference: &Reference) -> Standing {
-    if entry.registry_host != host {
-        Standing::OtherHost
-    } else if in_namespace(reference, entry.namespace.as_deref()) {
-        Standing::Fits(Rank::of(entry))
-    } else {
+    let of_host = || entry.registry_host == host;
+    if in_namespace(reference, entry.namespace.as_deref()) {
+        if of_host() { Standing::Fits(Rank::of(entry)) } else { Standing::OtherHost }
+    } else if of_host() {
         Standing::OtherNamespace
+    } else {
+        Standing::OtherHost
     }
 }
 
