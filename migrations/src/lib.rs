@@ -9,6 +9,7 @@ mod m20261121_000002_registry;
 mod m20261121_000003_server;
 mod m20261121_000004_job;
 mod m20261121_000005_audit;
+mod m20261121_000006_realm_allow;
 
 /// Brings a database to the present shape.
 pub struct Migrator;
@@ -22,6 +23,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261121_000003_server::Migration),
             Box::new(m20261121_000004_job::Migration),
             Box::new(m20261121_000005_audit::Migration),
+            Box::new(m20261121_000006_realm_allow::Migration),
         ]
     }
 }

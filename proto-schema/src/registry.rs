@@ -2,7 +2,10 @@
 //!
 //! A password goes in and never comes out: no output type has a field for it.
 
-use purser_registry_client::{AccessVerdict, AuthScheme, CredentialsVerdict, Step};
+use purser_registry_client::{
+    AccessVerdict, AuthScheme, CredentialsVerdict, Preset, Step,
+    browse::{Page, RateLimit as PullAllowance},
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -14,6 +17,13 @@ use crate::{
     time::Timestamp,
 };
 
+mod browse;
+
+pub use browse::{
+    Candidate, CatalogInput, Fate, Found, Manifest, ManifestInput, MatchInput, MatchResult, MatchedReference,
+    RateLimitInput, SearchAnswer, SearchError, SearchInput, SearchWarning, TagsInput,
+};
+
 procedures! {
     /// Stores a registry entry, its password encrypted. The credential is not tested unless `test`
     /// is true; then a failed test stores nothing.
@@ -23,8 +33,8 @@ procedures! {
     /// One registry entry of the organization, without its password.
     Query "registry.one" [RegistryRead] One(OneInput) -> Registry;
     /// Changes a registry entry. An absent field stays, null clears a nullable one. Another host in
-    /// `registryUrl` needs the `password` in the same call: a secret goes only to the host that it
-    /// was entered for.
+    /// `registryUrl`, and a host added to `realmAllow`, need the `password` in the same call: a secret
+    /// goes only to where it was entered for.
     Mutation "registry.update" [RegistryWrite] Update(UpdateInput) -> Registry;
     /// Removes a registry entry. CONFLICT while jobs under way use it, unless `force`.
     Mutation "registry.remove" [RegistryDelete] Remove(RemoveInput) -> Registry;
@@ -33,6 +43,24 @@ procedures! {
     Mutation "registry.testRegistry" [RegistryTest] TestRegistry(TestRegistryInput) -> TestResult;
     /// Tests a stored entry: from the control plane, or with `serverId` from that Docker host.
     Mutation "registry.testRegistryById" [RegistryTest] TestRegistryById(TestRegistryByIdInput) -> TestResult;
+    /// Which entry an image is pulled with, and what became of each other entry. Asks no registry.
+    Query "registry.match" [RegistryRead] MatchImage(MatchInput) -> MatchResult;
+    /// The repositories of a registry, within the entry's namespace, page by page. What a registry answered
+    /// is remembered for 5 minutes. NOT_IMPLEMENTED where a registry lists none, with what to do instead.
+    Query "registry.catalog" [RegistryRead] Catalog(CatalogInput) -> Page;
+    /// The tags of a repository, page by page.
+    Query "registry.tags" [RegistryRead] Tags(TagsInput) -> Page;
+    /// Finds repositories by a part of their name: at one registry, or at all of the organization's side by
+    /// side, where one that fails is an item of `errors`.
+    Query "registry.search" [RegistryRead] Search(SearchInput) -> SearchAnswer;
+    /// What an image is: digest, platforms, sizes, labels, attachments. Either `image`, for which the entry is
+    /// found as by `image.pull`, or `registryId` with `repository` and `reference`. Without an entry only
+    /// registries that are publicly known are asked. Counts as a pull at Docker Hub.
+    Query "registry.manifest" [RegistryRead] ReadManifest(ManifestInput) -> Manifest;
+    /// How many pulls Docker Hub still allows. NOT_IMPLEMENTED for every other registry.
+    Query "registry.rateLimit" [RegistryRead] RateLimit(RateLimitInput) -> PullAllowance;
+    /// The kinds of registries that are known, with what a form may propose for each.
+    Query "registry.presets" [RegistryRead] Presets(NoInput) -> &'static [Preset];
 }
 
 /// Who runs the registry. It says nothing about the protocol; callers use it to sort.
@@ -71,6 +99,8 @@ pub struct Registry {
     pub insecure: bool,
     /// Whether a CA certificate of its own is stored.
     pub has_ca_certificate: bool,
+    /// Token servers that the secret may be sent to besides those that the registry's own name vouches for.
+    pub realm_allow: Vec<String>,
     /// Whether a password is stored.
     pub has_credentials: bool,
     /// When the password was last set.
@@ -122,6 +152,8 @@ pub struct CreateInput {
     pub insecure: Option<bool>,
     /// PEM, at most 64 KiB.
     pub ca_certificate: Option<String>,
+    /// Further token servers that the secret may be sent to, as `host` (any port) or `host:port`; at most 32.
+    pub realm_allow: Option<Vec<String>>,
     /// Where to run the test that `test` asks for; null, `""` and `"none"` are the control plane.
     pub server_id: Option<String>,
     /// Test first, and store nothing when the test fails.
@@ -165,6 +197,10 @@ pub struct UpdateInput {
     /// A new CA certificate; null clears.
     #[serde(default)]
     pub ca_certificate: Patch<String>,
+    /// Other token servers; null clears. One that was not there before needs `password` too, where one is
+    /// stored.
+    #[serde(default)]
+    pub realm_allow: Patch<Vec<String>>,
     /// Where to run the test that `test` asks for.
     pub server_id: Option<String>,
     /// Test the changed entry first, and change nothing when the test fails.
@@ -235,6 +271,8 @@ pub struct TestRegistryInput {
     pub insecure: Option<bool>,
     /// PEM, at most 64 KiB.
     pub ca_certificate: Option<String>,
+    /// Further token servers that the secret may be sent to, as `host` (any port) or `host:port`; at most 32.
+    pub realm_allow: Option<Vec<String>>,
     /// A repository to try `access` on, such as `myorg/app`.
     pub repository: Option<String>,
     /// What to try on `repository`; pull when absent.

@@ -4,7 +4,12 @@ use std::sync::Arc;
 
 use purser_registry_client::RegistryClient;
 
-use crate::{dispatch::Dispatch, domain::caller::KnownKeys, store::Store, vault::Vault};
+use crate::{
+    dispatch::Dispatch,
+    domain::{caller::KnownKeys, registry::CatalogCache},
+    store::Store,
+    vault::Vault,
+};
 
 /// The control plane's shared parts. One per process, behind an `Arc`.
 pub struct App {
@@ -14,8 +19,10 @@ pub struct App {
     pub vault: Arc<Vault>,
     /// The hosts.
     pub dispatch: Dispatch,
-    /// For tests from the control plane.
+    /// For tests from the control plane, and for browsing.
     pub registries: RegistryClient,
+    /// Catalogs as registries answered them lately.
+    pub catalogs: CatalogCache,
     /// API keys that were valid a moment ago.
     pub known_keys: KnownKeys,
     /// What agents dial, for join commands.

@@ -31,6 +31,14 @@ pub enum Error {
     /// A test failed: the registry or the host said no.
     #[error("{}", .0.diagnosis.message)]
     TestFailed(Box<TestDiagnosis>),
+    /// The registry has no such function, or not for these credentials.
+    #[error("{message}. {advice}")]
+    NotSupported {
+        /// What it does not do.
+        message: String,
+        /// What to do instead.
+        advice: String,
+    },
     /// The server is not connected.
     #[error("{}", .0.diagnosis.message)]
     ServerOffline(Box<TestDiagnosis>),

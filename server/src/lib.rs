@@ -39,7 +39,7 @@ mod vault;
 use app::App;
 use config::Settings;
 use dispatch::Dispatch;
-use domain::{caller::KnownKeys, first_start, reencrypt};
+use domain::{caller::KnownKeys, first_start, reencrypt, registry::CatalogCache};
 use store::Store;
 use vault::Vault;
 
@@ -74,6 +74,7 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<()> {
         vault,
         dispatch: dispatch.clone(),
         registries: RegistryClient::new(egress(&settings), USER_AGENT),
+        catalogs: CatalogCache::new(),
         known_keys: KnownKeys::new()?,
         agent_url: settings.public_url.clone().unwrap_or_else(|| agent_url(address)),
     });

@@ -11,6 +11,7 @@ pub const CODES: &[(&str, i64, u16)] = &[
     ("UNAUTHORIZED", -32001, 401),
     ("FORBIDDEN", -32003, 403),
     ("NOT_FOUND", -32004, 404),
+    ("NOT_IMPLEMENTED", -32603, 501),
     ("METHOD_NOT_SUPPORTED", -32005, 405),
     ("CONFLICT", -32009, 409),
     ("PRECONDITION_FAILED", -32012, 412),

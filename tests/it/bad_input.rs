@@ -60,6 +60,20 @@ fn wrong_types(form: Form) -> Vec<Value> {
             json!({"username": format!("{MARK}:"), "password": MARK}),
             json!({"username": MARK, "password": ""}),
         ],
+        Form::Hosts => vec![
+            json!(MARK),
+            json!(5),
+            json!({MARK: MARK}),
+            json!([5]),
+            json!([[MARK]]),
+            json!([""]),
+            json!([format!("https://{MARK}")]),
+            json!([format!("h/{MARK}")]),
+            json!([format!("u:{MARK}@h")]),
+            json!([format!("*.{MARK}")]),
+            json!(["h", format!("{MARK} ~")]),
+            json!(vec![MARK; 33]),
+        ],
         Form::Access => vec![json!(MARK), json!([MARK]), json!(5), json!({}), json!([["pull"]]), json!("")],
     };
     match form {
@@ -122,12 +136,13 @@ fn wrong_texts(field: &str) -> Vec<String> {
             zero,
             long(3000),
         ],
-        "tag" => {
+        "tag" | "reference" => {
             vec![String::new(), format!(".{MARK}"), format!("{MARK}/x"), format!("{MARK} "), zero, long(128)]
         }
         "platform" => {
             vec![String::new(), MARK.into(), format!("linux/{MARK}"), "linux/".into(), zero, long(99)]
         }
+        "query" => vec![String::new(), "  ".into(), long(256), zero, bell],
         "description" => vec![long(1024), zero],
         "cursor" => vec![long(100), zero],
         other => panic!("no bad text is known for {other}"),
@@ -140,6 +155,9 @@ fn with(call: &Call, things: &Things, field: &Field, value: Value) -> Value {
     match (call.name, field.name) {
         ("image.pull", "serverIds" | "labels") => {
             input.as_object_mut().unwrap().remove("serverId");
+        }
+        ("registry.manifest", "repository" | "reference") => {
+            input = json!({"registryId": things.registry, "repository": "app"});
         }
         (_, "username") => input["password"] = json!(MARK),
         (_, "password") => input["username"] = json!("u"),
@@ -329,7 +347,8 @@ async fn null_is_absent_where_a_field_may_be_absent() {
     let (_purser, client, things) = world().await;
     for call in CALLS.iter().filter(|call| call.name != "registry.remove") {
         for field in call.fields.iter().filter(|field| !field.required) {
-            let is_needed = call.name == "image.pull" && field.name == "serverId";
+            let is_needed = [("image.pull", "serverId"), ("registry.manifest", "image")]
+                .contains(&(call.name, field.name));
             // There null clears; clearing one of a pair is asked elsewhere.
             let is_pair = call.name == "registry.update" && ["username", "password"].contains(&field.name);
             if is_needed || is_pair {
@@ -338,8 +357,9 @@ async fn null_is_absent_where_a_field_may_be_absent() {
             let mut input = things.input(call);
             input[field.name] = Value::Null;
             let answer = client.trpc_mutation(call.name, &input).await;
-            let is_test = call.name.starts_with("registry.test");
-            let is_diagnosed = is_test && answer.json().pointer("/error/data/diagnosis").is_some();
+            let asks = ["registry.test", "registry.catalog", "registry.tags", "registry.manifest"];
+            let asks = asks.iter().any(|name| call.name.starts_with(name));
+            let is_diagnosed = asks && answer.json().pointer("/error/data/diagnosis").is_some();
             assert!(answer.status == 200 || is_diagnosed, "{} {}: {answer:?}", call.name, field.name);
         }
     }

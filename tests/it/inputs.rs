@@ -25,6 +25,8 @@ pub enum Form {
     Count,
     Access,
     Choice,
+    /// Hosts, with or without a port.
+    Hosts,
 }
 
 /// A field of an input.
@@ -55,7 +57,7 @@ const fn call(name: &'static str, permission: &'static str, fields: &'static [Fi
     Call { name, permission, fields }
 }
 
-use Form::{Access, Choice, Count, Flag, Job, Labels, OneTime, Registry, Server, Servers, Site, Text};
+use Form::{Access, Choice, Count, Flag, Hosts, Job, Labels, OneTime, Registry, Server, Servers, Site, Text};
 
 /// The procedure table, from API.md.
 pub const CALLS: &[Call] = &[
@@ -72,6 +74,7 @@ pub const CALLS: &[Call] = &[
             may("isDefault", Flag),
             may("insecure", Flag),
             may("caCertificate", Text),
+            may("realmAllow", Hosts),
             may("serverId", Site),
             may("test", Flag),
         ],
@@ -92,6 +95,7 @@ pub const CALLS: &[Call] = &[
             may("isDefault", Flag),
             may("insecure", Flag),
             may("caCertificate", Text),
+            may("realmAllow", Hosts),
             may("serverId", Site),
             may("test", Flag),
         ],
@@ -109,6 +113,7 @@ pub const CALLS: &[Call] = &[
             may("imagePrefix", Text),
             may("insecure", Flag),
             may("caCertificate", Text),
+            may("realmAllow", Hosts),
             may("repository", Text),
             may("access", Access),
             may("serverId", Site),
@@ -124,6 +129,29 @@ pub const CALLS: &[Call] = &[
             may("access", Access),
         ],
     ),
+    call("registry.match", "registry:read", &[must("image", Text)]),
+    call(
+        "registry.catalog",
+        "registry:read",
+        &[must("registryId", Registry), may("cursor", Text), may("limit", Count), may("refresh", Flag)],
+    ),
+    call(
+        "registry.tags",
+        "registry:read",
+        &[must("registryId", Registry), must("repository", Text), may("cursor", Text), may("limit", Count)],
+    ),
+    call(
+        "registry.search",
+        "registry:read",
+        &[must("query", Text), may("registryId", Registry), may("limit", Count)],
+    ),
+    call(
+        "registry.manifest",
+        "registry:read",
+        &[may("image", Text), may("registryId", Registry), may("repository", Text), may("reference", Text)],
+    ),
+    call("registry.rateLimit", "registry:read", &[must("registryId", Registry)]),
+    call("registry.presets", "registry:read", &[]),
     call(
         "server.create",
         "server:write",
@@ -217,8 +245,11 @@ impl Things {
                 },
             };
         }
-        if call.name == "image.pull" {
-            input["serverId"] = json!(self.server);
+        // One of several is needed.
+        match call.name {
+            "image.pull" => input["serverId"] = json!(self.server),
+            "registry.manifest" => input["image"] = json!("127.0.0.1:1/app:v1"),
+            _ => {}
         }
         input
     }

@@ -5,6 +5,7 @@
 mod answers;
 mod backoff;
 mod bad_input;
+mod browse;
 mod channel;
 mod config;
 mod dokploy_docs;
@@ -15,6 +16,7 @@ mod inputs;
 mod jobs;
 mod jsonrpc;
 mod local_agent;
+mod matching;
 mod organizations;
 mod passwords;
 mod pull_credentials;

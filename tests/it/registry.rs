@@ -17,6 +17,7 @@ const MEMBERS: &[&str] = &[
     "lastTest",
     "namespace",
     "organizationId",
+    "realmAllow",
     "registryHost",
     "registryId",
     "registryName",
@@ -65,7 +66,7 @@ async fn an_entry_is_shown_as_the_contract_says_and_the_same_by_every_procedure(
         "registryName": "Mine", "registryUrl": "Registry.Example.com:5000/team",
         "registryHost": "registry.example.com:5000", "namespace": "team", "username": "u", "imagePrefix": "team/",
         "registryType": "selfHosted", "isDefault": false, "insecure": false, "hasCaCertificate": false,
-        "hasCredentials": true, "lastTest": null, "organizationId": purser.default_organization(),
+        "hasCredentials": true, "realmAllow": [], "lastTest": null, "organizationId": purser.default_organization(),
     });
     for (member, value) in expected.as_object().unwrap() {
         assert_eq!(&created[member], value, "{member}");
@@ -316,4 +317,39 @@ async fn a_failed_test_creates_and_changes_nothing_and_a_good_one_is_noted() {
         (&noted["lastTest"]["ok"], &noted["lastTest"]["code"]),
         (&json!(false), &json!("unauthorized"))
     );
+}
+
+#[tokio::test]
+async fn a_host_added_to_realm_allow_needs_the_password_again() {
+    let purser = Purser::start().await;
+    let client = purser.client();
+    let mut input = stored();
+    input["realmAllow"] = json!([" Auth.Example.org ", "auth.example.org", "tokens.example.net:8443"]);
+    let before = client.mutate("registry.create", input).await;
+    let id = &before["registryId"];
+    let hosts = json!(["auth.example.org", "tokens.example.net:8443"]);
+    assert_eq!(before["realmAllow"], hosts);
+    for more in [json!(["auth.example.org", "evil.example.com"]), json!(["tokens.example.net"])] {
+        let now = one(&client, id).await;
+        let update = json!({"registryId": id, "realmAllow": more});
+        let refused = client.trpc_mutation("registry.update", &update).await;
+        assert_eq!(refused.code(), "BAD_REQUEST", "{refused:?}");
+        assert!(refused.error()["data"]["zodError"]["fieldErrors"]["password"][0].is_string(), "{refused:?}");
+        assert_eq!(one(&client, id).await, now);
+        let with = json!({"registryId": id, "realmAllow": more, "password": PASSWORD});
+        assert_eq!(client.mutate("registry.update", with).await["realmAllow"], more);
+        let back = json!({"registryId": id, "realmAllow": hosts, "password": PASSWORD});
+        client.mutate("registry.update", back).await;
+        assert_eq!(one(&client, id).await["realmAllow"], hosts);
+    }
+    // Trusting less needs nothing, nor does an entry without a password.
+    let kept = client.mutate("registry.update", json!({"registryId": id, "registryName": "Kept"})).await;
+    assert_eq!(kept["realmAllow"], hosts);
+    let fewer = json!({"registryId": id, "realmAllow": ["auth.example.org"]});
+    assert_eq!(client.mutate("registry.update", fewer).await["realmAllow"], json!(["auth.example.org"]));
+    let none = json!({"registryId": id, "realmAllow": null});
+    assert_eq!(client.mutate("registry.update", none).await["realmAllow"], json!([]));
+    let open = client.mutate("registry.create", registry("open")).await;
+    let more = json!({"registryId": open["registryId"], "realmAllow": ["auth.example.org"]});
+    assert_eq!(client.mutate("registry.update", more).await["realmAllow"], json!(["auth.example.org"]));
 }

@@ -27,7 +27,7 @@ impl Access {
             address,
             insecure: access.insecure,
             ca_certificate: access.ca_certificate,
-            realm_allow: Vec::new(),
+            realm_allow: access.realm_allow,
         };
         Ok(Self { target, credentials })
     }
@@ -106,6 +106,7 @@ mod tests {
             address: address.to_owned(),
             insecure: false,
             ca_certificate: None,
+            realm_allow: Vec::new(),
             credentials: Some(credentials),
         })
         .unwrap()

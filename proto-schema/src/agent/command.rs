@@ -65,6 +65,9 @@ pub struct RegistryAccess {
     pub insecure: bool,
     /// PEM of an extra authority.
     pub ca_certificate: Option<String>,
+    /// Further hosts that the secret may be sent to when the registry names them as its token server.
+    #[serde(default)]
+    pub realm_allow: Vec<String>,
     /// None: anonymous, and the verdict says so.
     pub credentials: Option<ChannelCredentials>,
 }

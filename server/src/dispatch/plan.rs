@@ -9,7 +9,7 @@ use purser_proto_schema::{
     ids::{OrganizationId, RegistryId},
     secret::Secret,
 };
-use purser_registry_client::{Diagnosis, DiagnosisCode, RegistryAddress, ScopeProbe};
+use purser_registry_client::{Diagnosis, DiagnosisCode, RegistryAddress, ScopeProbe, Target};
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
@@ -69,6 +69,22 @@ pub struct PlannedRegistry {
     pub insecure: bool,
     /// PEM.
     pub ca_certificate: Option<String>,
+    /// Further hosts that the secret may be sent to.
+    #[serde(default)]
+    pub realm_allow: Vec<String>,
+}
+
+impl PlannedRegistry {
+    /// The registry as the control plane itself asks it: all of it, whatever the entry's namespace.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] when the address is none: what is stored was checked.
+    pub fn target(self) -> Result<Target> {
+        let address = RegistryAddress::parse(&self.address)
+            .map_err(Error::internal("reading the address of a registry entry"))?;
+        let Self { insecure, ca_certificate, realm_allow, .. } = self;
+        Ok(Target { address, insecure, ca_certificate, realm_allow })
+    }
 }
 
 /// A one-time credential as it is sealed.
@@ -155,6 +171,8 @@ pub fn planned(row: &RegistryRow) -> PlannedRegistry {
         address: address_text(&row.registry_host, plain),
         insecure: row.insecure,
         ca_certificate: row.ca_certificate.clone(),
+        // What cannot be read allows nothing.
+        realm_allow: serde_json::from_str(&row.realm_allow).unwrap_or_default(),
     }
 }
 
@@ -168,6 +186,7 @@ fn access(registry: PlannedRegistry, credentials: Option<ChannelCredentials>) ->
         address: registry.address,
         insecure: registry.insecure,
         ca_certificate: registry.ca_certificate,
+        realm_allow: registry.realm_allow,
         credentials,
     }
 }

@@ -48,12 +48,7 @@ pub async fn pull(app: Arc<App>, call: Arc<Call>, input: PullInput) -> Result<Jo
     let named = match &input.registry_id {
         Some(id) => {
             call.about_registry(id);
-            Some(
-                entries
-                    .iter()
-                    .find(|entry| entry.registry_id == id.as_str())
-                    .ok_or(Error::NotFound("Registry"))?,
-            )
+            Some(matching::named(&entries, id)?)
         }
         None => None,
     };
@@ -211,7 +206,12 @@ fn target(
 ) -> NewTarget {
     let registry = match entry {
         Some(entry) => plan::planned(entry),
-        None => PlannedRegistry { address: registry.to_owned(), insecure: false, ca_certificate: None },
+        None => PlannedRegistry {
+            address: registry.to_owned(),
+            insecure: false,
+            ca_certificate: None,
+            realm_allow: Vec::new(),
+        },
     };
     let credentials = match (&one_time, entry) {
         (Some(_), _) => CredentialSource::OneTime,

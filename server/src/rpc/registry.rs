@@ -1,6 +1,9 @@
 //! `registry.*`
 
-use purser_proto_schema::registry::{All, Create, One, Remove, TestRegistry, TestRegistryById, Update};
+use purser_proto_schema::registry::{
+    All, Catalog, Create, MatchImage, One, Presets, RateLimit, ReadManifest, Remove, Search, Tags,
+    TestRegistry, TestRegistryById, Update,
+};
 
 use super::Registrar;
 use crate::domain::registry;
@@ -13,4 +16,11 @@ pub(super) fn register(procedures: &mut Registrar) {
     procedures.add::<Remove, _, _>(registry::remove);
     procedures.add::<TestRegistry, _, _>(registry::test_registry);
     procedures.add::<TestRegistryById, _, _>(registry::test_registry_by_id);
+    procedures.add::<MatchImage, _, _>(registry::match_image);
+    procedures.add::<Catalog, _, _>(registry::catalog);
+    procedures.add::<Tags, _, _>(registry::tags);
+    procedures.add::<Search, _, _>(registry::search);
+    procedures.add::<ReadManifest, _, _>(registry::manifest);
+    procedures.add::<RateLimit, _, _>(registry::rate_limit);
+    procedures.add::<Presets, _, _>(|_, _, _| registry::presets());
 }

@@ -227,6 +227,7 @@ impl RegistryRow {
             is_default: false,
             insecure: false,
             ca_certificate: None,
+            realm_allow: "[]".to_owned(),
             last_test_at: None,
             last_test_ok: None,
             last_test_code: None,

@@ -1,12 +1,13 @@
 //! What each field of a registry entry must be. Rules name the field, never the value.
 
-use purser_registry_client::{RegistryAddress, check_ca_certificate};
+use purser_registry_client::{RegistryAddress, check_ca_certificate, check_realm_host};
 
 use crate::{domain::naming, error::Issues};
 
 const MAX_NAME_CHARS: usize = 255;
 const MAX_URL_BYTES: usize = 2_048;
 const MAX_CERTIFICATE_BYTES: usize = 64 * 1024;
+const MAX_REALM_HOSTS: usize = 32;
 
 /// A name for people: trimmed, 1 to 255 characters, no control characters.
 pub fn name(issues: &mut Issues, text: &str) -> String {
@@ -89,4 +90,25 @@ pub fn ca_certificate(issues: &mut Issues, text: Option<&str>) -> Option<String>
         issues.add("caCertificate", error.to_string());
     }
     Some(text.to_owned())
+}
+
+/// Further token servers that may see the secret: canonical, each once.
+pub fn realm_allow(issues: &mut Issues, hosts: Option<&[String]>) -> Vec<String> {
+    let hosts = hosts.unwrap_or_default();
+    if hosts.len() > MAX_REALM_HOSTS {
+        issues.add("realmAllow", "has more than 32 hosts");
+        return Vec::new();
+    }
+    let mut checked = Vec::with_capacity(hosts.len());
+    for host in hosts {
+        match check_realm_host(host) {
+            Ok(host) if checked.contains(&host) => {}
+            Ok(host) => checked.push(host),
+            Err(error) => {
+                issues.add("realmAllow", format!("must hold only host or host:port: {error}"));
+                break;
+            }
+        }
+    }
+    checked
 }

@@ -20,9 +20,17 @@ use crate::{
     vault::{Seat, Vault},
 };
 
+mod browse;
+mod catalog_cache;
 mod fields;
+mod match_image;
+mod search;
 mod test;
 
+pub use browse::{catalog, manifest, presets, rate_limit, tags};
+pub use catalog_cache::CatalogCache;
+pub use match_image::match_image;
+pub use search::search;
 pub use test::{test_registry, test_registry_by_id};
 
 /// `registry.create`
@@ -36,6 +44,7 @@ pub async fn create(app: Arc<App>, call: Arc<Call>, input: CreateInput) -> Resul
     let host = address.as_ref().map(|address| address.host.as_str());
     let image_prefix = fields::image_prefix(&mut issues, input.image_prefix.as_deref(), host);
     let ca_certificate = fields::ca_certificate(&mut issues, input.ca_certificate.as_deref());
+    let realm_allow = fields::realm_allow(&mut issues, input.realm_allow.as_deref());
     let Some(address) = address else { return issues.into_result(()).and(Err(Error::NotFound("Registry"))) };
     let id = issues.into_result(RegistryId::generate())?;
     let now = Utc::now();
@@ -54,6 +63,7 @@ pub async fn create(app: Arc<App>, call: Arc<Call>, input: CreateInput) -> Resul
         is_default: input.is_default.unwrap_or_default(),
         insecure: input.insecure.unwrap_or_default(),
         ca_certificate,
+        realm_allow: realm_allow_text(&realm_allow)?,
         last_test_at: None,
         last_test_ok: None,
         last_test_code: None,
@@ -133,6 +143,13 @@ pub async fn update(app: Arc<App>, call: Arc<Call>, input: UpdateInput) -> Resul
         Patch::Clear => row.ca_certificate = None,
         Patch::Set(pem) => row.ca_certificate = fields::ca_certificate(&mut issues, Some(pem)),
     }
+    let trusts_more = change_realm_allow(&mut issues, &mut row, &input.realm_allow)?;
+    if trusts_more && before.sealed_password.is_some() && matches!(input.password, Patch::Keep) {
+        issues.add(
+            "password",
+            "is needed together with another host in realmAllow: it decides where the secret may be sent",
+        );
+    }
     issues.into_result(())?;
     if let Some(registry_type) = input.registry_type {
         row.registry_type = type_text(registry_type).to_owned();
@@ -165,6 +182,30 @@ fn point_at(row: &mut RegistryRow, url: &str, address: RegistryAddress) {
     row.registry_url = url.trim().to_owned();
     row.registry_host = address.host;
     row.namespace = address.namespace;
+}
+
+/// Applies what the caller says of `realmAllow`; true where it names a host that it did not name before.
+fn change_realm_allow(
+    issues: &mut Issues,
+    row: &mut RegistryRow,
+    change: &Patch<Vec<String>>,
+) -> Result<bool> {
+    let hosts = match change {
+        Patch::Keep => return Ok(false),
+        Patch::Clear => Vec::new(),
+        Patch::Set(hosts) => fields::realm_allow(issues, Some(hosts)),
+    };
+    let before = realm_allow(row)?;
+    row.realm_allow = realm_allow_text(&hosts)?;
+    Ok(hosts.iter().any(|host| !before.contains(host)))
+}
+
+fn realm_allow(row: &RegistryRow) -> Result<Vec<String>> {
+    serde_json::from_str(&row.realm_allow).map_err(Error::internal("reading an entry's realmAllow"))
+}
+
+fn realm_allow_text(hosts: &[String]) -> Result<String> {
+    serde_json::to_string(hosts).map_err(Error::internal("writing an entry's realmAllow"))
 }
 
 /// Applies what the caller says of the password; gives it back where it is new, for a test.
@@ -250,6 +291,7 @@ fn view(row: &RegistryRow) -> Result<Registry> {
         is_default: row.is_default,
         insecure: row.insecure,
         has_ca_certificate: row.ca_certificate.is_some(),
+        realm_allow: realm_allow(row)?,
         has_credentials: row.sealed_password.is_some(),
         credentials_updated_at: row.credentials_updated_at.map(Into::into),
         last_test,

@@ -13,9 +13,7 @@ use purser_proto_schema::{
     secret::Secret,
     time::Timestamp,
 };
-use purser_registry_client::{
-    Credentials, Diagnosis, DiagnosisCode, Reference, RegistryAddress, ScopeProbe, Target,
-};
+use purser_registry_client::{Credentials, Diagnosis, DiagnosisCode, Reference, ScopeProbe};
 use serde_json::json;
 
 use super::{fields, open_password};
@@ -89,6 +87,7 @@ pub async fn test_registry(app: Arc<App>, call: Arc<Call>, input: TestRegistryIn
     let username = fields::username(&mut issues, input.username.as_deref());
     fields::pair(&mut issues, username.is_some(), input.password.is_some());
     let ca_certificate = fields::ca_certificate(&mut issues, input.ca_certificate.as_deref());
+    let realm_allow = fields::realm_allow(&mut issues, input.realm_allow.as_deref());
     let scope = scope(&mut issues, input.repository.as_deref(), input.access.as_ref());
     let Some(address) = issues.into_result(address)? else { return Err(Error::NotFound("Registry")) };
     let subject = Subject {
@@ -96,6 +95,7 @@ pub async fn test_registry(app: Arc<App>, call: Arc<Call>, input: TestRegistryIn
             address: plan::address_text(&address.host, address.plain_http),
             insecure: input.insecure.unwrap_or_default(),
             ca_certificate,
+            realm_allow,
         },
         host: address.host,
         entry: None,
@@ -204,14 +204,7 @@ async fn run(app: &App, call: &Call, site: &Site, subject: Subject<'_>) -> Resul
 }
 
 async fn from_here(app: &App, subject: Subject<'_>) -> Result<TestReport> {
-    let address = RegistryAddress::parse(&subject.registry.address)
-        .map_err(Error::internal("reading the address of a registry entry"))?;
-    let target = Target {
-        address,
-        insecure: subject.registry.insecure,
-        ca_certificate: subject.registry.ca_certificate,
-        realm_allow: Vec::new(),
-    };
+    let target = subject.registry.target()?;
     let credentials = subject
         .credentials
         .map(|(username, password)| Credentials { username, password: password.into_inner() });

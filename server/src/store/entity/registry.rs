@@ -20,6 +20,8 @@ pub struct Model {
     pub is_default: bool,
     pub insecure: bool,
     pub ca_certificate: Option<String>,
+    /// A JSON array of hosts.
+    pub realm_allow: String,
     pub last_test_at: Option<DateTimeUtc>,
     pub last_test_ok: Option<bool>,
     pub last_test_code: Option<String>,

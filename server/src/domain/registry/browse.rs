@@ -1,0 +1,199 @@
+//! `registry.catalog`, `tags`, `manifest`, `rateLimit` and `presets`: looking into a registry, seen from
+//! the control plane. Reads only, also in the database.
+
+use std::{sync::Arc, time::Duration};
+
+use purser_proto_schema::{
+    error::TestDiagnosis,
+    ids::{OrganizationId, RegistryId},
+    registry::{CatalogInput, Manifest, ManifestInput, RateLimitInput, TagsInput},
+};
+use purser_registry_client::{
+    Credentials, Preset, Reference, RegistryAddress, RegistryClient, RegistryKind, Session, Target,
+    browse::{BrowseError, MAX_ITEMS, Page, RateLimit},
+    canonical_registry_host,
+};
+
+use super::{catalog_cache::Key, open_password};
+use crate::{
+    app::App,
+    dispatch::plan,
+    domain::{caller::Call, matching},
+    error::{Error, Issues, Result},
+    store::RegistryRow,
+    vault::Vault,
+};
+
+/// How long one call may ask a registry.
+pub(super) const DEADLINE: Duration = Duration::from_secs(15);
+
+/// `registry.catalog`
+pub async fn catalog(app: Arc<App>, call: Arc<Call>, input: CatalogInput) -> Result<Page> {
+    let limit = limit(input.limit, MAX_ITEMS)?;
+    let row = app.store.registry_one(call.organization(), &input.registry_id).await?;
+    let key = Key::new(&row, input.cursor.as_deref(), limit);
+    let refresh = input.refresh.unwrap_or_default();
+    if !refresh && let Some(page) = app.catalogs.get(&key).await {
+        return Ok(Page::clone(&page));
+    }
+    let place = Place::of_entry(&app.vault, call.organization(), &row)?;
+    let read = async {
+        let mut session = place.open(&app.registries, DEADLINE);
+        let page = session.catalog(input.cursor.as_deref(), limit).await?;
+        Ok(with_warnings(page, &session))
+    };
+    let page = if refresh {
+        app.catalogs.replace(key, read.await.map_err(refused)?).await
+    } else {
+        app.catalogs.get_or_read(key, read).await.map_err(refused)?
+    };
+    Ok(Page::clone(&page))
+}
+
+/// `registry.tags`
+pub async fn tags(app: Arc<App>, call: Arc<Call>, input: TagsInput) -> Result<Page> {
+    let limit = limit(input.limit, MAX_ITEMS)?;
+    let row = app.store.registry_one(call.organization(), &input.registry_id).await?;
+    let place = Place::of_entry(&app.vault, call.organization(), &row)?;
+    let mut session = place.open(&app.registries, DEADLINE);
+    let page = session.tags(&input.repository, input.cursor.as_deref(), limit).await.map_err(refused)?;
+    Ok(with_warnings(page, &session))
+}
+
+/// `registry.manifest`
+pub async fn manifest(app: Arc<App>, call: Arc<Call>, input: ManifestInput) -> Result<Manifest> {
+    let wanted = wanted(&app, &call, input).await?;
+    let mut session = wanted.place.open(&app.registries, DEADLINE);
+    let mut image = session.manifest(&wanted.repository, &wanted.version).await.map_err(refused)?;
+    image.warnings.extend_from_slice(session.warnings());
+    Ok(Manifest { registry_id: wanted.registry_id, image })
+}
+
+/// `registry.rateLimit`
+pub async fn rate_limit(app: Arc<App>, call: Arc<Call>, input: RateLimitInput) -> Result<RateLimit> {
+    let row = app.store.registry_one(call.organization(), &input.registry_id).await?;
+    let place = Place::of_entry(&app.vault, call.organization(), &row)?;
+    place.open(&app.registries, DEADLINE).rate_limit().await.map_err(refused)
+}
+
+/// `registry.presets`
+#[allow(clippy::unused_async, reason = "every procedure's handler is asynchronous")]
+pub async fn presets() -> Result<&'static [Preset]> {
+    Ok(purser_registry_client::presets())
+}
+
+/// A registry, and as whom it is asked.
+pub(super) struct Place {
+    target: Target,
+    credentials: Option<Credentials>,
+}
+
+impl Place {
+    /// As a stored entry says, within its namespace. Opens its password.
+    pub(super) fn of_entry(vault: &Vault, organization: &OrganizationId, row: &RegistryRow) -> Result<Self> {
+        let mut target = plan::planned(row).target()?;
+        target.address.namespace.clone_from(&row.namespace);
+        let password = open_password(vault, organization, row)?;
+        let credentials = row
+            .username
+            .clone()
+            .zip(password)
+            .map(|(username, password)| Credentials { username, password: password.into_inner() });
+        Ok(Self { target, credentials })
+    }
+
+    /// Begins to ask.
+    pub(super) fn open<'a>(&'a self, registries: &'a RegistryClient, deadline: Duration) -> Session<'a> {
+        registries.open(&self.target, self.credentials.as_ref(), deadline)
+    }
+}
+
+/// Which image `registry.manifest` is about.
+struct Wanted {
+    place: Place,
+    registry_id: Option<RegistryId>,
+    repository: String,
+    version: String,
+}
+
+async fn wanted(app: &App, call: &Call, input: ManifestInput) -> Result<Wanted> {
+    let Some(image) = &input.image else {
+        let (Some(id), Some(repository)) = (input.registry_id, input.repository) else {
+            return Err(Error::field("image", "is needed, or registryId with repository"));
+        };
+        let row = app.store.registry_one(call.organization(), &id).await?;
+        let place = Place::of_entry(&app.vault, call.organization(), &row)?;
+        let version = input.reference.unwrap_or_else(|| "latest".to_owned());
+        return Ok(Wanted { place, registry_id: Some(id), repository, version });
+    };
+    let mut issues = Issues::default();
+    for (field, given) in [("repository", &input.repository), ("reference", &input.reference)] {
+        if given.is_some() {
+            issues.add(field, "is a part of image: give one or the other");
+        }
+    }
+    issues.into_result(())?;
+    let reference = Reference::parse(image).map_err(|error| Error::field("image", error.to_string()))?;
+    let entries = app.store.registry_all(call.organization()).await?;
+    let named = input.registry_id.as_ref().map(|id| matching::named(&entries, id)).transpose()?;
+    let found = matching::resolve(&entries, reference, named)?;
+    let place = match found.entry {
+        Some(row) => {
+            let mut place = Place::of_entry(&app.vault, call.organization(), row)?;
+            // A pull does not mind the namespace of an entry that the call names.
+            place.target.address.namespace = None;
+            place
+        }
+        None => Place { target: public(found.reference.registry())?, credentials: None },
+    };
+    Ok(Wanted {
+        place,
+        registry_id: found.entry.map(|row| RegistryId::from_stored(row.registry_id.clone())),
+        repository: found.reference.repository().to_owned(),
+        version: found.reference.version().to_owned(),
+    })
+}
+
+/// A registry that no entry is for. Only those that everybody knows are asked: whoever may merely look at
+/// entries does not choose what else the control plane dials.
+fn public(host: &str) -> Result<Target> {
+    let host = canonical_registry_host(host);
+    if RegistryKind::of_host(&host) == RegistryKind::Unknown {
+        return Err(Error::field(
+            "image",
+            "is kept at a registry that the organization has no entry for: store one first, which needs no \
+             credentials where the registry is open",
+        ));
+    }
+    RegistryAddress::parse(&host).map(Target::new).map_err(|error| Error::field("image", error.to_string()))
+}
+
+/// How many items a call wants.
+pub(super) fn limit(limit: Option<u32>, default: usize) -> Result<usize> {
+    let limit = limit.map_or(default, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
+    if (1..=MAX_ITEMS).contains(&limit) { Ok(limit) } else { Err(Error::field("limit", "must be 1 to 100")) }
+}
+
+/// Why a registry could not be read, as an error of the call.
+pub(super) fn refused(error: BrowseError) -> Error {
+    match error {
+        BrowseError::NotSupported { message, advice } => Error::NotSupported { message, advice },
+        BrowseError::Failed(diagnosis) => {
+            Error::TestFailed(Box::new(TestDiagnosis { diagnosis, steps: Vec::new() }))
+        }
+        BrowseError::Cursor => Error::field("cursor", error.to_string()),
+        BrowseError::Repository | BrowseError::OutsideNamespace { .. } => {
+            Error::field("repository", error.to_string())
+        }
+        BrowseError::Version => Error::field("reference", error.to_string()),
+        BrowseError::Query => Error::field("query", error.to_string()),
+        // The enum may grow with its crate.
+        other => Error::internal("reading from a registry")(other),
+    }
+}
+
+/// A page with what the session has to say of the registry.
+fn with_warnings(mut page: Page, session: &Session<'_>) -> Page {
+    page.warnings.extend_from_slice(session.warnings());
+    page
+}
