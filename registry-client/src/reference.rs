@@ -158,6 +158,12 @@ impl Reference {
         self.explicit_registry
     }
 
+    /// The same reference as if its registry had been written out, so that no default registry applies to it.
+    #[must_use]
+    pub fn with_registry_written(self) -> Self {
+        Self { explicit_registry: true, ..self }
+    }
+
     /// `registry/repository`, without tag and digest.
     pub fn name(&self) -> String {
         format!("{}/{}", self.registry, self.repository)

@@ -43,6 +43,9 @@ pub async fn pull(app: Arc<App>, call: Arc<Call>, input: PullInput) -> Result<Jo
     }
     check_one_time(&mut issues, input.auth.as_ref());
     let Some(reference) = issues.into_result(reference)? else { return Err(Error::NotFound("Image")) };
+    // A one-time credential is for the registry that the image names, and that is Docker Hub where it
+    // names none: it never follows the organization's default elsewhere.
+    let reference = if input.auth.is_some() { reference.with_registry_written() } else { reference };
     let servers = chosen_servers(&app, &call, &input).await?;
     let entries = app.store.registry_all(call.organization()).await?;
     let named = match &input.registry_id {

@@ -8,8 +8,8 @@ use purser_proto_schema::{
     registry::LastTest,
 };
 use sea_orm::{
-    ActiveModelTrait, ColumnTrait, ConnectionTrait, DatabaseTransaction, EntityTrait, IntoActiveModel,
-    ModelTrait, QueryFilter, QueryOrder, QuerySelect, sea_query::Expr,
+    ActiveModelTrait, ActiveValue::NotSet, ColumnTrait, ConnectionTrait, DatabaseTransaction, EntityTrait,
+    IntoActiveModel, ModelTrait, QueryFilter, QueryOrder, QuerySelect, sea_query::Expr,
 };
 
 use super::{
@@ -79,15 +79,25 @@ impl Store {
         self.registry_commit(transaction).await
     }
 
-    /// Puts `row` in place of the entry as it was at `seen`. CONFLICT if it was changed since.
-    pub async fn registry_replace(&self, row: RegistryRow, seen: DateTime<Utc>) -> Result<()> {
+    /// Puts `row` in place of the entry as it was at `seen`. CONFLICT if it was changed since. The
+    /// sealed password is written only if it is new: it may have been sealed anew meanwhile.
+    pub async fn registry_replace(
+        &self,
+        row: RegistryRow,
+        seen: DateTime<Utc>,
+        new_password: bool,
+    ) -> Result<()> {
         let transaction = self.write().await?;
         if row.is_default {
             clear_default(&transaction, &row.organization_id).await?;
         }
         let (organization, id) = (row.organization_id.clone(), row.registry_id.clone());
+        let mut changed = row.into_active_model().reset_all();
+        if !new_password {
+            changed.sealed_password = NotSet;
+        }
         let replaced = registry::Entity::update_many()
-            .set(row.into_active_model().reset_all())
+            .set(changed)
             .filter(registry::Column::RegistryId.eq(id))
             .filter(registry::Column::OrganizationId.eq(organization))
             .filter(registry::Column::UpdatedAt.eq(seen))
@@ -130,8 +140,9 @@ impl Store {
         Ok(row)
     }
 
-    /// Notes how the last test of an entry ended. Not a change of the entry: `updatedAt` stays.
-    pub async fn registry_record_test(&self, id: &RegistryId, test: &LastTest) -> Result<()> {
+    /// Notes how a test of an entry ended, unless the entry was changed since `row` was read. Not a
+    /// change of the entry: `updatedAt` stays.
+    pub async fn registry_record_test(&self, row: &RegistryRow, test: &LastTest) -> Result<()> {
         registry::Entity::update_many()
             .col_expr(registry::Column::LastTestAt, Expr::value(test.at.to_utc()))
             .col_expr(registry::Column::LastTestOk, Expr::value(test.ok))
@@ -140,7 +151,9 @@ impl Store {
                 registry::Column::LastTestServerId,
                 Expr::value(test.server_id.as_ref().map(ToString::to_string)),
             )
-            .filter(registry::Column::RegistryId.eq(id.as_str()))
+            .filter(registry::Column::RegistryId.eq(&row.registry_id))
+            .filter(registry::Column::OrganizationId.eq(&row.organization_id))
+            .filter(registry::Column::UpdatedAt.eq(row.updated_at))
             .exec(&self.db)
             .await
             .map_err(failed)?;

@@ -110,14 +110,12 @@ pub async fn update(app: Arc<App>, call: Arc<Call>, input: UpdateInput) -> Resul
     {
         point_at(&mut row, url, address);
     }
-    if row.registry_host != before.registry_host
-        && before.sealed_password.is_some()
-        && matches!(input.password, Patch::Keep)
-    {
+    let moved = row.registry_host != before.registry_host || (is_plain(&row) && !is_plain(&before));
+    if moved && before.sealed_password.is_some() && matches!(input.password, Patch::Keep) {
         issues.add(
             "password",
-            "is needed together with another host in registryUrl: a secret goes only to the host that it was \
-             entered for",
+            "is needed together with another host, or http://, in registryUrl: a secret goes only to the host \
+             that it was entered for, and only as openly as it was entered for",
         );
     }
     match &input.username {
@@ -134,10 +132,11 @@ pub async fn update(app: Arc<App>, call: Arc<Call>, input: UpdateInput) -> Resul
     match &input.image_prefix {
         Patch::Keep => {}
         Patch::Clear => row.image_prefix = None,
-        Patch::Set(prefix) => {
-            row.image_prefix = fields::image_prefix(&mut issues, Some(prefix), Some(&row.registry_host));
-        }
+        Patch::Set(prefix) => row.image_prefix = Some(prefix.clone()),
     }
+    // Also one that stays: it may name the former host.
+    row.image_prefix =
+        fields::image_prefix(&mut issues, row.image_prefix.as_deref(), Some(&row.registry_host));
     match &input.ca_certificate {
         Patch::Keep => {}
         Patch::Clear => row.ca_certificate = None,
@@ -156,7 +155,11 @@ pub async fn update(app: Arc<App>, call: Arc<Call>, input: UpdateInput) -> Resul
     }
     row.is_default = input.is_default.unwrap_or(row.is_default);
     row.insecure = input.insecure.unwrap_or(row.insecure);
+    let new_password = input.password.is_change();
     let password = change_password(&app.vault, &mut row, input.password)?;
+    if new_password || !tests_alike(&row, &before) {
+        forget_test(&mut row);
+    }
     // Always later than before, since replacing compares it.
     row.updated_at = Utc::now().max(before.updated_at + Duration::milliseconds(1));
     truncate_times(&mut row);
@@ -164,7 +167,7 @@ pub async fn update(app: Arc<App>, call: Arc<Call>, input: UpdateInput) -> Resul
         let tested = test::candidate(&app, &call, &site, &row, password.as_ref()).await?;
         note_test(&mut row, tested);
     }
-    app.store.registry_replace(row.clone(), before.updated_at).await?;
+    app.store.registry_replace(row.clone(), before.updated_at, new_password).await?;
     view(&row)
 }
 
@@ -182,6 +185,21 @@ fn point_at(row: &mut RegistryRow, url: &str, address: RegistryAddress) {
     row.registry_url = url.trim().to_owned();
     row.registry_host = address.host;
     row.namespace = address.namespace;
+}
+
+/// Whether the URL asks for plain HTTP.
+fn is_plain(row: &RegistryRow) -> bool {
+    RegistryAddress::parse(&row.registry_url).is_ok_and(|address| address.plain_http)
+}
+
+/// Whether a test of the one says something of the other, their passwords aside.
+fn tests_alike(one: &RegistryRow, other: &RegistryRow) -> bool {
+    one.registry_host == other.registry_host
+        && is_plain(one) == is_plain(other)
+        && one.username == other.username
+        && one.insecure == other.insecure
+        && one.ca_certificate == other.ca_certificate
+        && one.realm_allow == other.realm_allow
 }
 
 /// Applies what the caller says of `realmAllow`; true where it names a host that it did not name before.
@@ -247,6 +265,14 @@ fn note_test(row: &mut RegistryRow, test: LastTest) {
     row.last_test_ok = Some(test.ok);
     row.last_test_code = test.code;
     row.last_test_server_id = test.server_id.map(Into::into);
+}
+
+/// A test of what the entry was says nothing of what it is.
+fn forget_test(row: &mut RegistryRow) {
+    row.last_test_at = None;
+    row.last_test_ok = None;
+    row.last_test_code = None;
+    row.last_test_server_id = None;
 }
 
 /// To the millisecond, so that what is answered now is what is read later.

@@ -25,7 +25,7 @@ use crate::{
         job::{self, NewTarget, Request},
         server,
     },
-    error::{Error, Issues, Result},
+    error::{Error, Issues, Result, chain},
     store::{RegistryRow, ServerRow},
 };
 
@@ -117,16 +117,24 @@ pub async fn test_registry_by_id(
     let mut issues = Issues::default();
     let scope = scope(&mut issues, input.repository.as_deref(), input.access.as_ref());
     issues.into_result(())?;
+    // A host is given it at its dispatch.
+    let credentials = match site {
+        Site::ControlPlane => row.username.clone().zip(open_password(&app.vault, call.organization(), &row)?),
+        Site::Server(_) => None,
+    };
     let subject = Subject {
         registry: plan::planned(&row),
         host: row.registry_host.clone(),
         entry: Some(&row),
-        credentials: row.username.clone().zip(open_password(&app.vault, call.organization(), &row)?),
+        credentials,
         scope,
     };
     let tested = run(&app, &call, &site, subject).await;
-    if let Some(test) = last_test(&site, &tested) {
-        app.store.registry_record_test(&input.registry_id, &test).await?;
+    if let Some(test) = last_test(&site, &tested)
+        && let Err(error) = app.store.registry_record_test(&row, &test).await
+    {
+        // The verdict is what was asked for.
+        tracing::error!(registry = row.registry_id, error = %chain(&error), "a test could not be noted");
     }
     tested
 }
