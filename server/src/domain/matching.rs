@@ -43,12 +43,13 @@ pub fn resolve<'a>(
         }
         return Ok(Match { reference, entry: Some(entry) });
     }
-    let default = entries.iter().find(|entry| entry.is_default && entry.registry_host != DOCKER_HUB);
+    let is_default = |entry: &&RegistryRow| entry.is_default && entry.registry_host != DOCKER_HUB;
+    let default = if reference.explicit_registry() { None } else { entries.iter().find(is_default) };
     let reference = match default {
-        Some(entry) if !reference.explicit_registry() => reference
+        Some(entry) => reference
             .with_registry_and_prefix(&entry.registry_host, entry.namespace.as_deref())
             .map_err(|error| Error::field("image", error.to_string()))?,
-        _ => reference,
+        None => reference,
     };
     let entry = best(entries, &reference);
     Ok(Match { reference, entry })
@@ -58,15 +59,20 @@ fn best<'a>(entries: &'a [RegistryRow], reference: &Reference) -> Option<&'a Reg
     let host = canonical_registry_host(reference.registry());
     let fitting = entries
         .iter()
-        .filter(|entry| entry.registry_host == host && in_namespace(reference, entry.namespace.as_deref()));
+        .filter(|entry| in_namespace(reference, entry.namespace.as_deref()) && entry.registry_host == host);
     // The entries come oldest first, and the first of equals stays.
     fitting.reduce(|best, entry| if rank(entry) > rank(best) { entry } else { best })
 }
 
 fn in_namespace(reference: &Reference, namespace: Option<&str>) -> bool {
     let Some(namespace) = namespace else { return true };
-    let Some(rest) = reference.repository().strip_prefix(namespace) else { return false };
-    rest.is_empty() || rest.starts_with('/')
+    let repository = reference.repository();
+    // Lengths first: they settle most entries without a look at their texts.
+    let on_boundary = match repository.as_bytes().get(namespace.len()) {
+        Some(next) => *next == b'/',
+        None => repository.len() == namespace.len(),
+    };
+    on_boundary && repository.starts_with(namespace)
 }
 
 fn rank(entry: &RegistryRow) -> (usize, bool) {
