@@ -15,8 +15,12 @@ pub(crate) use grammar::{is_valid_digest, is_valid_path, is_valid_tag};
 /// The longest repository path in bytes, without the registry.
 pub const MAX_PATH_BYTES: usize = 255;
 
-/// The longest text that is looked at, in bytes: the longest path, tag and digest with much room for a host.
+/// The longest text that is looked at, in bytes: the longest host, path, tag and digest with room to spare, so that
+/// whatever is accepted can also be read back from its fully qualified form.
 const MAX_INPUT_BYTES: usize = 4096;
+
+/// The longest registry, in bytes. DNS ends at 253.
+const MAX_REGISTRY_BYTES: usize = 3072;
 
 /// Docker Hub's own images live here.
 const OFFICIAL: &str = "library";
@@ -109,7 +113,7 @@ impl Reference {
         };
         let implied_official = registry == DOCKER_HUB && !name.contains('/');
         let repository = if implied_official { format!("{OFFICIAL}/{name}") } else { name.to_owned() };
-        if !grammar::is_valid_registry(registry) {
+        if registry.len() > MAX_REGISTRY_BYTES || !grammar::is_valid_registry(registry) {
             return Err(ReferenceError::Registry);
         }
         grammar::check_path(&repository)?;

@@ -1,10 +1,12 @@
 //! The figures of the README: what Purser costs beside the bare thing, both measured in this run, one
 //! after the other in turns, so that a noisy machine is noisy for both.
 //!
-//! Run it with `tests/measure`. It prints a Markdown table; ratios are of medians.
+//! Run it with `tests/measure`, or with `tests/measure load probes` for those alone. It prints a Markdown table; ratios are of medians.
 
 mod bare;
+mod catalog;
 mod load;
+mod probes;
 mod rest;
 mod road;
 mod sample;
@@ -14,19 +16,37 @@ use std::process::ExitCode;
 use sample::Row;
 
 fn main() -> ExitCode {
-    // The load test starts this program again as its baseline.
-    if std::env::args().nth(1).as_deref() == Some(bare::ARGUMENT) {
-        return bare::main();
+    // Some figures start this program again, as a baseline or for the memory of a process.
+    let mut arguments = std::env::args().skip(1);
+    match (arguments.next().as_deref(), arguments.next().as_deref()) {
+        (Some(bare::ARGUMENT), _) => return bare::main(),
+        (Some(how @ (catalog::PAGED | catalog::WHOLE)), Some(address)) => return catalog::main(how, address),
+        _ => {}
     }
     let runtime = tokio::runtime::Runtime::new();
     let Ok(runtime) = runtime else { return ExitCode::FAILURE };
+    // Words are names of the modules here; none means all.
+    let words: Vec<_> = std::env::args().skip(1).filter(|word| !word.starts_with("--")).collect();
+    let wanted = |name: &str| words.is_empty() || words.iter().any(|word| word == name);
     let rows = runtime.block_on(async {
         let mut rows = Vec::new();
-        rows.extend(road::tests().await);
-        rows.push(road::pulls().await);
-        rows.push(load::registry_all().await);
-        rows.extend(rest::idle().await);
-        rows.push(rest::first_answer().await);
+        if wanted("road") {
+            rows.extend(road::tests().await);
+            rows.push(road::pulls().await);
+        }
+        if wanted("load") {
+            rows.push(load::registry_all().await);
+        }
+        if wanted("rest") {
+            rows.extend(rest::idle().await);
+            rows.push(rest::first_answer().await);
+        }
+        if wanted("catalog") {
+            rows.push(catalog::paged().await);
+        }
+        if wanted("probes") {
+            rows.push(probes::dead_address().await);
+        }
         rows
     });
     let mut table =

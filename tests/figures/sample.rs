@@ -48,6 +48,13 @@ pub fn median(samples: &[Duration]) -> Duration {
     sorted.get(sorted.len() / 2).copied().unwrap_or_default()
 }
 
+/// The one that a hundredth of all are above.
+pub fn p99(samples: &[Duration]) -> Duration {
+    let mut sorted = samples.to_vec();
+    sorted.sort();
+    sorted.get(sorted.len() * 99 / 100).copied().unwrap_or_default()
+}
+
 /// A duration for people.
 pub fn show(duration: Duration) -> String {
     if duration < Duration::from_secs(1) {

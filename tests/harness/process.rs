@@ -210,7 +210,16 @@ pub fn processor_time(pid: u32) -> Duration {
 
 /// Resident memory (`VmRSS`) of process `pid` in KiB; `None` when it is gone.
 pub fn resident_kib(pid: u32) -> Option<u64> {
+    memory_kib(pid, "VmRSS:")
+}
+
+/// The most resident memory (`VmHWM`) that process `pid` has had so far in KiB; `None` when it is gone.
+pub fn peak_resident_kib(pid: u32) -> Option<u64> {
+    memory_kib(pid, "VmHWM:")
+}
+
+fn memory_kib(pid: u32, field: &str) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix(field))?;
     line.trim().trim_end_matches("kB").trim_end().parse().ok()
 }

@@ -131,6 +131,22 @@ fn what_is_displayed_reads_back_as_the_same_reference() {
     }
 }
 
+/// `:latest` and `docker.io` make the written form longer than what was typed.
+#[test]
+fn what_is_accepted_at_the_bounds_reads_back() {
+    let digest = format!("sha512:{}", "0".repeat(128));
+    let rest = format!("/{}:{}@{digest}", "a".repeat(255), "t".repeat(128));
+    for (host, accepted) in [(3072, true), (3073, false), (4089, false)] {
+        for rest in ["/app", &rest] {
+            let read = Reference::parse(&format!("r.{}{rest}", "a".repeat(host - 2)));
+            assert_eq!(read.is_ok(), accepted, "{host}");
+            if let Ok(reference) = read {
+                assert_eq!(Reference::parse(&reference.to_string()), Ok(reference));
+            }
+        }
+    }
+}
+
 #[test]
 fn familiar_names_are_as_docker_prints_them() {
     let table = [

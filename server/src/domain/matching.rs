@@ -136,8 +136,13 @@ fn standing(entry: &RegistryRow, host: &str, reference: &Reference) -> Standing 
 
 fn in_namespace(reference: &Reference, namespace: Option<&str>) -> bool {
     let Some(namespace) = namespace else { return true };
-    let Some(rest) = reference.repository().strip_prefix(namespace) else { return false };
-    rest.is_empty() || rest.starts_with('/')
+    let repository = reference.repository();
+    // Lengths first: they settle most entries without a look at their texts.
+    let on_boundary = match repository.as_bytes().get(namespace.len()) {
+        Some(next) => *next == b'/',
+        None => repository.len() == namespace.len(),
+    };
+    on_boundary && repository.starts_with(namespace)
 }
 
 #[cfg(test)]
