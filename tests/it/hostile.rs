@@ -2,6 +2,10 @@
 //! should not have.
 
 mod before_login;
+mod browse;
+mod egress;
+mod engine;
+mod with_login;
 
 use std::{
     net::{IpAddr, Ipv4Addr},
@@ -76,14 +80,12 @@ impl Behaviour {
     }
 
     /// From the host it is another verdict: there it is the engine that logs in.
-    #[allow(dead_code, reason = "for registries that ask properly, which come next")]
-    pub fn from_host(mut self, verdict: &'static str) -> Self {
+    pub fn and_from_host(mut self, verdict: &'static str) -> Self {
         self.verdicts[1] = verdict;
         self
     }
 
     /// It is given the secret.
-    #[allow(dead_code, reason = "for registries that ask properly, which come next")]
     pub fn sent(self) -> Self {
         Self { secret: Secret::Sent, ..self }
     }
@@ -162,7 +164,9 @@ async fn exposed(road: &Road, behaviour: &Behaviour, end: usize, password: &str)
         must(seen.is_empty(), "the secret was sent without its header".to_owned());
     }
     // A client that hangs up takes what the network's buffers hold and no more.
-    must(registry.written() < 16 << 20, format!("{} bytes were read", registry.written()));
+    // (Docker's engine reads a token server's answer without bounds.)
+    let engine = end == 1 && behaviour.secret == Secret::Sent;
+    must(engine || registry.written() < 16 << 20, format!("{} bytes were read", registry.written()));
     wrong
 }
 
@@ -191,7 +195,8 @@ fn blemishes(log: &Path) -> Vec<String> {
 /// Lets all behaviours loose, many at once, and judges what came of them and of the processes.
 async fn expose(behaviours: Vec<Behaviour>) {
     let road = talkative().await;
-    let password = format!("{}~>?+/%", random_hex(12));
+    // Long, so that pieces of it are looked for, too.
+    let password = format!("{}~>?+/%", random_hex(60));
     let processes = [road.purser.pid(), road.agents[0].pid()];
     let before = processes.map(|pid| resident_kib(pid).unwrap());
     let (road, password) = (&road, password.as_str());
