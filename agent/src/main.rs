@@ -52,6 +52,9 @@ struct Arguments {
     /// Networks that the agent may dial although they are link-local or metadata addresses, by comma
     #[arg(long, value_name = "CIDR", env = "PURSER_EGRESS_ALLOW", value_delimiter = ',')]
     egress_allow: Vec<String>,
+    /// Networks that the agent may not dial, by comma
+    #[arg(long, value_name = "CIDR", env = "PURSER_EGRESS_DENY", value_delimiter = ',')]
+    egress_deny: Vec<String>,
     /// The form of the log on stderr
     #[arg(long, value_name = "FORM", default_value = "text")]
     log_format: LogFormat,
@@ -120,13 +123,6 @@ fn config(arguments: Arguments) -> Result<AgentConfig, Refusal> {
     let server = given(arguments.server)
         .ok_or_else(|| Refusal("no server: give --server URL or set PURSER_SERVER".to_owned()))?;
     let join_token = given(arguments.join_token).map(|text| JoinToken::decode(&text)).transpose();
-    let networks =
-        arguments.egress_allow.iter().map(|network| network.trim()).filter(|network| !network.is_empty());
-    let allow = networks.map(|network| {
-        network.parse::<IpNet>().map_err(|_| {
-            Refusal("PURSER_EGRESS_ALLOW must be networks such as 10.0.0.0/8, separated by commas".to_owned())
-        })
-    });
     Ok(AgentConfig {
         server: server.parse()?,
         join_token: join_token.map_err(AgentError::from)?,
@@ -136,8 +132,22 @@ fn config(arguments: Arguments) -> Result<AgentConfig, Refusal> {
             .parse()?,
         ca_file: arguments.ca_file,
         // The engine of this host talks to registries on its loopback, too.
-        egress: EgressPolicy::new(allow.collect::<Result<_, _>>()?, Vec::new()).allow_loopback(true),
+        egress: EgressPolicy::new(
+            networks("PURSER_EGRESS_ALLOW", &arguments.egress_allow)?,
+            networks("PURSER_EGRESS_DENY", &arguments.egress_deny)?,
+        )
+        .allow_loopback(true),
     })
+}
+
+fn networks(name: &str, given: &[String]) -> Result<Vec<IpNet>, Refusal> {
+    let networks = given.iter().map(|network| network.trim()).filter(|network| !network.is_empty());
+    let networks = networks.map(|network| {
+        network
+            .parse()
+            .map_err(|_| Refusal(format!("{name} must be networks such as 10.0.0.0/8, separated by commas")))
+    });
+    networks.collect()
 }
 
 /// Log lines on stderr, chosen by `RUST_LOG`, by [`DEFAULT_FILTER`] without. Other crates never go below INFO: there

@@ -1,5 +1,7 @@
 //! One HTTP/1.1 connection to one judged place, with a bound on everything that comes back.
 
+use std::error::Error as _;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -190,7 +192,7 @@ impl Channel {
         let response = match connection.sender.send_request(request).await {
             Ok(response) => response,
             // It answered, only not in HTTP; another connection won't change that.
-            Err(error) if error.is_parse() => return Err(diagnose_http(&self.endpoint.authority, &error)),
+            Err(error) if is_no_http(&error) => return Err(diagnose_http(&self.endpoint.authority, &error)),
             Err(error) => return Ok(Err(error)),
         };
         if response.headers().get(CONTENT_ENCODING).is_some_and(|coding| coding != "identity") {
@@ -202,6 +204,7 @@ impl Channel {
         }
         let answer = match read(response, ask.max_body).await {
             Ok(answer) => answer,
+            Err(error) if is_no_http(&error) => return Err(diagnose_http(&self.endpoint.authority, &error)),
             Err(error) => return Ok(Err(error)),
         };
         if !answer.truncated {
@@ -246,8 +249,18 @@ async fn read(response: Response<Incoming>, max_body: usize) -> Result<Answer, h
     Ok(Answer { status: head.status, headers: head.headers, body, truncated })
 }
 
+/// Whether what came isn't HTTP, in head or body. hyper says of chunks that are none, of endless extensions and trailers
+/// only that they are invalid input.
+fn is_no_http(error: &hyper::Error) -> bool {
+    let source = error.source().and_then(|source| source.downcast_ref::<io::Error>());
+    error.is_parse()
+        || source.is_some_and(|source| {
+            matches!(source.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData)
+        })
+}
+
 fn diagnose_http(authority: &Authority, error: &hyper::Error) -> Diagnosis {
-    if error.is_parse() {
+    if is_no_http(error) {
         Diagnosis::new(
             Code::NotARegistry,
             format!("{authority} answered with something that isn't HTTP, or with oversized headers"),

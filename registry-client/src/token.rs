@@ -30,8 +30,13 @@ pub(crate) fn bearer(token: &SecretString) -> Result<HeaderValue, Diagnosis> {
 
 fn header(scheme: &str, value: &str) -> Result<HeaderValue, Diagnosis> {
     let text = Zeroizing::new(format!("{scheme} {value}"));
-    let mut value = HeaderValue::from_str(&text)
-        .map_err(|_| Diagnosis::new(Code::Other, "the token server's token can't be sent in a header", ""))?;
+    let mut value = HeaderValue::from_str(&text).map_err(|_| {
+        Diagnosis::new(
+            Code::Other,
+            "the token server's token can't be sent in a header",
+            "Check the registry's token settings (realm), and the proxies on the way.",
+        )
+    })?;
     value.set_sensitive(true);
     Ok(value)
 }

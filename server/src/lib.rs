@@ -87,6 +87,7 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<()> {
         state_dir: settings.data_dir.join("local-agent"),
         docker_host: settings.docker_host,
         egress_allow: settings.egress_allow,
+        egress_deny: settings.egress_deny,
     };
     let local = tokio::spawn(local_agent::run(app, organization, local, stop.clone()));
     let serving = http::serve(listener, router, stop.clone(), STOP);

@@ -35,6 +35,8 @@ pub struct Local {
     pub docker_host: Option<String>,
     /// Networks that its agent may dial although they are refused otherwise.
     pub egress_allow: Vec<IpNet>,
+    /// Networks that its agent may not dial.
+    pub egress_deny: Vec<IpNet>,
 }
 
 /// Joins this machine if it should and runs its agent until `stop`. A failure is logged and leaves
@@ -75,7 +77,7 @@ async fn join(
         docker_host,
         ca_file: None,
         // As any agent: the engine of its host talks to registries on its loopback, too.
-        egress: EgressPolicy::new(local.egress_allow, Vec::new()).allow_loopback(true),
+        egress: EgressPolicy::new(local.egress_allow, local.egress_deny).allow_loopback(true),
     };
     Ok(purser_agent::run(config, stop).await?)
 }

@@ -19,6 +19,7 @@
 //! | speak the agent protocol by hand: a clone, an attacker | [`double`] |
 //! | break, stall and record a connection | [`proxy`], [`certificate`] |
 //! | answer like something that is no registry | [`canned`] |
+//! | answer like a registry that means harm | [`hostile`] |
 //! | prove that a secret is nowhere | [`secret`] |
 //! | wait for a state, never for a time | [`wait`] |
 //!
@@ -34,6 +35,7 @@ pub mod connection;
 pub mod database;
 pub mod double;
 pub mod engine;
+pub mod hostile;
 pub mod image;
 pub mod percent;
 pub mod process;
@@ -53,6 +55,7 @@ pub use canned::Canned;
 pub use certificate::Authority;
 pub use client::{Answer, Client};
 pub use engine::Engine;
+pub use hostile::Hostile;
 pub use proxy::BreakableProxy;
 pub use purser::Purser;
 pub use road::Road;

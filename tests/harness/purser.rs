@@ -27,6 +27,7 @@ const STOP: Duration = Duration::from_secs(10);
 /// How a control plane is started; made by [`Purser::builder`].
 #[derive(Clone)]
 pub struct Builder {
+    listen: String,
     rust_log: String,
     local_agent: String,
     arguments: Vec<String>,
@@ -53,6 +54,13 @@ impl Builder {
     #[must_use]
     pub fn rust_log(mut self, filter: &str) -> Self {
         self.rust_log = filter.into();
+        self
+    }
+
+    /// `--listen`, loopback by default.
+    #[must_use]
+    pub fn listen(mut self, address: &str) -> Self {
+        self.listen = address.into();
         self
     }
 
@@ -109,7 +117,7 @@ impl Builder {
         let fresh = self.database_url.is_none() && database::is_postgres();
         let database = fresh.then(|| Arc::new(Database::create()));
         let log = folder.path().join("log");
-        let (process, address) = self.spawn(&folder, database.as_deref(), "127.0.0.1:0", &log).await?;
+        let (process, address) = self.spawn(&folder, database.as_deref(), &self.listen, &log).await?;
         let url = format!("http://{address}");
         Ok(Purser { builder: self, process, address, url, log, database, folder })
     }
@@ -170,6 +178,7 @@ impl Purser {
     /// The defaults: port 0, log as JSON at `info`, fresh folder and database, no local agent.
     pub fn builder() -> Builder {
         Builder {
+            listen: "127.0.0.1:0".into(),
             rust_log: "info".into(),
             local_agent: "off".into(),
             arguments: Vec::new(),

@@ -10,6 +10,7 @@ mod channel;
 mod config;
 mod dokploy_docs;
 mod enrolment;
+mod hostile;
 mod image_pull;
 mod image_push;
 mod inputs;

@@ -51,7 +51,7 @@ impl<'k> Window<'k> {
 }
 
 /// Reads the array under `key` of `body` into `window`. Whatever came before an error stays there. What else is in the
-/// document is passed over; nesting beyond 128 levels is an error.
+/// document is passed over, however deep it is.
 pub(super) fn read(body: &[u8], key: &str, window: &mut Window<'_>) -> Result<(), serde_json::Error> {
     let mut document = serde_json::Deserializer::from_slice(body);
     Object { key, window }.deserialize(&mut document)?;

@@ -69,9 +69,27 @@ static CAUSES: &[Cause] = &[
     // Limits, before `unauthorized` and `denied`, which such messages mention as well.
     cause(
         Code::RateLimited,
-        &[&["toomanyrequests"], &["pull rate limit"], &["too many requests"]],
+        &[
+            &["toomanyrequests"],
+            &["pull rate limit"],
+            &["too many requests"],
+            &["error parsing http 429 response body"],
+        ],
         "the registry's rate limit is used up",
         "Use credentials, or wait as long as the registry says (Retry-After).",
+    ),
+    // Token servers, before the words that such messages quote.
+    cause(
+        Code::Other,
+        &[
+            &["did not include a token in the response"],
+            &["unable to decode token response", "invalid character"],
+            &["unable to decode token response", "cannot unmarshal"],
+            &["unable to decode token response: eof"],
+            &["invalid header field value for", "authorization"],
+        ],
+        "the token server answered without a token that can be used",
+        "Check the registry's token settings (realm), and the proxies on the way.",
     ),
     // Credentials that were right once.
     cause(
@@ -262,15 +280,33 @@ static CAUSES: &[Cause] = &[
         "the registry refused the credentials, or got none",
         "Re-enter user name and password, and check that the entry's host is the image's host.",
     ),
+    Cause {
+        code: Code::Forbidden,
+        any: &[&["denied: "], &["403 forbidden"], &["failed with status: 403"]],
+        // All that is left of a refused HEAD, whose body nobody sees.
+        whole: &["denied", "error response from daemon: denied", "error from registry: denied"],
+        message: "the registry refused this",
+        advice: "Check the name and the rights of these credentials.",
+    },
     cause(
-        Code::Forbidden,
-        &[&["denied: "], &["403 forbidden"], &["failed with status: 403"]],
-        "the registry refused this",
-        "Check the name and the rights of these credentials.",
+        Code::Other,
+        &[
+            &["failed with status: 5"],
+            &["unexpected http status: 5"],
+            &["unexpected status", ": 50"],
+            &["error parsing http 50"],
+        ],
+        "the registry or its token server failed",
+        "The registry or a proxy in front of it has a fault; look at its log, and try again.",
     ),
     cause(
         Code::NotARegistry,
-        &[&["failed with status: 404"], &["looking for beginning of value"]],
+        &[
+            &["failed with status: 404"],
+            &["looking for beginning of value"],
+            &["malformed http"],
+            &["stopped after 10 redirects"],
+        ],
         "what answers there is not a registry",
         "Check host and port.",
     ),

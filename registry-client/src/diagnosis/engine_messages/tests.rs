@@ -1,7 +1,7 @@
 use super::*;
 
 /// Every row of registry-protocol.md §4, as the messages really read.
-const MESSAGES: [(&str, Code); 49] = [
+const MESSAGES: [(&str, Code); 64] = [
     ("Get \"https://r.test/v2/\": unauthorized: authentication required", Code::Unauthorized),
     ("unauthorized: incorrect username or password", Code::Unauthorized),
     ("denied: requested access to the resource is denied", Code::Forbidden),
@@ -57,8 +57,39 @@ const MESSAGES: [(&str, Code); 49] = [
     ("unsupported: The operation is unsupported.", Code::Other),
     ("client version 1.24 is too old. Minimum supported API version is 1.44", Code::EngineError),
     ("denied: denied", Code::Unauthorized),
+    ("denied", Code::Forbidden),
     ("error from registry: unauthorized", Code::Unauthorized),
     ("denied: Permission \"artifactregistry.repositories.downloadArtifacts\" denied", Code::Forbidden),
+    // What Docker 26 says of the behaviours of tests/it/hostile.
+    ("login attempt to http://r.test/v2/ failed with status: 500 Internal Server Error", Code::Other),
+    ("Get \"http://r.test/v2/\": received unexpected HTTP status: 503 Service Unavailable", Code::Other),
+    ("Get \"/v2/\": stopped after 10 redirects", Code::NotARegistry),
+    (
+        "Get \"http://r.test/v2/\": net/http: HTTP/1.x transport connection broken: malformed HTTP response \"SSH-2.0\"",
+        Code::NotARegistry,
+    ),
+    ("Get \"http://r.test/v2/\": authorization server did not include a token in the response", Code::Other),
+    ("Get \"http://r.test/v2/\": unable to decode token response: EOF", Code::Other),
+    ("Get \"http://r.test/v2/\": unable to decode token response: unexpected EOF", Code::Connect),
+    (
+        "Get \"http://r.test/v2/\": unable to decode token response: invalid character '<' looking for beginning of value",
+        Code::Other,
+    ),
+    (
+        "Get \"http://r.test/v2/\": unable to decode token response: json: cannot unmarshal array into Go value",
+        Code::Other,
+    ),
+    ("Get \"http://r.test/v2/\": net/http: invalid header field value for \"Authorization\"", Code::Other),
+    (
+        "Get \"http://r.test/v2/\": error parsing HTTP 429 response body: unexpected end of JSON input: \"\"",
+        Code::RateLimited,
+    ),
+    (
+        "error parsing HTTP 502 response body: invalid character '<' looking for beginning of value",
+        Code::Other,
+    ),
+    ("received unexpected HTTP status: 500 Internal Server Error", Code::Other),
+    ("http: server gave HTTP response to HTTPS client: EOF", Code::HttpOnHttps),
     ("Cannot connect to the Docker daemon at unix:///var/run/docker.sock", Code::EngineError),
     ("permission denied while trying to connect to the docker API", Code::EngineError),
 ];
