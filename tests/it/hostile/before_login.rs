@@ -1,6 +1,9 @@
 //! What a registry does before it was given anything: whatever it is, it is not given the secret.
 
-use std::time::Duration;
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    time::Duration,
+};
 
 use purser_tests::{
     Authority,
@@ -23,6 +26,9 @@ fn says(name: &'static str, verdict: &'static str, text: impl Into<Vec<u8>>) -> 
 fn challenges(name: &'static str, verdict: &'static str, headers: &str) -> Behaviour {
     says(name, verdict, answer("401 Unauthorized", headers, "{}"))
 }
+
+/// Leads to loopback, and is nowhere treated as if it said so.
+const NOT_LITERALLY_LOOPBACK: IpAddr = IpAddr::V6(Ipv4Addr::LOCALHOST.to_ipv6_mapped());
 
 #[tokio::test]
 async fn a_token_server_that_is_not_the_registrys_own_is_denied() {
@@ -79,7 +85,7 @@ async fn a_token_server_that_is_not_the_registrys_own_is_denied() {
             })
         },
         Behaviour {
-            ip: "192.0.2.2".parse().unwrap(),
+            ip: NOT_LITERALLY_LOOPBACK,
             more: json!({"insecure": true}),
             ..Behaviour::new("from elsewhere to loopback", "realm_denied", |_| {
                 bearer("http://127.0.0.1:1/token").into()
@@ -302,11 +308,11 @@ async fn a_connection_that_is_not_used_as_it_should_be_is_no_trap() {
             &Value::Null,
         ),
         Behaviour {
-            ip: "192.0.2.2".parse().unwrap(),
+            ip: NOT_LITERALLY_LOOPBACK,
             ..Behaviour::new("HTTP on the TLS port", "http_on_https", |_| basic().into())
         },
         Behaviour {
-            ip: "192.0.2.2".parse().unwrap(),
+            ip: NOT_LITERALLY_LOOPBACK,
             ..Behaviour::front("TLS without end, elsewhere", "timeout", Front::TlsWithoutEnd)
         },
     ])

@@ -8,8 +8,8 @@ use purser_tests::{
 use serde_json::{Value, json};
 use std::{net::IpAddr, sync::Arc};
 
-/// An address of this machine other than loopback.
-const OWN: &str = "192.0.2.2";
+/// An address that the operator denies in these tests.
+const DENIED: &str = "127.0.0.8";
 
 /// What `testRegistry` says of an address, from either end.
 async fn verdict(client: &Client, registry: &str, server: Option<&str>) -> String {
@@ -121,10 +121,10 @@ async fn addresses_where_no_registry_is_are_not_dialled_from_either_end() {
 
 #[tokio::test]
 async fn denials_and_permissions_of_the_operator_hold_at_both_ends() {
-    let here = open_registry(OWN).await;
+    let here = open_registry(DENIED).await;
     let (allowed, denied) = (open_registry("127.0.0.1").await, open_registry("127.0.0.9").await);
     let flags =
-        ["--egress-allow", "127.0.0.0/8,169.254.1.0/24", "--egress-deny", "127.0.0.9/32,192.0.2.0/24"];
+        ["--egress-allow", "127.0.0.0/8,169.254.1.0/24", "--egress-deny", "127.0.0.9/32,127.0.0.8/32"];
     let mut server = Purser::builder();
     for flag in flags {
         server = server.arg(flag);
@@ -154,8 +154,8 @@ async fn denials_and_permissions_of_the_operator_hold_at_both_ends() {
 /// The agent inside the control plane is held to the same flags.
 #[tokio::test]
 async fn denials_hold_for_the_local_agent() {
-    let here = open_registry(OWN).await;
-    let server = Purser::builder().arg("--egress-deny").arg("192.0.2.0/24").local_agent("on");
+    let here = open_registry(DENIED).await;
+    let server = Purser::builder().arg("--egress-deny").arg("127.0.0.8/32").local_agent("on");
     let purser = server.env("DOCKER_HOST", &Testbed::get().host_a().docker_host()).start().await;
     let client = purser.client();
     let host = purser_tests::eventually(std::time::Duration::from_secs(30), async || {
@@ -176,12 +176,12 @@ async fn denials_hold_for_the_local_agent() {
 #[tokio::test]
 async fn a_control_plane_for_others_refuses_its_own_loopback() {
     let registry = open_registry("127.0.0.1").await;
-    let refused = Purser::builder().listen("192.0.2.2:0").try_start().await;
+    let refused = Purser::builder().listen("0.0.0.0:0").try_start().await;
     assert!(
         refused.is_err_and(|why| why.contains("--behind-tls-proxy")),
         "others are not served without TLS"
     );
-    let purser = Purser::builder().listen("192.0.2.2:0").arg("--behind-tls-proxy").start().await;
+    let purser = Purser::builder().listen("0.0.0.0:0").arg("--behind-tls-proxy").start().await;
     let client = purser.client();
     let port = registry.address().port();
     for address in ["127.0.0.1", "localhost", "[::ffff:127.0.0.1]", "[::1]", "127.8.8.8"] {
@@ -189,7 +189,7 @@ async fn a_control_plane_for_others_refuses_its_own_loopback() {
         assert_eq!(code, "egress_denied", "{address}");
     }
     assert_eq!(registry.connections(), 0);
-    let permitted = Purser::builder().listen("192.0.2.2:0").arg("--behind-tls-proxy");
+    let permitted = Purser::builder().listen("0.0.0.0:0").arg("--behind-tls-proxy");
     let permitted = permitted.arg("--egress-allow").arg("127.0.0.0/8").start().await;
     let code = verdict(&permitted.client(), &registry.address().to_string(), None).await;
     assert_eq!(code, "notRequired");
