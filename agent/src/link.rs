@@ -10,7 +10,7 @@ use jsonrpsee::core::server::Methods;
 use purser_proto_schema::agent::{
     HANDSHAKE_DEADLINE, PROTOCOL,
     calls::AgentStatus,
-    handshake::{Answer, Hello, ProtocolRange, Refused, Welcome},
+    handshake::{Answer, Hello, ProtocolRange, RefusalCode, Refused, Welcome},
     noise::{ChannelError, Opener, Sealer, initiate},
     peer::{Liveness, Peer},
 };
@@ -42,6 +42,8 @@ const CLOSE_DEADLINE: Duration = Duration::from_secs(2);
 const ENGINE_PATIENCE: Duration = Duration::from_secs(3);
 /// What a server may announce as its ping interval.
 const HEARTBEATS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(600));
+/// How a server's close reads when it has removed this host.
+const REMOVED: &str = "this server was removed";
 /// How a server's close begins when a newer session of this host took over.
 const SUPERSEDED: &str = "superseded";
 
@@ -90,6 +92,9 @@ impl Link {
             complaints.log(&error, wait);
             if let AgentError::Refused(refused) = &error {
                 self.state.refused(refused.code);
+            }
+            if removed(&error) {
+                self.targets.forget_all();
             }
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -142,6 +147,16 @@ impl Link {
                 None
             }
         }
+    }
+}
+
+/// Whether the server has no place for this host any more, and so no use for its work: it must not go
+/// on with a secret that was given for it.
+fn removed(error: &AgentError) -> bool {
+    match error {
+        AgentError::Refused(refused) => refused.code == RefusalCode::UnknownKey,
+        AgentError::Session(ended) => matches!(&**ended, ChannelError::Closed(reason) if reason == REMOVED),
+        _ => false,
     }
 }
 

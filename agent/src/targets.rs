@@ -168,6 +168,13 @@ impl Targets {
         }
     }
 
+    /// The server has no use for anything that this host does.
+    pub(crate) fn forget_all(&self) {
+        let Resume { running_targets, unacknowledged_verdicts } = self.resume();
+        self.forget(&running_targets);
+        self.forget(&unacknowledged_verdicts);
+    }
+
     /// Stops everything without verdicts, and waits until it has stopped.
     pub(crate) async fn stop(&self) {
         let running = mem::take(&mut self.table().running);

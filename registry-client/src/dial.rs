@@ -38,7 +38,7 @@ pub(crate) async fn resolve(
             Diagnosis::new(
                 Code::EgressDenied,
                 format!("{host} is not dialled: {reason}"),
-                "An operator can permit the network with --egress-allow.",
+                "An operator can permit the network with --egress-allow; a metadata address only by itself, as /32 or /128.",
             )
         })?;
     }

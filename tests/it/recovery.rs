@@ -324,6 +324,11 @@ async fn a_removed_servers_work_ends_cancelled() {
     for job in all {
         assert_eq!(scene.status(&job).await, "cancelled");
     }
+    // Nor does the host go on by itself with what it was given.
+    eventually(SOON, async || scene.agent.logs().contains("this server was removed").then_some(())).await;
+    scene.registry.allow(usize::MAX);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(scene.engine.inspect(&scene.image).await.is_none(), "the pull went on");
 }
 
 /// A cancel and a verdict lock the same rows: neither may wait for the other, or fail.

@@ -117,7 +117,7 @@ pub fn seal_one_time(
 /// The command of a claimed target with its credential, or why it must fail instead.
 ///
 /// # Errors
-/// [`Error::Internal`] when the database or the vault fails; the target is then put back.
+/// [`Error::Internal`] when the database or the vault fails.
 pub async fn complete(
     store: &Store,
     vault: &Vault,
