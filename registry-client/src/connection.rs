@@ -1,8 +1,10 @@
 //! One HTTP/1.1 connection to one judged place, with a bound on everything that comes back.
 
 use std::error::Error as _;
+use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -16,7 +18,6 @@ use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
-use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 
 use crate::address::{Authority, Host};
@@ -124,13 +125,25 @@ pub(crate) struct Answer {
 /// An open connection; closed when dropped.
 pub(crate) struct Connection {
     sender: http1::SendRequest<Empty<Bytes>>,
-    driver: JoinHandle<()>,
+    driver: Driver,
 }
 
-impl Drop for Connection {
-    fn drop(&mut self) {
-        self.driver.abort();
+/// Moves a connection's bytes while it is polled. None once the connection has ended.
+type Driver = Option<Pin<Box<dyn Future<Output = ()> + Send>>>;
+
+/// Does work over a connection and moves its bytes meanwhile: in the same task, so that neither waits for the other to
+/// be woken on another thread, which takes longer than a registry's answer.
+async fn drive<T>(driver: &mut Driver, work: impl Future<Output = T>) -> T {
+    let mut work = pin!(work);
+    if let Some(moving) = driver {
+        tokio::select! {
+            biased;
+            done = &mut work => return done,
+            () = moving => {}
+        }
     }
+    *driver = None;
+    work.await
 }
 
 impl Connection {
@@ -145,11 +158,11 @@ impl Connection {
             .handshake(TokioIo::new(stream))
             .await
             .map_err(|error| diagnose_http(authority, &error))?;
-        let driver = tokio::spawn(async move {
+        let driver = async move {
             // How it ended is told to whoever waits for an answer.
             let _ = connection.await;
-        });
-        Ok(Self { sender, driver })
+        };
+        Ok(Self { sender, driver: Some(Box::pin(driver)) })
     }
 }
 
@@ -186,25 +199,27 @@ impl Channel {
         ask: &Ask,
     ) -> Result<Result<Answer, hyper::Error>, Diagnosis> {
         let request = self.request(ask)?;
-        if let Err(error) = connection.sender.ready().await {
-            return Ok(Err(error));
-        }
-        let response = match connection.sender.send_request(request).await {
-            Ok(response) => response,
+        let Connection { sender, driver } = &mut connection;
+        let authority = &self.endpoint.authority;
+        let answered = drive(driver, async {
+            sender.ready().await?;
+            let response = sender.send_request(request).await?;
+            if response.headers().get(CONTENT_ENCODING).is_some_and(|coding| coding != "identity") {
+                return Ok(None);
+            }
+            read(response, ask.max_body).await.map(Some)
+        });
+        let answer = match answered.await {
+            Ok(Some(answer)) => answer,
+            Ok(None) => {
+                return Err(Diagnosis::new(
+                    Code::NotARegistry,
+                    format!("{authority} answered with a compressed body that wasn't asked for"),
+                    "Look at the proxy in front of the registry.",
+                ));
+            }
             // It answered, only not in HTTP; another connection won't change that.
-            Err(error) if is_no_http(&error) => return Err(diagnose_http(&self.endpoint.authority, &error)),
-            Err(error) => return Ok(Err(error)),
-        };
-        if response.headers().get(CONTENT_ENCODING).is_some_and(|coding| coding != "identity") {
-            return Err(Diagnosis::new(
-                Code::NotARegistry,
-                format!("{} answered with a compressed body that wasn't asked for", self.endpoint.authority),
-                "Look at the proxy in front of the registry.",
-            ));
-        }
-        let answer = match read(response, ask.max_body).await {
-            Ok(answer) => answer,
-            Err(error) if is_no_http(&error) => return Err(diagnose_http(&self.endpoint.authority, &error)),
+            Err(error) if is_no_http(&error) => return Err(diagnose_http(authority, &error)),
             Err(error) => return Ok(Err(error)),
         };
         if !answer.truncated {

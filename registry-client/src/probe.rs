@@ -7,7 +7,7 @@ use crate::address::RegistryAddress;
 use crate::answer::{Speaker, diagnose, none_given, not_a_registry};
 use crate::challenge::{Challenge, choose};
 use crate::client::{Credentials, Shared, Target};
-use crate::connection::{Answer, Ask, Channel, Transport};
+use crate::connection::{Answer, Ask, Channel, Endpoint, Transport};
 use crate::diagnosis::{Diagnosis, DiagnosisCode as Code};
 use crate::dial::resolve;
 use crate::kind::RegistryKind;
@@ -65,7 +65,7 @@ impl<'a> Reached<'a> {
         let login = match challenge {
             None => Login::Open,
             Some(challenge) => {
-                ladder.step(StepName::Challenge, judge(shared, target, &registry, challenge)).await?
+                ladder.step(StepName::Challenge, judge(shared, target, &registry.endpoint, challenge)).await?
             }
         };
         Ok(Self { shared, target, credentials: None, host, registry, token_server: None, login, kind })
@@ -149,7 +149,7 @@ impl<'a> Reached<'a> {
     /// Reads a challenge that came later than on `/v2/`, and judges it in the same way.
     pub(crate) async fn adopt(&mut self, headers: &HeaderMap) -> Result<(), Diagnosis> {
         let challenge = choose(headers)?;
-        self.login = judge(self.shared, self.target, &self.registry, challenge).await?.0;
+        self.login = judge(self.shared, self.target, &self.registry.endpoint, challenge).await?.0;
         Ok(())
     }
 
@@ -201,15 +201,15 @@ async fn ping(
 async fn judge(
     shared: &Shared,
     target: &Target,
-    registry: &Channel,
+    registry: &Endpoint,
     challenge: Challenge,
 ) -> Result<(Login, String), Diagnosis> {
     match challenge {
         Challenge::Basic => Ok((Login::Basic, "Basic: credentials go to the registry itself".to_owned())),
         Challenge::Bearer { realm, service } => {
-            let plain = matches!(registry.endpoint.transport, Transport::Plain);
+            let plain = matches!(registry.transport, Transport::Plain);
             let realm = Realm::judge(&realm, shared.address_of(target), plain, &target.realm_allow)?;
-            if !is_same_place(&realm, &registry.endpoint) {
+            if !is_same_place(&realm, registry) {
                 resolve(&shared.policy, &realm.authority.host, realm.port()).await?;
             }
             let detail = format!("Bearer: credentials go to the token server {}", realm.authority);
