@@ -34,7 +34,7 @@ pub struct Settings {
     /// Where to listen. Other than loopback needs --behind-tls-proxy.
     #[arg(long, env = "PURSER_LISTEN", default_value = "127.0.0.1:3000", global = true)]
     pub listen: SocketAddr,
-    /// What agents dial, for join commands, such as https://purser.example.com.
+    /// What agents dial, for join commands, such as `https://purser.example.com`.
     #[arg(long, env = "PURSER_PUBLIC_URL", global = true)]
     pub public_url: Option<String>,
     /// Where the database, the master key and the admin key are kept.
