@@ -113,12 +113,14 @@ async fn a_job_for_a_host_that_is_away_waits_and_runs_when_it_comes() {
     bed.host_a().remove(&image.reference()).await;
 }
 
+/// The size of an image that hangs halfway: what is left of it is far more than sockets hold by themselves.
+const HALVED: usize = 48_000_000;
+
 /// A pull that hangs halfway, through a proxy; the proxy must live as long as the test.
 async fn halfway(road: &Road) -> (BreakableProxy, Published, String, Value) {
-    const SIZE: usize = 2_000_000;
-    let image = open("halfway", SIZE).await;
+    let image = open("halfway", HALVED).await;
     let proxy = BreakableProxy::start(&Testbed::get().registries.open).await;
-    proxy.allow(SIZE / 2);
+    proxy.allow(HALVED / 2);
     let reference = format!("{}/{}:v1", proxy.address(), image.name);
     let job = accept(road, &reference).await;
     let moving = |job: &Value| job["targets"][0]["progress"]["downloadedBytes"].as_u64() > Some(0);
@@ -145,7 +147,7 @@ async fn cancelling_a_running_pull_stops_the_engine() {
     proxy.allow(usize::MAX);
     tokio::time::sleep(Duration::from_millis(700)).await;
     let after = proxy.recording().to_client.len();
-    assert!(after - before < 800_000, "the engine took {} more bytes", after - before);
+    assert!(after - before < HALVED / 3, "the engine took {} more bytes", after - before);
     assert!(bed.host_a().inspect(&reference).await.is_none(), "the image came all the same");
     // And the host is free for the next one.
     let next = open("next", 100).await;
