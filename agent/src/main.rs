@@ -91,8 +91,9 @@ fn start(arguments: impl IntoIterator<Item = OsString>) -> Result<(), Refusal> {
     let Some(arguments) = parse(arguments)? else { return Ok(()) };
     start_log(arguments.log_format);
     let config = config(arguments)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
+    // One thread: an agent waits for others nearly always, and a second thread to hand things to and be
+    // woken by takes longer than what is to be done.
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| Refusal(format!("no runtime: {error}")))?;

@@ -49,10 +49,10 @@ impl ServerCallsServer for Inbound {
         let VerdictReport { attempt, verdict } = verdict;
         let ending = shared.store.target_finish(&attempt, &self.fence, &verdict).await;
         let receipt = match ending {
-            Ok(Ending::Stored(job)) => {
-                tracing::info!(%job, target = %attempt.target_id, server = %self.fence.server_id,
+            Ok(Ending::Stored(target)) => {
+                tracing::info!(job = %target.job_id, target = %attempt.target_id, server = %self.fence.server_id,
                     verdict = verdict_name(&verdict), code = verdict_code(&verdict), "target ended");
-                shared.changed(Some(job));
+                shared.ended(*target);
                 VerdictReceipt::Stored
             }
             Ok(Ending::Stale) => VerdictReceipt::Stale,

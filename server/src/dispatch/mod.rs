@@ -39,11 +39,13 @@ use crate::{
 mod admission;
 mod deadlines;
 mod inbound;
+mod place;
 pub mod plan;
 mod pump;
 mod resume;
 mod session;
 
+pub use place::Place;
 use session::Session;
 
 /// Handshakes at once; more are turned away at the door.
@@ -51,6 +53,9 @@ const HANDSHAKES: usize = 64;
 
 /// Said to a session that may do nothing any more. Its first word is what agents look at.
 const NOT_IN_FORCE: &str = "superseded by a newer session of this agent, or its server was removed";
+
+/// What is known of a job's last change: the target that ended by its agent's verdict, if that was it.
+pub type Change = Option<Arc<TargetRow>>;
 
 /// A handle to the sessions. Cheap to clone.
 #[derive(Clone)]
@@ -63,7 +68,7 @@ struct Shared {
     vault: Arc<Vault>,
     channel_key: StaticKey,
     sessions: RwLock<HashMap<ServerId, Arc<Session>>>,
-    watches: Mutex<HashMap<JobId, watch::Sender<()>>>,
+    watches: Mutex<HashMap<JobId, watch::Sender<Change>>>,
     handshakes: Arc<Semaphore>,
     stop: CancellationToken,
     tasks: TaskTracker,
@@ -150,10 +155,10 @@ impl Dispatch {
     }
 
     /// A watch that is marked whenever the job changes. Take it before reading the job.
-    pub fn watch(&self, job: &JobId) -> watch::Receiver<()> {
+    pub fn watch(&self, job: &JobId) -> watch::Receiver<Change> {
         let mut watches = lock(&self.shared.watches);
         watches.retain(|_, sender| sender.receiver_count() > 0);
-        watches.entry(job.clone()).or_insert_with(|| watch::channel(()).0).subscribe()
+        watches.entry(job.clone()).or_insert_with(|| watch::channel(None).0).subscribe()
     }
 
     /// Whether the control plane is stopping.
@@ -187,8 +192,19 @@ impl Shared {
     }
 
     fn changed(&self, job: Option<JobId>) {
-        if let Some(sender) = job.and_then(|job| lock(&self.watches).get(&job).cloned()) {
-            sender.send_replace(());
+        if let Some(job) = job {
+            self.tell(&job, None);
+        }
+    }
+
+    fn ended(&self, target: TargetRow) {
+        self.tell(&target.job(), Some(Arc::new(target)));
+    }
+
+    fn tell(&self, job: &JobId, change: Change) {
+        let sender = lock(&self.watches).get(job).cloned();
+        if let Some(sender) = sender {
+            sender.send_replace(change);
         }
     }
 }

@@ -42,6 +42,10 @@ async fn next(shared: &Arc<Shared>, session: &Arc<Session>) -> Result<bool> {
     if free.is_empty() || session.peer().end_token().is_cancelled() {
         return Ok(false);
     }
+    // Only looked at first: a claim makes every other writer wait.
+    if !shared.store.target_waits(&session.fence.server_id, &free).await? {
+        return Ok(false);
+    }
     let target = match shared.store.target_claim(&session.fence, &free).await? {
         Claim::Target(target) => *target,
         Claim::Nothing => return Ok(false),
@@ -53,10 +57,11 @@ async fn next(shared: &Arc<Shared>, session: &Arc<Session>) -> Result<bool> {
     session.enter(target.id(), target.job_kind()?);
     let handing = hand_over_completed(Arc::clone(shared), Arc::clone(session), target);
     shared.tasks.spawn(handing);
-    shared.store.target_waits(&session.fence.server_id, &session.free_kinds()).await
+    Ok(true)
 }
 
-async fn hand_over_completed(shared: Arc<Shared>, session: Arc<Session>, target: TargetRow) {
+/// Gives a claimed target, which has its place, to the agent: with its credential.
+pub(super) async fn hand_over_completed(shared: Arc<Shared>, session: Arc<Session>, target: TargetRow) {
     let handed_over = match plan::complete(&shared.store, &shared.vault, &target).await {
         Ok(Ok(command)) => hand_over(&shared, &session, &target, command).await,
         Ok(Err(failure)) => fail(&shared, &session, &target, failure).await,

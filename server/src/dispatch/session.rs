@@ -77,6 +77,16 @@ impl Session {
         lock(&self.under_way).insert(target, UnderWay { kind, progress: None });
     }
 
+    /// Takes a place for a target, if there is one for its kind.
+    pub(super) fn enter_if_free(&self, target: TargetId, kind: JobKind) -> bool {
+        let mut under_way = lock(&self.under_way);
+        let free = free_kinds(&under_way).contains(&kind);
+        if free {
+            under_way.insert(target, UnderWay { kind, progress: None });
+        }
+        free
+    }
+
     /// Gives a target's place back.
     pub(super) fn leave(&self, target: &TargetId) {
         if lock(&self.under_way).remove(target).is_some() {
@@ -100,16 +110,7 @@ impl Session {
 
     /// The kinds that have a free place.
     pub(super) fn free_kinds(&self) -> Vec<JobKind> {
-        let under_way = lock(&self.under_way);
-        let tests = under_way.values().filter(|target| target.kind == JobKind::TestRegistry).count();
-        let mut free = Vec::with_capacity(3);
-        if tests < TESTS {
-            free.push(JobKind::TestRegistry);
-        }
-        if under_way.len() - tests < TRANSFERS {
-            free.extend([JobKind::Pull, JobKind::Push]);
-        }
-        free
+        free_kinds(&lock(&self.under_way))
     }
 
     /// Asks the agent to stop a target. If it cannot be asked, the session is over and the next one
@@ -119,4 +120,16 @@ impl Session {
             self.peer.cut();
         }
     }
+}
+
+fn free_kinds(under_way: &HashMap<TargetId, UnderWay>) -> Vec<JobKind> {
+    let tests = under_way.values().filter(|target| target.kind == JobKind::TestRegistry).count();
+    let mut free = Vec::with_capacity(3);
+    if tests < TESTS {
+        free.push(JobKind::TestRegistry);
+    }
+    if under_way.len() - tests < TRANSFERS {
+        free.extend([JobKind::Pull, JobKind::Push]);
+    }
+    free
 }

@@ -182,7 +182,7 @@ async fn named_servers(app: &App, call: &Call, ids: &[ServerId]) -> Result<Vec<S
     if let [id] = ids {
         let row = app.store.server_one(call.organization(), id).await?;
         server::require_live(&row)?;
-        rows.push(row);
+        rows.push(ServerRow::clone(&row));
     } else {
         let all = app.store.server_all(call.organization()).await?;
         let mut by_id: HashMap<String, ServerRow> =

@@ -21,7 +21,10 @@ use tokio::{
 use super::caller::Call;
 use crate::{
     app::App,
-    dispatch::plan::{self, Plan},
+    dispatch::{
+        Change, Place,
+        plan::{self, Plan},
+    },
     error::{Error, Result},
     store::{JobFilter, JobRow, NewJob, TargetRow, TargetState},
 };
@@ -69,7 +72,7 @@ pub struct NewTarget {
 #[derive(Debug)]
 pub struct Accepted {
     id: JobId,
-    changes: watch::Receiver<()>,
+    changes: watch::Receiver<Change>,
 }
 
 /// Stores a job and wakes its servers. From here on it ends with the truth, whatever dies.
@@ -122,10 +125,16 @@ pub async fn accept(app: &App, call: &Call, request: Request, targets: Vec<NewTa
         })
     });
     let targets = rows.collect::<Result<Vec<_>>>()?;
-    app.store.job_insert(NewJob { job, targets }, call.audit_entry(ACCEPTED)).await?;
+    let place = match targets.as_slice() {
+        [only] => app.dispatch.place(only)?,
+        _ => None,
+    };
+    let taker = place.as_ref().map(Place::fence);
+    let taken = app.store.job_insert(NewJob { job, targets }, call.audit_entry(ACCEPTED), taker).await?;
     call.mark_audited();
-    for server in &servers {
-        app.dispatch.wake(server);
+    match (place, taken) {
+        (Some(place), Some(target)) => place.fill(target),
+        _ => servers.iter().for_each(|server| app.dispatch.wake(server)),
     }
     Ok(Accepted { id, changes })
 }
@@ -141,16 +150,40 @@ pub async fn wait(
     let until = Instant::now() + patience;
     loop {
         // Woken, polled or out of patience: in any case the job is read again.
-        tokio::select! {
-            _ = timeout_at(until.min(Instant::now() + SLOW_POLL), accepted.changes.changed()) => {}
-            () = call.gone.cancelled() => {}
-            () = app.dispatch.stopping() => {}
-        }
+        change(app, call, &mut accepted, until).await;
         let (job, targets) = app.store.job_one(call.organization(), &accepted.id).await?;
         let waited = Instant::now() >= until || call.gone.is_cancelled() || app.dispatch.is_stopping();
         if waited || job.job_status()?.is_final() {
             return Ok((job, targets));
         }
+    }
+}
+
+/// Waits like [`wait`] for a job with one target, and gives its verdict, if there is one by then.
+pub async fn wait_for_verdict(
+    app: &App,
+    call: &Call,
+    mut accepted: Accepted,
+    patience: Duration,
+) -> Result<Option<Verdict>> {
+    let until = Instant::now() + patience;
+    change(app, call, &mut accepted, until).await;
+    // Told with the change: the only target is the whole job, which need not be read again.
+    let told = accepted.changes.borrow().clone();
+    if let Some(target) = told {
+        return verdict(&target);
+    }
+    let left = until.saturating_duration_since(Instant::now());
+    let (_, targets) = wait(app, call, accepted, left).await?;
+    Ok(targets.first().map(verdict).transpose()?.flatten())
+}
+
+/// Waits for a sign that a job may have changed.
+async fn change(app: &App, call: &Call, accepted: &mut Accepted, until: Instant) {
+    tokio::select! {
+        _ = timeout_at(until.min(Instant::now() + SLOW_POLL), accepted.changes.changed()) => {}
+        () = call.gone.cancelled() => {}
+        () = app.dispatch.stopping() => {}
     }
 }
 
@@ -197,7 +230,7 @@ pub async fn cancel(app: Arc<App>, call: Arc<Call>, input: OneInput) -> Result<J
 }
 
 /// The verdict that is stored with a target.
-pub fn verdict(target: &TargetRow) -> Result<Option<Verdict>> {
+fn verdict(target: &TargetRow) -> Result<Option<Verdict>> {
     let parsed = target.verdict.as_deref().map(serde_json::from_str).transpose();
     parsed.map_err(Error::internal("reading a verdict"))
 }

@@ -78,12 +78,12 @@ pub async fn create_in(
 
 /// `server.all`
 pub async fn all(app: Arc<App>, call: Arc<Call>) -> Result<Vec<Server>> {
-    app.store.server_all(call.organization()).await?.into_iter().map(|row| view(&app, row)).collect()
+    app.store.server_all(call.organization()).await?.iter().map(|row| view(&app, row)).collect()
 }
 
 /// `server.one`
 pub async fn one(app: Arc<App>, call: Arc<Call>, input: OneInput) -> Result<Server> {
-    view(&app, app.store.server_one(call.organization(), &input.server_id).await?)
+    view(&app, &*app.store.server_one(call.organization(), &input.server_id).await?)
 }
 
 /// `server.update`
@@ -112,7 +112,7 @@ pub async fn update(app: Arc<App>, call: Arc<Call>, input: UpdateInput) -> Resul
     let changed = app.store.server_describe(call.organization(), &input.server_id, change).await;
     let row = changed.map_err(name_taken)?;
     call.about_server(&input.server_id);
-    view(&app, row)
+    view(&app, &row)
 }
 
 /// `server.remove`
@@ -120,7 +120,7 @@ pub async fn remove(app: Arc<App>, call: Arc<Call>, input: OneInput) -> Result<S
     let (row, jobs) = app.store.server_revoke(call.organization(), &input.server_id).await?;
     call.about_server(&input.server_id);
     app.dispatch.revoke(&input.server_id, jobs);
-    view(&app, row)
+    view(&app, &row)
 }
 
 /// `server.createJoinToken`
@@ -177,7 +177,7 @@ fn issue(app: &App, id: &ServerId) -> Result<Issued> {
 
 fn joinable(app: &App, row: ServerRow, join_token: String, expires_at: Timestamp) -> Result<JoinableServer> {
     Ok(JoinableServer {
-        server: view(app, row)?,
+        server: view(app, &row)?,
         join_command: format!("PURSER_JOIN_TOKEN={join_token} purser-agent --server {}", app.agent_url),
         join_token,
         join_token_expires_at: expires_at,
@@ -185,7 +185,7 @@ fn joinable(app: &App, row: ServerRow, join_token: String, expires_at: Timestamp
 }
 
 /// A server as callers see it.
-fn view(app: &App, row: ServerRow) -> Result<Server> {
+fn view(app: &App, row: &ServerRow) -> Result<Server> {
     let server_id = ServerId::from_stored(row.server_id.clone());
     let status = if row.revoked_at.is_some() {
         ServerStatus::Revoked
@@ -199,15 +199,15 @@ fn view(app: &App, row: ServerRow) -> Result<Server> {
     let engine = row.engine.as_deref().map(serde_json::from_str).transpose();
     Ok(Server {
         status,
-        labels: labels_of(&row)?,
+        labels: labels_of(row)?,
         engine: engine.map_err(Error::internal("reading a server's engine"))?,
         server_id,
-        name: row.name,
-        description: row.description,
-        agent_version: row.agent_version,
+        name: row.name.clone(),
+        description: row.description.clone(),
+        agent_version: row.agent_version.clone(),
         last_seen_at: row.last_seen_at.map(Into::into),
         created_at: row.created_at.into(),
-        organization_id: OrganizationId::from_stored(row.organization_id),
+        organization_id: OrganizationId::from_stored(row.organization_id.clone()),
     })
 }
 

@@ -2,7 +2,7 @@
 
 use chrono::Utc;
 use purser_proto_schema::ids::{ApiKeyId, AuditEventId, JobId, OrganizationId, RegistryId, ServerId};
-use sea_orm::{ActiveValue::Set, ConnectionTrait, EntityTrait};
+use sea_orm::{ActiveValue::Set, ConnectionTrait, EntityTrait, Insert};
 
 use super::{Store, entity::audit_event, failed};
 use crate::error::Result;
@@ -35,7 +35,13 @@ impl Store {
 
 /// Appends an event, in the caller's transaction where that is one.
 pub(super) async fn append<C: ConnectionTrait>(db: &C, entry: AuditEntry<'_>) -> Result<()> {
-    let row = audit_event::ActiveModel {
+    insert(entry).exec_without_returning(db).await.map_err(failed)?;
+    Ok(())
+}
+
+/// The statement that appends an event.
+pub(super) fn insert(entry: AuditEntry<'_>) -> Insert<audit_event::ActiveModel> {
+    audit_event::Entity::insert(audit_event::ActiveModel {
         audit_event_id: Set(AuditEventId::generate().into()),
         organization_id: Set(entry.organization_id.to_string()),
         at: Set(Utc::now()),
@@ -45,7 +51,5 @@ pub(super) async fn append<C: ConnectionTrait>(db: &C, entry: AuditEntry<'_>) ->
         server_id: Set(entry.server_id.map(Into::into)),
         job_id: Set(entry.job_id.map(Into::into)),
         outcome: Set(entry.outcome.to_owned()),
-    };
-    audit_event::Entity::insert(row).exec_without_returning(db).await.map_err(failed)?;
-    Ok(())
+    })
 }

@@ -9,15 +9,16 @@ use purser_proto_schema::{
 };
 use sea_orm::{
     ColumnTrait, Condition, ConnectionTrait, DatabaseBackend, EntityTrait, IntoActiveModel, QueryFilter,
-    QueryOrder, QuerySelect, QueryTrait,
-    sea_query::{Expr, ExprTrait},
+    QueryOrder, QuerySelect, QueryTrait, UpdateMany,
+    sea_query::{Expr, ExprTrait, SelectStatement, UpdateStatement},
 };
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
-    AuditEntry, JobRow, Store, TargetRow, TargetState, audit,
+    AuditEntry, Fence, JobRow, Store, TargetRow, TargetState, audit,
+    batch::Batch,
     entity::{job, job_target},
-    failed,
+    failed, target,
 };
 use crate::error::{Error, Result};
 
@@ -71,20 +72,30 @@ impl JobRow {
 }
 
 impl Store {
-    /// Keeps a job, its targets, and who asked for it: from here on it is accepted.
-    pub async fn job_insert(&self, new: NewJob, asked: AuditEntry<'_>) -> Result<()> {
-        let transaction = self.write().await?;
-        job::Entity::insert(new.job.into_active_model())
-            .exec_without_returning(&transaction)
-            .await
-            .map_err(failed)?;
-        let targets = new.targets.into_iter().map(IntoActiveModel::into_active_model);
-        job_target::Entity::insert_many(targets)
-            .exec_without_returning(&transaction)
-            .await
-            .map_err(failed)?;
-        audit::append(&transaction, asked).await?;
-        transaction.commit().await.map_err(failed)
+    /// Keeps a job, its targets, and who asked for it: from here on it is accepted. A session with a
+    /// place for its only target takes that at once, and it is given as it is then; `None` where there
+    /// is no such session, or it is not in force any more.
+    pub async fn job_insert(
+        &self,
+        new: NewJob,
+        asked: AuditEntry<'_>,
+        taker: Option<&Fence>,
+    ) -> Result<Option<TargetRow>> {
+        let NewJob { job, targets } = new;
+        let taken = match (taker, targets.as_slice()) {
+            (Some(fence), [only]) => Some((target::dispatching(only, fence), job.job_id.clone())),
+            _ => None,
+        };
+        let mut batch = self.batch();
+        batch.then(&job::Entity::insert(job.into_active_model()).into_query());
+        let targets = targets.into_iter().map(IntoActiveModel::into_active_model);
+        batch.then(&job_target::Entity::insert_many(targets).into_query());
+        batch.then(&audit::insert(asked).into_query());
+        if let Some((dispatching, job_id)) = taken {
+            batch.then_show(dispatching.into_query().returning_all());
+            batch.then(&started(&job_id).into_query());
+        }
+        target::first(self.run(batch).await?)
     }
 
     /// One job of the organization with its targets.
@@ -210,19 +221,51 @@ pub(super) async fn end_targets<C: ConnectionTrait>(
     Ok(())
 }
 
+/// Marks a job as begun, if one of its targets is with an agent now and it was not marked before.
+pub(super) fn started(id: &str) -> UpdateMany<job::Entity> {
+    let with_agent = job_target::Entity::find()
+        .filter(job_target::Column::JobId.eq(id))
+        .filter(job_target::Column::Status.is_in(TargetState::WITH_AGENT));
+    job::Entity::update_many()
+        .col_expr(job::Column::Status, Expr::value(column_text(&JobStatus::Running)))
+        .col_expr(job::Column::StartedAt, Expr::value(Utc::now()))
+        .filter(job::Column::JobId.eq(id))
+        .filter(job::Column::Status.eq(column_text(&JobStatus::Queued)))
+        .filter(Expr::exists(with_agent.into_query()))
+}
+
 /// Ends a job if its last target has ended: failed if any failed, else cancelled if any was cancelled.
 /// Whoever calls holds a transaction that changed a target.
 pub(super) async fn settle<C: ConnectionTrait>(db: &C, id: &str) -> Result<()> {
     // Of two transactions that each end a target the second must see both. SQLite's write lock does
     // that by itself.
+    let this = job::Entity::find_by_id(id).select_only().column(job::Column::JobId);
     if db.get_database_backend() == DatabaseBackend::Postgres {
-        job::Entity::find_by_id(id).lock_exclusive().one(db).await.map_err(failed)?;
+        db.execute(&this.clone().lock_exclusive().into_query()).await.map_err(failed)?;
     }
+    db.execute(&settled(this.into_query())).await.map_err(failed)?;
+    Ok(())
+}
+
+/// The same for the job of a target, as part of a batch that changed it.
+pub(super) fn settle_job_of(batch: &mut Batch, target: &TargetId) {
+    let this =
+        job_target::Entity::find_by_id(target.as_str()).select_only().column(job_target::Column::JobId);
+    if batch.is_for_postgres() {
+        let jobs = job::Entity::find().select_only().column(job::Column::JobId);
+        let locked = jobs.filter(job::Column::JobId.in_subquery(this.clone().into_query())).lock_exclusive();
+        batch.then(&locked.into_query());
+    }
+    batch.then(&settled(this.into_query()));
+}
+
+/// Ends the job that `this` selects the id of, unless it has ended or one of its targets has not.
+fn settled(this: SelectStatement) -> UpdateStatement {
     let has = |states: &[&str]| {
         let targets = job_target::Entity::find()
             .select_only()
             .column(job_target::Column::TargetId)
-            .filter(job_target::Column::JobId.eq(id))
+            .filter(job_target::Column::JobId.in_subquery(this.clone()))
             .filter(job_target::Column::Status.is_in(states.iter().copied()));
         Expr::exists(targets.into_query())
     };
@@ -232,13 +275,10 @@ pub(super) async fn settle<C: ConnectionTrait>(db: &C, id: &str) -> Result<()> {
     job::Entity::update_many()
         .col_expr(job::Column::Status, status.into())
         .col_expr(job::Column::FinishedAt, Expr::value(Utc::now()))
-        .filter(job::Column::JobId.eq(id))
+        .filter(job::Column::JobId.in_subquery(this.clone()))
         .filter(job::Column::FinishedAt.is_null())
         .filter(has(&TargetState::OPEN).not())
-        .exec(db)
-        .await
-        .map_err(failed)?;
-    Ok(())
+        .into_query()
 }
 
 /// The target's typed ids, for logs and calls.

@@ -23,11 +23,13 @@ use crate::{
 
 mod api_key;
 mod audit;
+mod batch;
 mod entity;
 mod installation;
 mod job;
 mod registry;
 mod registry_cache;
+mod row_cache;
 mod server;
 mod target;
 
@@ -42,6 +44,7 @@ pub use server::{Admission, Admittance, Admitted, NewJoinToken};
 pub use target::{Claim, Ending, Fence, TargetState};
 
 use registry_cache::RegistryCache;
+use row_cache::RowCache;
 
 /// Readers that SQLite serves at once, and connections to PostgreSQL per replica.
 const CONNECTIONS: u32 = 8;
@@ -57,7 +60,15 @@ const MIGRATION_LOCK: i64 = 0x7075_7273_6572;
 pub struct Store {
     db: DatabaseConnection,
     /// Only where this process is the one writer.
-    registries: Option<Arc<RegistryCache>>,
+    kept: Option<Arc<Kept>>,
+}
+
+/// What is kept of the database in memory.
+#[derive(Debug, Default)]
+struct Kept {
+    registries: RegistryCache,
+    registry: RowCache<RegistryRow>,
+    server: RowCache<ServerRow>,
 }
 
 impl Store {
@@ -79,8 +90,7 @@ impl Store {
             }
         };
         let db = Database::connect(options).await.map_err(Error::internal("connecting to the database"))?;
-        let registries = url.is_none().then(Arc::default);
-        let store = Self { db, registries };
+        let store = Self { db, kept: url.is_none().then(Arc::default) };
         store.migrate().await.map_err(Error::internal("bringing the database to the present shape"))?;
         Ok(store)
     }

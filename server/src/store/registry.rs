@@ -26,7 +26,8 @@ const SHOWN_USERS: usize = 10;
 impl Store {
     /// The organization's entries, oldest first.
     pub async fn registry_all(&self, organization: &OrganizationId) -> Result<Arc<[RegistryRow]>> {
-        let Some(cache) = &self.registries else { return self.registry_read(organization).await };
+        let Some(kept) = &self.kept else { return self.registry_read(organization).await };
+        let cache = &kept.registries;
         match cache.get(organization.as_str()) {
             Ok(rows) => Ok(rows),
             Err(generation) => {
@@ -56,14 +57,26 @@ impl Store {
 
     /// To be called after every write to an entry outside a transaction.
     fn registry_written(&self) {
-        if let Some(cache) = &self.registries {
-            cache.forget();
+        if let Some(kept) = &self.kept {
+            kept.registries.forget();
+            kept.registry.forget();
         }
     }
 
     /// One entry of the organization.
-    pub async fn registry_one(&self, organization: &OrganizationId, id: &RegistryId) -> Result<RegistryRow> {
-        find(&self.db, organization, id).await
+    pub async fn registry_one(
+        &self,
+        organization: &OrganizationId,
+        id: &RegistryId,
+    ) -> Result<Arc<RegistryRow>> {
+        let Some(kept) = &self.kept else { return find(&self.db, organization, id).await.map(Arc::new) };
+        if let Some(row) = kept.registry.get(id.as_str()) {
+            return if row.organization_id == organization.as_str() { Ok(row) } else { Err(NOT_FOUND) };
+        }
+        let before = kept.registry.generation();
+        let row = find(&self.db, organization, id).await.map(Arc::new)?;
+        kept.registry.keep(id.as_str(), before, &row);
+        Ok(row)
     }
 
     /// Keeps a new entry; if it is the default, no other is.
@@ -143,7 +156,8 @@ impl Store {
     /// Notes how a test of an entry ended, unless the entry was changed since `row` was read. Not a
     /// change of the entry: `updatedAt` stays.
     pub async fn registry_record_test(&self, row: &RegistryRow, test: &LastTest) -> Result<()> {
-        registry::Entity::update_many()
+        let before = self.kept.as_ref().map(|kept| kept.registry.generation());
+        let noted = registry::Entity::update_many()
             .col_expr(registry::Column::LastTestAt, Expr::value(test.at.to_utc()))
             .col_expr(registry::Column::LastTestOk, Expr::value(test.ok))
             .col_expr(registry::Column::LastTestCode, Expr::value(test.code.clone()))
@@ -154,11 +168,16 @@ impl Store {
             .filter(registry::Column::RegistryId.eq(&row.registry_id))
             .filter(registry::Column::OrganizationId.eq(&row.organization_id))
             .filter(registry::Column::UpdatedAt.eq(row.updated_at))
-            .exec(&self.db)
-            .await
-            .map_err(failed)?;
-        self.registry_written();
-        Ok(())
+            .exec_with_returning(&self.db)
+            .await;
+        match (noted.as_deref(), &self.kept, before) {
+            (Ok([row]), Some(kept), Some(before)) => {
+                kept.registries.forget();
+                kept.registry.renew(&row.registry_id, before, &Arc::new(row.clone()));
+            }
+            _ => self.registry_written(),
+        }
+        noted.map(|_| ()).map_err(failed)
     }
 
     /// Every entry of the installation that has a sealed password, for re-encryption.

@@ -1,7 +1,7 @@
 //! The registry entries of an organization as they were last read, while SQLite is the database: then
 //! this process holds the data folder and is the only writer, and every write to an entry comes by
-//! here. (`purser-server reencrypt` beside it changes only how passwords are sealed, and those are
-//! opened from a fresh read.)
+//! here. (`purser-server reencrypt` beside it changes only how passwords are sealed; this process opens
+//! the earlier sealing as long as it lives.)
 //!
 //! With PostgreSQL other replicas write too, and nothing is kept.
 

@@ -1,13 +1,15 @@
 //! Docker hosts, the tokens that enrol them, and the admission of their agents.
 
+use std::sync::Arc;
+
 use chrono::{DateTime, Utc};
 use purser_proto_schema::{
     ids::{JobId, OrganizationId, ServerId},
     server::Engine,
 };
 use sea_orm::{
-    ActiveModelTrait, ActiveValue::Set, ColumnTrait, ConnectionTrait, EntityTrait, IntoActiveModel,
-    QueryFilter, QueryOrder, QuerySelect, sea_query::Expr,
+    ActiveModelTrait, ActiveValue::Set, ColumnTrait, ConnectionTrait, DatabaseTransaction, EntityTrait,
+    IntoActiveModel, QueryFilter, QueryOrder, QuerySelect, sea_query::Expr,
 };
 
 use super::{
@@ -78,8 +80,29 @@ impl Store {
     }
 
     /// One server of the organization, removed ones included.
-    pub async fn server_one(&self, organization: &OrganizationId, id: &ServerId) -> Result<ServerRow> {
-        find(&self.db, organization, id).await
+    pub async fn server_one(&self, organization: &OrganizationId, id: &ServerId) -> Result<Arc<ServerRow>> {
+        let Some(kept) = &self.kept else { return find(&self.db, organization, id).await.map(Arc::new) };
+        if let Some(row) = kept.server.get(id.as_str()) {
+            return if row.organization_id == organization.as_str() { Ok(row) } else { Err(NOT_FOUND) };
+        }
+        let before = kept.server.generation();
+        let row = find(&self.db, organization, id).await.map(Arc::new)?;
+        kept.server.keep(id.as_str(), before, &row);
+        Ok(row)
+    }
+
+    /// Commits a transaction that wrote to a server. A commit that fails may have happened all the same.
+    async fn server_commit(&self, transaction: DatabaseTransaction) -> Result<()> {
+        let committed = transaction.commit().await;
+        self.server_written();
+        committed.map_err(failed)
+    }
+
+    /// To be called after every write to a server outside a transaction.
+    fn server_written(&self) {
+        if let Some(kept) = &self.kept {
+            kept.server.forget();
+        }
     }
 
     /// The organization's server of this name that was not removed.
@@ -123,7 +146,7 @@ impl Store {
             ..Default::default()
         };
         changed.update(&transaction).await.map_err(failed)?;
-        transaction.commit().await.map_err(failed)?;
+        self.server_commit(transaction).await?;
         Ok(row)
     }
 
@@ -147,7 +170,7 @@ impl Store {
         changed.update(&transaction).await.map_err(failed)?;
         drop_tokens(&transaction, id).await?;
         let jobs = target::cancel_all_of(&transaction, id).await?;
-        transaction.commit().await.map_err(failed)?;
+        self.server_commit(transaction).await?;
         Ok((row, jobs))
     }
 
@@ -196,7 +219,7 @@ impl Store {
             row.engine = serde_json::to_string(engine).ok();
         }
         row.clone().into_active_model().reset_all().update(&transaction).await.map_err(failed)?;
-        transaction.commit().await.map_err(failed)?;
+        self.server_commit(transaction).await?;
         Ok(Admittance::Admitted(Box::new(Admitted { row, enrolled: !known })))
     }
 
@@ -223,7 +246,9 @@ impl Store {
         if let Some(engine) = engine.and_then(|engine| serde_json::to_string(engine).ok()) {
             seen = seen.col_expr(server::Column::Engine, Expr::value(engine));
         }
-        seen.exec(&self.db).await.map_err(failed)?;
+        let noted = seen.exec(&self.db).await;
+        self.server_written();
+        noted.map_err(failed)?;
         Ok(())
     }
 }

@@ -10,15 +10,16 @@ use purser_proto_schema::{
     job::{JobKind, JobStatus},
 };
 use sea_orm::{
-    ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect, Select, UpdateMany,
+    ColumnTrait, ConnectionTrait, EntityTrait, FromQueryResult, QueryFilter, QueryOrder, QueryResult,
+    QuerySelect, QueryTrait, Select, UpdateMany,
     sea_query::{Expr, ExprTrait},
 };
 
 use super::{
     Store, TargetRow,
-    entity::{job, job_target, server},
+    entity::{job_target, server},
     failed,
-    job::{column_text, end_targets, settle},
+    job::{column_text, end_targets, settle, settle_job_of, started},
 };
 use crate::error::{Error, Result};
 
@@ -99,10 +100,10 @@ pub enum Claim {
 }
 
 /// What became of a verdict.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Ending {
-    /// It was current, and is stored. With the job, to tell its watchers.
-    Stored(JobId),
+    /// It was current, and is stored. With the target as it is now, for those who wait for it.
+    Stored(Box<TargetRow>),
     /// The target had ended, or another attempt is current.
     Stale,
     /// The session is not the newest.
@@ -124,28 +125,10 @@ impl Store {
         }
         let queued = oldest_queued(&fence.server_id, kinds).lock_exclusive();
         let found = queued.one(&transaction).await.map_err(failed)?;
-        let Some(mut row) = found else { return Ok(Claim::Nothing) };
-        let now = Utc::now();
-        row.status = TargetState::Dispatched.as_str().to_owned();
-        row.attempt += 1;
-        row.run_deadline =
-            Some(row.run_deadline.unwrap_or(now + chrono::Duration::milliseconds(row.run_limit_ms)));
-        job_target::Entity::update_many()
-            .col_expr(job_target::Column::Status, Expr::value(row.status.as_str()))
-            .col_expr(job_target::Column::Attempt, Expr::value(row.attempt))
-            .col_expr(job_target::Column::RunDeadline, Expr::value(row.run_deadline))
-            .filter(job_target::Column::TargetId.eq(&row.target_id))
-            .exec(&transaction)
-            .await
-            .map_err(failed)?;
-        job::Entity::update_many()
-            .col_expr(job::Column::Status, Expr::value(column_text(&JobStatus::Running)))
-            .col_expr(job::Column::StartedAt, Expr::value(now))
-            .filter(job::Column::JobId.eq(&row.job_id))
-            .filter(job::Column::Status.eq(column_text(&JobStatus::Queued)))
-            .exec(&transaction)
-            .await
-            .map_err(failed)?;
+        let Some(queued) = found else { return Ok(Claim::Nothing) };
+        let taken = dispatching(&queued, fence).exec_with_returning(&transaction).await.map_err(failed)?;
+        let Some(row) = taken.into_iter().next() else { return Ok(Claim::Nothing) };
+        started(&row.job_id).exec(&transaction).await.map_err(failed)?;
         transaction.commit().await.map_err(failed)?;
         Ok(Claim::Target(Box::new(row)))
     }
@@ -187,54 +170,32 @@ impl Store {
     /// Stores a verdict, if its attempt is current and its session the newest, and ends the job with
     /// its last target. Storing a verdict twice changes nothing.
     pub async fn target_finish(&self, attempt: &Attempt, fence: &Fence, verdict: &Verdict) -> Result<Ending> {
-        let transaction = self.write().await?;
-        if !holds(&transaction, fence).await? {
-            return Ok(Ending::Fenced);
-        }
         let state = match verdict {
             Verdict::Succeeded { .. } => TargetState::Succeeded,
             Verdict::Failed { .. } => TargetState::Failed,
             Verdict::Cancelled => TargetState::Cancelled,
         };
-        let text = serde_json::to_string(verdict).map_err(Error::internal("writing a verdict"))?;
-        let stored = job_target::Entity::update_many()
-            .col_expr(job_target::Column::Status, Expr::value(state.as_str()))
-            .col_expr(job_target::Column::FinishedAt, Expr::value(Utc::now()))
-            .col_expr(job_target::Column::SealedAuth, Expr::value(Option::<String>::None))
-            .col_expr(job_target::Column::Verdict, Expr::value(text))
-            .filter(job_target::Column::TargetId.eq(attempt.target_id.as_str()))
-            .filter(job_target::Column::ServerId.eq(fence.server_id.as_str()))
-            .filter(job_target::Column::Attempt.eq(attempt.attempt))
+        let stored = ending(attempt, state, verdict)?
             .filter(job_target::Column::Status.is_in(TargetState::WITH_AGENT))
-            .exec_with_returning(&transaction)
-            .await
-            .map_err(failed)?;
-        let Some(target) = stored.first() else { return Ok(Ending::Stale) };
-        settle(&transaction, &target.job_id).await?;
-        transaction.commit().await.map_err(failed)?;
-        Ok(Ending::Stored(target.job()))
+            .filter(in_force(fence));
+        let mut batch = self.batch();
+        batch.then_show(stored.into_query().returning_all());
+        settle_job_of(&mut batch, &attempt.target_id);
+        if let Some(target) = first(self.run(batch).await?)? {
+            return Ok(Ending::Stored(Box::new(target)));
+        }
+        Ok(if holds(&self.db, fence).await? { Ending::Stale } else { Ending::Fenced })
     }
 
     /// Ends a target with a failure of the control plane's own, unless it has ended or another attempt
     /// is current by now.
     pub async fn target_fail(&self, attempt: &Attempt, verdict: &Verdict) -> Result<Option<JobId>> {
-        let transaction = self.write().await?;
-        let text = serde_json::to_string(verdict).map_err(Error::internal("writing a verdict"))?;
-        let stored = job_target::Entity::update_many()
-            .col_expr(job_target::Column::Status, Expr::value(TargetState::Failed.as_str()))
-            .col_expr(job_target::Column::FinishedAt, Expr::value(Utc::now()))
-            .col_expr(job_target::Column::SealedAuth, Expr::value(Option::<String>::None))
-            .col_expr(job_target::Column::Verdict, Expr::value(text))
-            .filter(job_target::Column::TargetId.eq(attempt.target_id.as_str()))
-            .filter(job_target::Column::Attempt.eq(attempt.attempt))
-            .filter(job_target::Column::Status.is_in(TargetState::OPEN))
-            .exec_with_returning(&transaction)
-            .await
-            .map_err(failed)?;
-        let Some(target) = stored.first() else { return Ok(None) };
-        settle(&transaction, &target.job_id).await?;
-        transaction.commit().await.map_err(failed)?;
-        Ok(Some(target.job()))
+        let stored = ending(attempt, TargetState::Failed, verdict)?
+            .filter(job_target::Column::Status.is_in(TargetState::OPEN));
+        let mut batch = self.batch();
+        batch.then_show(stored.into_query().returning_all());
+        settle_job_of(&mut batch, &attempt.target_id);
+        Ok(first(self.run(batch).await?)?.map(|target| target.job()))
     }
 
     /// Cancels a target that was asked to stop and that no agent works on any more.
@@ -322,17 +283,56 @@ fn oldest_queued(id: &ServerId, kinds: &[JobKind]) -> Select<job_target::Entity>
         .limit(1)
 }
 
+/// Gives a queued target to a session: counts the attempt, and starts its clock unless that runs.
+pub(super) fn dispatching(queued: &TargetRow, fence: &Fence) -> UpdateMany<job_target::Entity> {
+    let in_time = Utc::now() + chrono::Duration::milliseconds(queued.run_limit_ms);
+    job_target::Entity::update_many()
+        .col_expr(job_target::Column::Status, Expr::value(TargetState::Dispatched.as_str()))
+        .col_expr(job_target::Column::Attempt, Expr::value(queued.attempt + 1))
+        .col_expr(job_target::Column::RunDeadline, Expr::value(queued.run_deadline.unwrap_or(in_time)))
+        .filter(job_target::Column::TargetId.eq(&queued.target_id))
+        .filter(job_target::Column::Status.eq(TargetState::Queued.as_str()))
+        .filter(in_force(fence))
+}
+
+/// Ends a target with a verdict, and erases its one-time credential, if the attempt is current.
+fn ending(
+    attempt: &Attempt,
+    state: TargetState,
+    verdict: &Verdict,
+) -> Result<UpdateMany<job_target::Entity>> {
+    let text = serde_json::to_string(verdict).map_err(Error::internal("writing a verdict"))?;
+    Ok(job_target::Entity::update_many()
+        .col_expr(job_target::Column::Status, Expr::value(state.as_str()))
+        .col_expr(job_target::Column::FinishedAt, Expr::value(Utc::now()))
+        .col_expr(job_target::Column::SealedAuth, Expr::value(Option::<String>::None))
+        .col_expr(job_target::Column::Verdict, Expr::value(text))
+        .filter(job_target::Column::TargetId.eq(attempt.target_id.as_str()))
+        .filter(job_target::Column::Attempt.eq(attempt.attempt)))
+}
+
+/// The target that a batch shows, where it changed one.
+pub(super) fn first(rows: Vec<QueryResult>) -> Result<Option<TargetRow>> {
+    rows.first().map(|row| TargetRow::from_query_result(row, "")).transpose().map_err(failed)
+}
+
+/// That a target's server is the session's, and [`holds`].
+fn in_force(fence: &Fence) -> Expr {
+    let server = session_of(fence).select_only().column(server::Column::ServerId);
+    job_target::Column::ServerId.in_subquery(server.into_query())
+}
+
 /// Whether the session is its server's newest and the server was not removed. It stays so until the
 /// end of the transaction: whoever raises the epoch or removes the server waits for that.
 async fn holds<C: ConnectionTrait>(db: &C, fence: &Fence) -> Result<bool> {
-    let found = server::Entity::find_by_id(fence.server_id.as_str())
+    Ok(session_of(fence).one(db).await.map_err(failed)?.is_some())
+}
+
+fn session_of(fence: &Fence) -> Select<server::Entity> {
+    server::Entity::find_by_id(fence.server_id.as_str())
         .filter(server::Column::SessionEpoch.eq(fence.epoch))
         .filter(server::Column::RevokedAt.is_null())
         .lock_shared()
-        .one(db)
-        .await
-        .map_err(failed)?;
-    Ok(found.is_some())
 }
 
 /// Cancels every target of a server that has not ended, in the caller's transaction.

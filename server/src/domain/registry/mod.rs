@@ -92,7 +92,7 @@ pub async fn all(app: Arc<App>, call: Arc<Call>) -> Result<Vec<Registry>> {
 
 /// `registry.one`
 pub async fn one(app: Arc<App>, call: Arc<Call>, input: OneInput) -> Result<Registry> {
-    view(&app.store.registry_one(call.organization(), &input.registry_id).await?)
+    view(&*app.store.registry_one(call.organization(), &input.registry_id).await?)
 }
 
 /// `registry.update`
@@ -100,7 +100,7 @@ pub async fn update(app: Arc<App>, call: Arc<Call>, input: UpdateInput) -> Resul
     let before = app.store.registry_one(call.organization(), &input.registry_id).await?;
     call.about_registry(&input.registry_id);
     let site = test::Site::choose(&app, &call, input.server_id.as_deref()).await?;
-    let mut row = before.clone();
+    let mut row = RegistryRow::clone(&before);
     let mut issues = Issues::default();
     if let Some(name) = &input.registry_name {
         row.registry_name = fields::name(&mut issues, name);

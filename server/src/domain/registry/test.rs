@@ -42,7 +42,7 @@ pub(super) enum Site {
     /// From this process.
     ControlPlane,
     /// From a Docker host.
-    Server(Box<ServerRow>),
+    Server(Arc<ServerRow>),
 }
 
 impl Site {
@@ -55,7 +55,7 @@ impl Site {
         let row = app.store.server_one(call.organization(), &id).await?;
         call.about_server(&id);
         server::require_live(&row)?;
-        Ok(Self::Server(Box::new(row)))
+        Ok(Self::Server(row))
     }
 
     fn tested_from(&self) -> TestedFrom {
@@ -259,8 +259,7 @@ async fn from_host(app: &App, call: &Call, server: &ServerRow, subject: Subject<
         one_time: if with_entry { None } else { subject.credentials },
     };
     let accepted = job::accept(app, call, request, vec![target]).await?;
-    let (_, targets) = job::wait(app, call, accepted, PATIENCE).await?;
-    match targets.into_iter().next().map(|target| job::verdict(&target)).transpose()?.flatten() {
+    match job::wait_for_verdict(app, call, accepted, PATIENCE).await? {
         Some(Verdict::Succeeded { outcome: Outcome::Tested(report), .. }) => Ok(report),
         Some(Verdict::Failed { failure, .. }) => {
             let code = failure.diagnosis.code;
