@@ -4,6 +4,9 @@
 use super::caller::Call;
 use crate::app::App;
 
+/// The outcome of a call that did what was asked.
+pub const OK: &str = "ok";
+
 /// Notes how a call ended, unless it was noted already. A failure to note it is logged and does not
 /// undo the call.
 pub async fn record(app: &App, call: &Call, outcome: &str) {

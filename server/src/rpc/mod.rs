@@ -121,7 +121,8 @@ where
         Kind::Mutation => {
             let task = tokio::spawn(async move {
                 let outcome = work.await.unwrap_or_else(|_| Err(panicked()));
-                let code = outcome.as_ref().map_or_else(|error| public(error).data.code.as_str(), |_| "ok");
+                let code =
+                    outcome.as_ref().map_or_else(|error| public(error).data.code.as_str(), |_| audit::OK);
                 audit::record(&app, &call, code).await;
                 outcome
             });

@@ -9,11 +9,12 @@ use purser_proto_schema::{
 };
 use sea_orm::{
     ActiveModelTrait, ActiveValue::NotSet, ColumnTrait, ConnectionTrait, DatabaseTransaction, EntityTrait,
-    IntoActiveModel, ModelTrait, QueryFilter, QueryOrder, QuerySelect, sea_query::Expr,
+    FromQueryResult, IntoActiveModel, ModelTrait, QueryFilter, QueryOrder, QuerySelect, QueryTrait,
+    sea_query::Expr,
 };
 
 use super::{
-    RegistryRow, Store, TargetState,
+    AuditEntry, RegistryRow, Store, TargetState, audit,
     entity::{job_target, organization, registry},
     failed,
 };
@@ -153,10 +154,14 @@ impl Store {
         Ok(row)
     }
 
-    /// Notes how a test of an entry ended, unless the entry was changed since `row` was read. Not a
-    /// change of the entry: `updatedAt` stays.
-    pub async fn registry_record_test(&self, row: &RegistryRow, test: &LastTest) -> Result<()> {
-        let before = self.kept.as_ref().map(|kept| kept.registry.generation());
+    /// Notes how a test of an entry ended, unless the entry was changed since `row` was read, and with
+    /// it who asked, where that is not noted yet. Not a change of the entry: `updatedAt` stays.
+    pub async fn registry_record_test(
+        &self,
+        row: &RegistryRow,
+        test: &LastTest,
+        asked: Option<AuditEntry<'_>>,
+    ) -> Result<()> {
         let noted = registry::Entity::update_many()
             .col_expr(registry::Column::LastTestAt, Expr::value(test.at.to_utc()))
             .col_expr(registry::Column::LastTestOk, Expr::value(test.ok))
@@ -167,17 +172,28 @@ impl Store {
             )
             .filter(registry::Column::RegistryId.eq(&row.registry_id))
             .filter(registry::Column::OrganizationId.eq(&row.organization_id))
-            .filter(registry::Column::UpdatedAt.eq(row.updated_at))
-            .exec_with_returning(&self.db)
-            .await;
-        match (noted.as_deref(), &self.kept, before) {
-            (Ok([row]), Some(kept), Some(before)) => {
-                kept.registries.forget();
-                kept.registry.renew(&row.registry_id, before, &Arc::new(row.clone()));
-            }
-            _ => self.registry_written(),
+            .filter(registry::Column::UpdatedAt.eq(row.updated_at));
+        let mut batch = self.batch();
+        batch.then_show(noted.into_query().returning_all());
+        if let Some(asked) = asked {
+            batch.then(&audit::insert(asked).into_query());
         }
-        noted.map(|_| ()).map_err(failed)
+        let before = self.kept.as_ref().map(|kept| kept.registry.generation());
+        let written = self.run(batch).await;
+        let noted = written.and_then(|rows| {
+            rows.first().map(|row| RegistryRow::from_query_result(row, "")).transpose().map_err(failed)
+        });
+        match (noted, &self.kept, before) {
+            (Ok(Some(row)), Some(kept), Some(before)) => {
+                kept.registries.forget();
+                kept.registry.renew(&row.registry_id.clone(), before, &Arc::new(row));
+                Ok(())
+            }
+            (noted, ..) => {
+                self.registry_written();
+                noted.map(|_| ())
+            }
+        }
     }
 
     /// Every entry of the installation that has a sealed password, for re-encryption.

@@ -21,6 +21,7 @@ use crate::{
     app::App,
     dispatch::plan::{self, Plan, PlannedRegistry, Work},
     domain::{
+        audit,
         caller::Call,
         job::{self, NewTarget, Request},
         server,
@@ -130,11 +131,17 @@ pub async fn test_registry_by_id(
         scope,
     };
     let tested = run(&app, &call, &site, subject).await;
-    if let Some(test) = last_test(&site, &tested)
-        && let Err(error) = app.store.registry_record_test(&row, &test).await
-    {
-        // The verdict is what was asked for.
-        tracing::error!(registry = row.registry_id, error = %chain(&error), "a test could not be noted");
+    if let Some(test) = last_test(&site, &tested) {
+        let asked = (test.ok && !call.is_audited()).then(|| call.audit_entry(audit::OK));
+        let audited = asked.is_some();
+        match app.store.registry_record_test(&row, &test, asked).await {
+            Ok(()) if audited => call.mark_audited(),
+            Ok(()) => {}
+            // The verdict is what was asked for.
+            Err(error) => {
+                tracing::error!(registry = row.registry_id, error = %chain(&error), "a test could not be noted");
+            }
+        }
     }
     tested
 }
