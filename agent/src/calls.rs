@@ -41,7 +41,7 @@ impl AgentCallsServer for Calls {
                 commands.run(command, progress).await
             })
         };
-        tracing::info!(%job_id, %target_id, attempt = attempt_number, command = name, ?reply, "target");
+        tracing::info!(%job_id, %target_id, attempt = attempt_number, command = name, reply = reply.name(), "target");
         Ok(reply)
     }
 

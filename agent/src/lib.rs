@@ -4,7 +4,7 @@
 //! | module | holds | never knows |
 //! | --- | --- | --- |
 //! | [`config`] | where the server, the engine and the state folder are | the environment: that is `main.rs` |
-//! | `state` | the host's key and which server it belongs to, on disk | secrets of registries |
+//! | `state` | the host's key, which server it belongs to, and verdicts nobody heard, on disk | secrets of registries |
 //! | `link` | dial, handshake, session, backoff, for ever | what a command is |
 //! | `websocket` | TCP, TLS and WebSocket under the sealed channel | what travels inside |
 //! | `calls` | what the server may ask, as thin methods | how it is done |
@@ -39,7 +39,7 @@ pub use config::{AgentConfig, DockerHost, ServerUrl};
 pub use error::AgentError;
 
 use crate::{
-    calls::Calls, commands::Commands, engine::Engine, link::Link, state::State, targets::Targets,
+    calls::Calls, commands::Commands, engine::Engine, link::Link, state::State, targets::Keeping,
     websocket::Dialler,
 };
 
@@ -64,6 +64,9 @@ pub fn joined_server(state_dir: &Path) -> Option<ServerId> {
 /// How long work that was cut off may take to clean up after itself at the end.
 const WIND_DOWN: Duration = Duration::from_secs(4);
 
+/// For the disk to take the last verdicts.
+const KEEP_DEADLINE: Duration = Duration::from_secs(2);
+
 /// Runs the agent until `stop` is cancelled, and then for at most 10 s. Work under way is cut off
 /// without a verdict; the server gives it out again when the agent is back.
 ///
@@ -75,7 +78,7 @@ pub async fn run(config: AgentConfig, stop: CancellationToken) -> Result<(), Age
     let dialler = Dialler::new(config.server, config.ca_file.as_deref())?;
     let engine = Arc::new(Engine::new(config.docker_host));
     let registries = RegistryClient::new(config.egress, concat!("purser-agent/", env!("CARGO_PKG_VERSION")));
-    let targets = Arc::new(Targets::default());
+    let (targets, keeping) = Keeping::restore(state.verdicts());
     let calls = Calls {
         commands: Arc::new(Commands { engine: Arc::clone(&engine), registries }),
         engine: Arc::clone(&engine),
@@ -84,6 +87,8 @@ pub async fn run(config: AgentConfig, stop: CancellationToken) -> Result<(), Age
     let methods = calls.into_rpc().into();
 
     tracing::info!(version = VERSION, server = %dialler.server(), "the agent runs");
+    let ended = CancellationToken::new();
+    let keeping = tokio::spawn(keeping.run(ended.clone()));
     Link { dialler, state, engine: Arc::clone(&engine), targets: Arc::clone(&targets), methods }
         .run(stop)
         .await;
@@ -94,6 +99,10 @@ pub async fn run(config: AgentConfig, stop: CancellationToken) -> Result<(), Age
     };
     if timeout(WIND_DOWN, wind_down).await.is_err() {
         tracing::warn!("work under way did not stop in time");
+    }
+    ended.cancel();
+    if timeout(KEEP_DEADLINE, keeping).await.is_err() {
+        tracing::warn!("the disk did not take the last verdicts in time");
     }
     Ok(())
 }

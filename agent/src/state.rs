@@ -4,11 +4,14 @@
 //! | --- | --- |
 //! | `identity.key` | the X25519 pair, base64; made at the first start; never leaves the host |
 //! | `server.json` | the server row's id, the pinned fingerprint of the server's key, a hash of the spent join token |
+//! | `verdicts.jsonl` | verdicts that the server has not acknowledged, one a line; not there when there are none |
 //! | `lock` | nothing; locked while an agent runs |
 //!
-//! Every file is 0600 and written whole or not at all. It may know no registry and no target.
+//! Every file is 0600 and written whole or not at all. No secret of a registry comes here: a verdict holds
+//! none, and what a verdict is about is not known here.
 
 mod files;
+mod verdicts;
 
 use std::{fs::File, path::Path};
 
@@ -25,7 +28,8 @@ use purser_proto_schema::{
 use secrecy::{ExposeSecret, zeroize::Zeroizing};
 use serde::{Deserialize, Serialize};
 
-use self::files::Folder;
+use self::files::{Folder, MAX_BYTES};
+pub(crate) use self::verdicts::VerdictFile;
 use crate::error::AgentError;
 
 const IDENTITY: &str = "identity.key";
@@ -87,11 +91,11 @@ impl State {
     pub(crate) fn open(path: &Path, token: Option<JoinToken>) -> Result<Self, AgentError> {
         let folder = Folder::open(path)?;
         let lock = folder.lock()?;
-        let key = match folder.read(IDENTITY)? {
+        let key = match folder.read(IDENTITY, MAX_BYTES)? {
             Some(text) => parse_key(&text).ok_or_else(|| AgentError::StateDamaged(folder.path(IDENTITY)))?,
             None => make_key(&folder)?,
         };
-        let member: Option<Membership> = match folder.read(MEMBERSHIP)? {
+        let member: Option<Membership> = match folder.read(MEMBERSHIP, MAX_BYTES)? {
             Some(text) => Some(
                 serde_json::from_slice(&text)
                     .map_err(|_| AgentError::StateDamaged(folder.path(MEMBERSHIP)))?,
@@ -105,6 +109,11 @@ impl State {
             (Some(member), None) => member.introduction(),
         };
         Ok(Self { folder, key, member, token, introduction, _lock: lock })
+    }
+
+    /// Where verdicts are kept.
+    pub(crate) fn verdicts(&self) -> VerdictFile {
+        VerdictFile::new(self.folder.clone())
     }
 
     /// The host's key.

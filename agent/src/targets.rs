@@ -3,10 +3,12 @@
 //! A target is known by its id. The same try again is taken without running twice, a newer try replaces
 //! the older one. Work runs in its own task, so a broken link never stops it. Running and ended targets
 //! together are bounded by [`MAX_TARGETS_PER_AGENT`], so nothing here can grow and no verdict is ever
-//! thrown away for want of room.
+//! thrown away for want of room. Verdicts that take their time to be acknowledged are kept on disk, too
+//! (`keeping`), and outlive the process.
 //!
 //! It may know no registry and no engine: work comes as a future.
 
+mod keeping;
 mod outbox;
 
 use std::{
@@ -38,6 +40,7 @@ use tokio_util::{
     task::{AbortOnDropHandle, TaskTracker},
 };
 
+pub(crate) use self::keeping::Keeping;
 use self::outbox::Outbox;
 
 /// The table.
@@ -46,6 +49,8 @@ pub(crate) struct Targets {
     table: Mutex<Table>,
     /// Something was put into the outbox.
     ended: Notify,
+    /// Something was put into the outbox, or taken out.
+    changed: Notify,
     /// Some target has progress to report.
     moved: Notify,
     tasks: TaskTracker,
@@ -95,6 +100,12 @@ impl Table {
 }
 
 impl Targets {
+    /// A table with the verdicts that an earlier run could not tell.
+    pub(crate) fn with_verdicts(reports: Vec<VerdictReport>) -> Self {
+        let table = Table { outbox: Outbox::restored(reports), ..Table::default() };
+        Self { table: Mutex::new(table), ..Self::default() }
+    }
+
     fn table(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -107,8 +118,8 @@ impl Targets {
         W: Future<Output = Result<Outcome, Failure>> + Send + 'static,
     {
         let mut table = self.table();
-        if table.outbox.holds(&attempt) {
-            return StartReply::Accepted;
+        if let Some(verdict) = table.outbox.verdict(&attempt) {
+            return StartReply::Duplicate { verdict: verdict.clone() };
         }
         if let Some(running) = table.running.get(&attempt.target_id) {
             if running.attempt >= attempt.attempt {
@@ -164,7 +175,9 @@ impl Targets {
                 running.cancel.cancel();
                 table.running.remove(&attempt.target_id);
             }
-            table.outbox.remove(attempt);
+            if table.outbox.remove(attempt) {
+                self.changed.notify_one();
+            }
         }
     }
 
@@ -192,7 +205,14 @@ impl Targets {
 
     /// The server has stored or dropped the verdict.
     pub(crate) fn acknowledged(&self, attempt: &Attempt) {
-        self.table().outbox.remove(attempt);
+        if self.table().outbox.remove(attempt) {
+            self.changed.notify_one();
+        }
+    }
+
+    /// Waits until [`unacknowledged`](Self::unacknowledged) has changed since the last call.
+    pub(crate) async fn until_changed(&self) {
+        self.changed.notified().await;
     }
 
     /// Waits until a target has ended since the last call.
@@ -226,6 +246,7 @@ impl Targets {
             table.running.remove(&attempt.target_id);
             table.outbox.put(attempt, verdict);
             self.ended.notify_one();
+            self.changed.notify_one();
         }
     }
 }

@@ -14,6 +14,7 @@ use purser_proto_schema::{
     agent::{
         PROTOCOL,
         calls::{AgentCallsServer, Attempt, StartReply, StartTarget},
+        command::Verdict,
         handshake::{Answer, Hello, ProtocolRange, Refused, Resume, Welcome},
         join_token::{Fingerprint, JoinToken},
         noise::{ChannelError, StaticKey, initiate},
@@ -58,6 +59,8 @@ pub struct Double {
     pub join_secret: Option<Secret>,
     /// What it says it works on.
     pub running: Vec<Attempt>,
+    /// How every target that it is given has ended before; accepted when absent.
+    pub ended: Option<Verdict>,
 }
 
 /// A session of a hand-made agent.
@@ -66,7 +69,7 @@ pub struct Session {
     pub welcome: Welcome,
     /// The session.
     pub peer: Peer,
-    /// The targets that the server gave it; all are accepted.
+    /// The targets that the server gave it.
     pub started: mpsc::UnboundedReceiver<StartTarget>,
 }
 
@@ -83,6 +86,7 @@ impl Double {
             server_key: token.server_key,
             join_secret: Some(token.secret),
             running: Vec::new(),
+            ended: None,
         }
     }
 
@@ -102,6 +106,7 @@ impl Double {
             server_key: server_key.try_into().expect("a SHA-256"),
             join_secret: None,
             running: Vec::new(),
+            ended: None,
         }
     }
 
@@ -139,7 +144,7 @@ impl Double {
         };
         let (sender, started) = mpsc::unbounded_channel();
         let liveness = Liveness { ping_every: None, lost_after: Duration::from_secs(120) };
-        let methods = Calls(sender).into_rpc().into();
+        let methods = Calls { started: sender, ended: self.ended.clone() }.into_rpc().into();
         let peer = Peer::start(reader, writer, sealer, opener, methods, liveness);
         Ok(Ok(Session { welcome, peer, started }))
     }
@@ -172,14 +177,18 @@ impl Session {
     }
 }
 
-struct Calls(mpsc::UnboundedSender<StartTarget>);
+struct Calls {
+    started: mpsc::UnboundedSender<StartTarget>,
+    ended: Option<Verdict>,
+}
 
 #[async_trait]
 impl AgentCallsServer for Calls {
     async fn target_start(&self, request: StartTarget) -> RpcResult<StartReply> {
         // A test that does not look has dropped the other end.
-        let _ = self.0.send(request);
-        Ok(StartReply::Accepted)
+        let _ = self.started.send(request);
+        let ended = self.ended.clone();
+        Ok(ended.map_or(StartReply::Accepted, |verdict| StartReply::Duplicate { verdict }))
     }
 
     async fn target_cancel(&self, _: Attempt) -> RpcResult<()> {

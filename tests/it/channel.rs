@@ -282,6 +282,21 @@ async fn a_verdict_of_an_older_epoch_is_refused() {
     assert_eq!(status().await, "succeeded");
 }
 
+#[tokio::test]
+async fn a_target_that_has_ended_on_the_host_already_ends_by_that_verdict() {
+    let purser = Purser::start().await;
+    let client = purser.client();
+    let row = client.mutate("server.create", json!({"name": unique("host")})).await;
+    let double = Double::with_token(row["joinToken"].as_str().unwrap());
+    let double = Double { ended: Some(success("sha256:77")), ..double };
+    let session = double.dial(purser.address()).await.unwrap();
+    let asked = json!({"serverId": row["serverId"], "image": "127.0.0.1:1/nothing:v1", "wait": true});
+    let job = client.mutate("image.pull", asked).await;
+    assert_eq!(job["status"], "succeeded", "{job}");
+    assert_eq!(job["targets"][0]["result"]["digest"], "sha256:77", "{job}");
+    drop(session);
+}
+
 /// Nobody takes another host's target for his own, nor one that he was not given.
 #[tokio::test]
 async fn an_agent_speaks_for_its_own_server_only() {

@@ -3,7 +3,7 @@
 //! The pull of these tests hangs in the middle, at a proxy before its registry, for as long as a test
 //! wants.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use nix::sys::signal::Signal;
 use purser_tests::{
@@ -217,6 +217,44 @@ async fn a_verdict_that_was_lost_on_the_way_is_told_again() {
     scene.link.cut();
     scene.link.stall(false);
     scene.succeeds(&job, 1).await;
+}
+
+/// Where an agent keeps verdicts that nobody has heard.
+fn verdicts(agent: &Agent) -> PathBuf {
+    agent.state_dir().join("verdicts.jsonl")
+}
+
+#[tokio::test]
+async fn a_verdict_outlives_the_agent_that_reached_it() {
+    let mut scene = Scene::set().await;
+    let job = scene.pull().await;
+    scene.link.stall(true);
+    scene.registry.allow(usize::MAX);
+    eventually(END, async || verdicts(&scene.agent).exists().then_some(())).await;
+    scene.agent.kill9();
+    assert_eq!(scene.status(&job).await, "running");
+    let asked = scene.registry.accepted();
+    scene.link.cut();
+    scene.link.stall(false);
+    scene.agent.restart();
+    scene.succeeds(&job, 1).await;
+    assert_eq!(scene.registry.accepted(), asked, "it was pulled again");
+    eventually(SOON, async || (!verdicts(&scene.agent).exists()).then_some(())).await;
+}
+
+/// As a full disk does, something is in the way of the file.
+#[tokio::test]
+async fn a_disk_that_takes_no_verdict_costs_none() {
+    let scene = Scene::set().await;
+    std::fs::create_dir(scene.agent.state_dir().join("verdicts.jsonl.unfinished")).unwrap();
+    let job = scene.pull().await;
+    scene.link.stall(true);
+    scene.registry.allow(usize::MAX);
+    scene.agent.await_log("verdicts are kept in memory only").await;
+    scene.link.cut();
+    scene.link.stall(false);
+    scene.succeeds(&job, 1).await;
+    assert_eq!(scene.agent.logs().matches("kept in memory only").count(), 1);
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeSet,
     fs,
+    os::unix::fs::PermissionsExt as _,
     path::PathBuf,
     sync::{
         Arc, Mutex,
@@ -13,7 +14,7 @@ use std::{
 };
 
 use purser_tests::{
-    Agent, Canned, Purser, Road, Testbed,
+    Agent, BreakableProxy, Canned, Purser, Road, Testbed, eventually,
     image::{self, Local},
     scan_for_secret, unique,
     user::Kind,
@@ -256,4 +257,34 @@ async fn a_registry_that_repeats_the_password_gets_it_into_no_answer_and_no_log(
         }
         assert_eq!(scan_for_secret(&road.purser.data_dir(), &user.password), [], "{kind:?}");
     }
+}
+
+/// While the server cannot be told, the agent's verdicts wait on its disk.
+#[tokio::test]
+async fn a_verdict_that_waits_on_the_hosts_disk_holds_no_password() {
+    let (bed, purser) = (Testbed::get(), Purser::start().await);
+    let link = BreakableProxy::start(purser.address()).await;
+    let builder = Agent::builder(&purser, &bed.host_a(), None).server(&format!("http://{}", link.address()));
+    let (agent, server) = Agent::join_by(&purser, builder).await;
+    let user = bed.user(Kind::Symbols);
+    let headers = "WWW-Authenticate: Basic realm=\"x\"\r\nContent-Type: application/json\r\n";
+    let error = json!({"code": "UNAUTHORIZED", "message": user.password, "detail": user.basic()});
+    let echo = Canned::start("401 Unauthorized", headers, &json!({"errors": [error]}).to_string()).await;
+    let registry = BreakableProxy::start(&echo.address().to_string()).await;
+    registry.allow(0);
+    let auth = json!({"username": user.username, "password": user.password});
+    let asked = json!({"serverId": server, "image": format!("{}/app:v1", registry.address()), "auth": auth});
+    purser.client().mutate("image.pull", asked).await;
+    let soon = Duration::from_secs(20);
+    eventually(soon, async || (registry.accepted() > 0).then_some(())).await;
+    link.stall(true);
+    registry.allow(usize::MAX);
+    let file = agent.state_dir().join("verdicts.jsonl");
+    let kept = eventually(soon, async || fs::read_to_string(&file).ok()).await;
+    assert!(
+        kept.contains("\"failed\"") && kept.contains("[redacted]"),
+        "not the verdict in question: {kept}"
+    );
+    assert_eq!(scan_for_secret(&agent.state_dir(), &user.password), []);
+    assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
 }

@@ -10,13 +10,14 @@ use std::{
 use crate::error::AgentError;
 
 const LOCK: &str = "lock";
-/// What is being written, until it is whole.
+/// The end of a file's name while it is being written, until it is whole.
 const UNFINISHED: &str = "unfinished";
 const PRIVATE: u32 = 0o600;
-/// More than any file here holds.
-const MAX_BYTES: u64 = 64 * 1024;
+/// More than what is kept of the host itself.
+pub(super) const MAX_BYTES: u64 = 64 * 1024;
 
 /// The folder.
+#[derive(Clone)]
 pub(super) struct Folder(PathBuf);
 
 impl Folder {
@@ -48,12 +49,13 @@ impl Folder {
         }
     }
 
-    /// A file's content; `None` when there is none. A file that others may read is closed to them.
-    pub(super) fn read(&self, name: &str) -> Result<Option<Vec<u8>>, AgentError> {
+    /// A file's content; `None` when there is none. A file that others may read is closed to them, and one
+    /// longer than `max_bytes` is not read.
+    pub(super) fn read(&self, name: &str, max_bytes: u64) -> Result<Option<Vec<u8>>, AgentError> {
         let path = self.path(name);
         let read = || -> io::Result<Vec<u8>> {
             let metadata = fs::metadata(&path)?;
-            if metadata.len() > MAX_BYTES {
+            if metadata.len() > max_bytes {
                 return Err(io::Error::new(io::ErrorKind::InvalidData, "the file is far too long"));
             }
             if metadata.permissions().mode() & 0o077 != 0 {
@@ -71,8 +73,8 @@ impl Folder {
 
     /// Writes a file so that after a crash either the old or the new content is there.
     pub(super) fn write(&self, name: &str, content: &[u8]) -> Result<(), AgentError> {
+        let unfinished = self.path(&format!("{name}.{UNFINISHED}"));
         let write = || -> io::Result<()> {
-            let unfinished = self.path(UNFINISHED);
             let mut file = open_private(&unfinished)?;
             file.set_len(0)?;
             file.write_all(content)?;
@@ -80,7 +82,21 @@ impl Folder {
             fs::rename(&unfinished, self.path(name))?;
             File::open(&self.0)?.sync_all()
         };
-        write().map_err(|source| self.failed("write", name, source))
+        write().map_err(|source| {
+            // On a full disk, what could not be finished is in the way of others.
+            let _ = fs::remove_file(&unfinished);
+            self.failed("write", name, source)
+        })
+    }
+
+    /// Removes a file, if there is one.
+    pub(super) fn remove(&self, name: &str) -> Result<(), AgentError> {
+        match fs::remove_file(self.path(name)) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                Err(self.failed("remove", name, source))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn failed(&self, doing: &'static str, name: &str, source: io::Error) -> AgentError {

@@ -1,5 +1,4 @@
-//! Verdicts until the server has them. They live in memory; an agent that ends loses them, and the server
-//! gives their targets out again. A store on disk goes in here.
+//! Verdicts until the server has them. What is here is told from here; `keeping` writes a copy to the disk.
 
 use purser_proto_schema::agent::{
     calls::{Attempt, VerdictReport},
@@ -11,20 +10,27 @@ use purser_proto_schema::agent::{
 pub(super) struct Outbox(Vec<VerdictReport>);
 
 impl Outbox {
+    /// The verdicts that an earlier run could not tell.
+    pub(super) fn restored(reports: Vec<VerdictReport>) -> Self {
+        Self(reports)
+    }
+
     /// Keeps a verdict. One of an earlier try of the target is of no use any more.
     pub(super) fn put(&mut self, attempt: Attempt, verdict: Verdict) {
         self.0.retain(|report| report.attempt.target_id != attempt.target_id);
         self.0.push(VerdictReport { attempt, verdict });
     }
 
-    /// Whether the try has ended here.
-    pub(super) fn holds(&self, attempt: &Attempt) -> bool {
-        self.0.iter().any(|report| report.attempt == *attempt)
+    /// How the try has ended here, if it has.
+    pub(super) fn verdict(&self, attempt: &Attempt) -> Option<&Verdict> {
+        self.0.iter().find(|report| report.attempt == *attempt).map(|report| &report.verdict)
     }
 
-    /// Forgets a try's verdict.
-    pub(super) fn remove(&mut self, attempt: &Attempt) {
+    /// Forgets a try's verdict. Whether there was one.
+    pub(super) fn remove(&mut self, attempt: &Attempt) -> bool {
+        let before = self.0.len();
         self.0.retain(|report| report.attempt != *attempt);
+        self.0.len() < before
     }
 
     /// Which tries have ended.

@@ -68,12 +68,30 @@ pub struct StartTarget {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "reply", rename_all = "camelCase")]
 pub enum StartReply {
-    /// It runs, or already ran: the verdict comes.
+    /// It runs: the verdict comes.
     Accepted,
+    /// This very try has ended here, and its verdict was not acknowledged yet.
+    Duplicate {
+        /// How it ended. It is told by `target.verdict`, too.
+        verdict: Verdict,
+    },
     /// Too much under way: try again later.
     Busy,
     /// The agent's version does not know the command.
     Unsupported,
+}
+
+impl StartReply {
+    /// The reply's name, for logs.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::Duplicate { .. } => "duplicate",
+            Self::Busy => "busy",
+            Self::Unsupported => "unsupported",
+        }
+    }
 }
 
 /// Progress of a target.

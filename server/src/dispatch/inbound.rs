@@ -46,32 +46,7 @@ impl ServerCallsServer for Inbound {
 
     async fn target_verdict(&self, verdict: VerdictReport) -> RpcResult<VerdictReceipt> {
         let shared = self.shared()?;
-        let VerdictReport { attempt, verdict } = verdict;
-        let ending = shared.store.target_finish(&attempt, &self.fence, &verdict).await;
-        let receipt = match ending {
-            Ok(Ending::Stored(target)) => {
-                tracing::info!(job = %target.job_id, target = %attempt.target_id, server = %self.fence.server_id,
-                    verdict = verdict_name(&verdict), code = verdict_code(&verdict), "target ended");
-                shared.ended(*target);
-                VerdictReceipt::Stored
-            }
-            Ok(Ending::Stale) => VerdictReceipt::Stale,
-            Ok(Ending::Fenced) => {
-                // It may be that only the database knows of the newer one.
-                if let Some(session) = self.session() {
-                    shared.tasks.spawn(async move { session.close(NOT_IN_FORCE).await });
-                }
-                return Err(try_again(NOT_IN_FORCE));
-            }
-            Err(error) => {
-                report("storing a verdict", &self.fence.server_id, &error);
-                return Err(try_again("the verdict could not be stored"));
-            }
-        };
-        if let Some(session) = self.session() {
-            session.leave(&attempt.target_id);
-        }
-        Ok(receipt)
+        finish(&shared, self.session().as_ref(), &self.fence, verdict).await.map_err(try_again)
     }
 
     async fn agent_status(&self, status: AgentStatus) -> RpcResult<()> {
@@ -85,6 +60,40 @@ impl ServerCallsServer for Inbound {
                 try_again("the status could not be stored")
             })
     }
+}
+
+/// Stores what a session says of a target's end, or says why it must be told again.
+pub(super) async fn finish(
+    shared: &Shared,
+    session: Option<&Arc<Session>>,
+    fence: &Fence,
+    told: VerdictReport,
+) -> std::result::Result<VerdictReceipt, &'static str> {
+    let VerdictReport { attempt, verdict } = told;
+    let receipt = match shared.store.target_finish(&attempt, fence, &verdict).await {
+        Ok(Ending::Stored(target)) => {
+            tracing::info!(job = %target.job_id, target = %attempt.target_id, server = %fence.server_id,
+                verdict = verdict_name(&verdict), code = verdict_code(&verdict), "target ended");
+            shared.ended(*target);
+            VerdictReceipt::Stored
+        }
+        Ok(Ending::Stale) => VerdictReceipt::Stale,
+        Ok(Ending::Fenced) => {
+            // It may be that only the database knows of the newer one.
+            if let Some(session) = session.cloned() {
+                shared.tasks.spawn(async move { session.close(NOT_IN_FORCE).await });
+            }
+            return Err(NOT_IN_FORCE);
+        }
+        Err(error) => {
+            report("storing a verdict", &fence.server_id, &error);
+            return Err("the verdict could not be stored");
+        }
+    };
+    if let Some(session) = session {
+        session.leave(&attempt.target_id);
+    }
+    Ok(receipt)
 }
 
 fn verdict_name(verdict: &Verdict) -> &'static str {

@@ -3,12 +3,12 @@
 use std::{sync::Arc, time::Duration};
 
 use purser_proto_schema::agent::{
-    calls::{AgentCallsClient, StartReply, StartTarget},
+    calls::{AgentCallsClient, StartReply, StartTarget, VerdictReport},
     command::{Command, Failure, Verdict},
 };
 use purser_registry_client::DiagnosisCode;
 
-use super::{NOT_IN_FORCE, Session, Shared, attempt_of, plan, report};
+use super::{NOT_IN_FORCE, Session, Shared, attempt_of, inbound, plan, report};
 use crate::{
     error::Result,
     store::{Claim, Store, TargetRow},
@@ -82,7 +82,12 @@ pub(super) async fn hand_over_completed(shared: Arc<Shared>, session: Arc<Sessio
     }
 }
 
-async fn hand_over(shared: &Shared, session: &Session, target: &TargetRow, command: Command) -> Result<()> {
+async fn hand_over(
+    shared: &Shared,
+    session: &Arc<Session>,
+    target: &TargetRow,
+    command: Command,
+) -> Result<()> {
     let attempt = attempt_of(target);
     tracing::info!(
         job = %target.job_id, target = %target.target_id, attempt = attempt.attempt,
@@ -100,6 +105,15 @@ async fn hand_over(shared: &Shared, session: &Session, target: &TargetRow, comma
             // Whoever asked before the agent knew the target asked in vain.
             if taken.is_some_and(|target| target.cancel_requested) {
                 session.cancel(attempt).await;
+            }
+            Ok(())
+        }
+        Ok(StartReply::Duplicate { verdict }) => {
+            let told = VerdictReport { attempt, verdict };
+            // What cannot be stored now is told once more by the agent.
+            if let Err(why) = inbound::finish(shared, Some(session), &session.fence, told).await {
+                tracing::warn!(server = %target.server_id, target = %target.target_id, why,
+                    "a verdict was not stored");
             }
             Ok(())
         }
