@@ -30,8 +30,10 @@ mod websocket;
 
 use std::{path::Path, sync::Arc, time::Duration};
 
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use purser_proto_schema::{agent::calls::AgentCallsServer, ids::ServerId};
 use purser_registry_client::RegistryClient;
+use ring::rand::{SecureRandom as _, SystemRandom};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -89,9 +91,15 @@ pub async fn run(config: AgentConfig, stop: CancellationToken) -> Result<(), Age
     tracing::info!(version = VERSION, server = %dialler.server(), "the agent runs");
     let ended = CancellationToken::new();
     let keeping = tokio::spawn(keeping.run(ended.clone()));
-    Link { dialler, state, engine: Arc::clone(&engine), targets: Arc::clone(&targets), methods }
-        .run(stop)
-        .await;
+    let link = Link {
+        dialler,
+        state,
+        engine: Arc::clone(&engine),
+        targets: Arc::clone(&targets),
+        instance: random_name(),
+        methods,
+    };
+    link.run(stop).await;
 
     let wind_down = async {
         targets.stop().await;
@@ -105,4 +113,12 @@ pub async fn run(config: AgentConfig, stop: CancellationToken) -> Result<(), Age
         tracing::warn!("the disk did not take the last verdicts in time");
     }
     Ok(())
+}
+
+/// 128 random bits as text; `None` where the system gives none, which costs a warning of two hosts with one
+/// key and nothing else.
+fn random_name() -> Option<String> {
+    let mut bytes = [0; 16];
+    SystemRandom::new().fill(&mut bytes).ok()?;
+    Some(URL_SAFE_NO_PAD.encode(bytes))
 }

@@ -53,6 +53,8 @@ pub(crate) struct Link {
     pub(crate) state: State,
     pub(crate) engine: Arc<Engine>,
     pub(crate) targets: Arc<Targets>,
+    /// This run's name.
+    pub(crate) instance: Option<String>,
     /// What the server may call.
     pub(crate) methods: Methods,
 }
@@ -112,6 +114,7 @@ impl Link {
         let hello = Hello {
             protocol: ProtocolRange { min: PROTOCOL, max: PROTOCOL },
             agent_version: VERSION.to_owned(),
+            instance: self.instance.clone(),
             server_id: introduction.server_id.clone(),
             join_secret: introduction.join_secret.clone(),
             engine: engine.engine.clone(),

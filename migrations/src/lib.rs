@@ -10,6 +10,7 @@ mod m20261121_000003_server;
 mod m20261121_000004_job;
 mod m20261121_000005_audit;
 mod m20261121_000006_realm_allow;
+mod m20261121_000007_session_history;
 
 /// Brings a database to the present shape.
 pub struct Migrator;
@@ -24,6 +25,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261121_000004_job::Migration),
             Box::new(m20261121_000005_audit::Migration),
             Box::new(m20261121_000006_realm_allow::Migration),
+            Box::new(m20261121_000007_session_history::Migration),
         ]
     }
 }

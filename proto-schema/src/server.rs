@@ -78,6 +78,8 @@ pub struct Server {
     pub last_seen_at: Option<Timestamp>,
     /// For choosing servers: `{"env": "prod"}`.
     pub labels: BTreeMap<String, String>,
+    /// What a person should do something about: such as two hosts that use one key.
+    pub warnings: Vec<String>,
     /// When it was made.
     pub created_at: Timestamp,
     /// Whose it is.

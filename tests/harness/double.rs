@@ -29,7 +29,7 @@ use serde_json::Value;
 use tokio::{net::TcpStream, sync::mpsc, time::timeout};
 use tokio_tungstenite::{WebSocketStream, client_async, tungstenite::Message};
 
-use crate::Agent;
+use crate::{Agent, unique};
 
 /// How long any step may take.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -57,6 +57,8 @@ pub struct Double {
     pub server_key: Fingerprint,
     /// What it shows to be enrolled.
     pub join_secret: Option<Secret>,
+    /// Which run of an agent it says it is.
+    pub instance: String,
     /// What it says it works on.
     pub running: Vec<Attempt>,
     /// How every target that it is given has ended before; accepted when absent.
@@ -85,6 +87,7 @@ impl Double {
             server_id: token.server_id,
             server_key: token.server_key,
             join_secret: Some(token.secret),
+            instance: unique("double"),
             running: Vec::new(),
             ended: None,
         }
@@ -105,6 +108,7 @@ impl Double {
             server_id: ServerId::from_stored(text("serverId")),
             server_key: server_key.try_into().expect("a SHA-256"),
             join_secret: None,
+            instance: unique("double"),
             running: Vec::new(),
             ended: None,
         }
@@ -131,6 +135,7 @@ impl Double {
         let hello = Hello {
             protocol: ProtocolRange { min: PROTOCOL, max: PROTOCOL },
             agent_version: "0.0.0-double".into(),
+            instance: Some(self.instance.clone()),
             server_id: self.server_id.clone(),
             join_secret: self.join_secret.clone(),
             engine: None,

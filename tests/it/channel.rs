@@ -15,7 +15,7 @@ use purser_tests::{
     eventually, image, scan_for_secret, unique,
     user::Kind,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -239,6 +239,66 @@ async fn the_newest_session_wins_and_the_older_is_told() {
     // Only now, after the 5 s that a superseded agent waits.
     assert!(second.ended().await.contains("superseded"), "the agent itself came back");
     agent.await_online(&purser.client(), &id).await;
+}
+
+/// As `server.all` shows them, which reads the database anew.
+async fn warnings(purser: &Purser, id: &str) -> Value {
+    let all = purser.client().query("server.all", Value::Null).await;
+    let server = all.as_array().unwrap().iter().find(|server| server["serverId"] == id).unwrap();
+    server["warnings"].clone()
+}
+
+#[tokio::test]
+async fn two_hosts_with_one_key_are_noticed_and_said() {
+    let purser = Purser::start().await;
+    let row = purser.client().mutate("server.create", json!({"name": unique("host")})).await;
+    let id = row["serverId"].as_str().unwrap();
+    let double = Double::with_token(row["joinToken"].as_str().unwrap());
+    drop(double.dial(purser.address()).await.unwrap());
+    let double = Double { join_secret: None, ..double };
+    let clone = Double { instance: unique("clone"), ..double.clone() };
+    for turn in 0..4 {
+        assert_eq!(warnings(&purser, id).await, json!([]), "after {turn} turns");
+        let who = if turn % 2 == 0 { &clone } else { &double };
+        drop(who.dial(purser.address()).await.unwrap());
+    }
+    let said = warnings(&purser, id).await;
+    assert!(said[0].as_str().unwrap().contains("several hosts use this server's key"), "{said}");
+    assert_eq!(said.as_array().unwrap().len(), 1);
+    let one = purser.client().query("server.one", json!({"serverId": id})).await;
+    assert_eq!(one["warnings"], said);
+    assert_eq!(purser.logs().matches("keep superseding each other").count(), 1);
+
+    // Over when they have stopped for a while, and begun anew when they have not.
+    let history = purser.sql("SELECT session_history FROM server");
+    purser.execute_sql("UPDATE server SET session_history = replace(session_history, '\"20', '\"19')");
+    assert_eq!(warnings(&purser, id).await, json!([]));
+    purser.execute_sql(&format!("UPDATE server SET session_history = '{history}'"));
+    assert_eq!(warnings(&purser, id).await, said);
+
+    // A host that joins anew has a key that the copy does not know.
+    let token = purser.client().mutate("server.createJoinToken", json!({"serverId": id})).await;
+    let anew = Double::with_token(token["joinToken"].as_str().unwrap());
+    let _session = anew.dial(purser.address()).await.unwrap();
+    assert_eq!(warnings(&purser, id).await, json!([]));
+    assert!(clone.dial(purser.address()).await.is_err());
+}
+
+#[tokio::test]
+async fn a_host_that_reconnects_and_restarts_is_not_taken_for_two() {
+    let purser = Purser::start().await;
+    let row = purser.client().mutate("server.create", json!({"name": unique("host")})).await;
+    let id = row["serverId"].as_str().unwrap();
+    let double = Double::with_token(row["joinToken"].as_str().unwrap());
+    drop(double.dial(purser.address()).await.unwrap());
+    let member = Double { join_secret: None, ..double };
+    for _ in 0..3 {
+        let run = Double { instance: unique("run"), ..member.clone() };
+        for _ in 0..3 {
+            drop(run.dial(purser.address()).await.unwrap());
+        }
+    }
+    assert_eq!(warnings(&purser, id).await, json!([]));
 }
 
 fn success(digest: &str) -> Verdict {

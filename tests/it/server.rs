@@ -17,6 +17,7 @@ const MEMBERS: &[&str] = &[
     "organizationId",
     "serverId",
     "status",
+    "warnings",
 ];
 const TOKEN_MEMBERS: &[&str] = &["joinCommand", "joinToken", "joinTokenExpiresAt"];
 
@@ -45,7 +46,7 @@ async fn a_server_is_shown_as_the_contract_says_and_its_token_only_once() {
         json!({"name": " edge 1 ", "description": "rack 3\nrow 2", "labels": {"env": "prod", "é": "ü"}});
     let (server, token) = parts(client.mutate("server.create", input).await);
     let expected = json!({"name": "edge 1", "description": "rack 3\nrow 2", "status": "pending", "engine": null,
-        "agentVersion": null, "lastSeenAt": null, "labels": {"env": "prod", "é": "ü"},
+        "agentVersion": null, "lastSeenAt": null, "warnings": [], "labels": {"env": "prod", "é": "ü"},
         "organizationId": purser.default_organization()});
     for (member, value) in expected.as_object().unwrap() {
         assert_eq!(&server[member], value, "{member}");

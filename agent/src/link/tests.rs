@@ -79,6 +79,7 @@ fn link(server: &Server, pinned: &StaticKey, folder: &std::path::Path) -> Link {
         state: State::open(folder, Some(token)).unwrap(),
         engine: Arc::new(Engine::new(DockerHost::Unix("/nowhere/docker.sock".into()))),
         targets: Arc::default(),
+        instance: None,
         methods: RpcModule::new(()).into(),
     }
 }

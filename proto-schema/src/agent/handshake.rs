@@ -15,6 +15,9 @@ pub struct Hello {
     pub protocol: ProtocolRange,
     /// Its version.
     pub agent_version: String,
+    /// A random name of this run of the agent: two runs under one key are told apart by it.
+    #[serde(default)]
+    pub instance: Option<String>,
     /// The server row it belongs to.
     pub server_id: ServerId,
     /// Set at the first start, or when a new token was given: enrol this key.

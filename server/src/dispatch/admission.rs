@@ -37,6 +37,8 @@ const HEARTBEAT: Duration = Duration::from_secs(15);
 const SMALL_FLEET: usize = 1_000;
 /// Said to the older session. Its first word is what agents look at.
 const SUPERSEDED: &str = "superseded by a newer session of this agent";
+/// The longest name of an agent's run.
+const MAX_INSTANCE_BYTES: usize = 64;
 /// What a refused agent is told to wait.
 const RETRY_AFTER: Duration = Duration::from_secs(10);
 
@@ -106,6 +108,10 @@ async fn admit<W: WireWriter>(
             return Ok(None);
         }
     };
+    if admitted.cloned {
+        tracing::warn!(server = %hello.server_id, name = admitted.row.name,
+            "several agents use one key and keep superseding each other");
+    }
     let fence = Fence { server_id: hello.server_id.clone(), epoch: admitted.row.session_epoch };
     let reconciled = match resume::reconcile(shared, &fence.server_id, &hello.resume).await {
         Ok(reconciled) => reconciled,
@@ -138,6 +144,7 @@ async fn look_up(shared: &Shared, hello: &Hello, key: &[u8]) -> Result<Admittanc
         agent_key: &URL_SAFE_NO_PAD.encode(key),
         join_secret_hash: join_secret_hash.as_deref(),
         agent_version: &hello.agent_version.chars().take(64).collect::<String>(),
+        instance: hello.instance.as_deref().filter(|instance| instance.len() <= MAX_INSTANCE_BYTES),
         engine: hello.engine.as_ref(),
     };
     let admittance = shared.store.server_admit(admission).await?;

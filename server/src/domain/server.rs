@@ -25,6 +25,10 @@ use crate::{
 
 /// How long a join token works.
 const JOIN_TOKEN_LIFE: Duration = Duration::from_secs(15 * 60);
+const CLONED: &str = "several hosts use this server's key and keep superseding each other: the agent's state folder was \
+     copied, by cloning a machine perhaps. Stop purser-agent on the copy, empty its state folder, and join it as a \
+     server of its own (server.create). If you know of no copy, join this host anew from an empty state folder \
+     (server.createJoinToken): the present key is refused from then on.";
 const MAX_NAME_CHARS: usize = 255;
 const MAX_DESCRIPTION_CHARS: usize = 1_024;
 const MAX_LABELS: usize = 64;
@@ -70,6 +74,7 @@ pub async fn create_in(
         last_seen_at: None,
         revoked_at: None,
         created_at: Utc::now().trunc_subsecs(3),
+        session_history: None,
     };
     let issued = issue(app, &ServerId::from_stored(row.server_id.clone()))?;
     app.store.server_insert(row.clone(), issued.stored).await.map_err(name_taken)?;
@@ -200,6 +205,7 @@ fn view(app: &App, row: &ServerRow) -> Result<Server> {
     Ok(Server {
         status,
         labels: labels_of(row)?,
+        warnings: warnings(row),
         engine: engine.map_err(Error::internal("reading a server's engine"))?,
         server_id,
         name: row.name.clone(),
@@ -209,6 +215,15 @@ fn view(app: &App, row: &ServerRow) -> Result<Server> {
         created_at: row.created_at.into(),
         organization_id: OrganizationId::from_stored(row.organization_id.clone()),
     })
+}
+
+/// What a person should do something about although it works.
+fn warnings(row: &ServerRow) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if row.revoked_at.is_none() && row.is_cloned() {
+        warnings.push(CLONED.to_owned());
+    }
+    warnings
 }
 
 fn labels_of(row: &ServerRow) -> Result<BTreeMap<String, String>> {

@@ -31,6 +31,7 @@ mod registry;
 mod registry_cache;
 mod row_cache;
 mod server;
+mod session_history;
 mod target;
 
 pub use api_key::AdminKey;

@@ -15,7 +15,9 @@ use sea_orm::{
 use super::{
     ServerRow, Store,
     entity::{join_token, server},
-    failed, target,
+    failed,
+    session_history::SessionHistory,
+    target,
 };
 use crate::error::{Error, Result};
 
@@ -43,6 +45,8 @@ pub struct Admission<'a> {
     pub join_secret_hash: Option<&'a str>,
     /// Its version.
     pub agent_version: &'a str,
+    /// Which run of the agent it is, where it said so.
+    pub instance: Option<&'a str>,
     /// Its engine.
     pub engine: Option<&'a Engine>,
 }
@@ -65,6 +69,15 @@ pub struct Admitted {
     pub row: ServerRow,
     /// Whether its key was enrolled just now.
     pub enrolled: bool,
+    /// Whether this session showed that several agents use its key.
+    pub cloned: bool,
+}
+
+impl ServerRow {
+    /// Whether several agents use the server's key and keep taking the session from each other.
+    pub fn is_cloned(&self) -> bool {
+        SessionHistory::of(self.session_history.as_deref()).is_cloned(Utc::now())
+    }
 }
 
 impl Store {
@@ -211,6 +224,12 @@ impl Store {
         if !spend_token(&transaction, &admission).await? && !known {
             return Ok(Admittance::Refused);
         }
+        let was_cloned = known && row.is_cloned();
+        let mut history = SessionHistory::of(row.session_history.as_deref().filter(|_| known));
+        if let Some(instance) = admission.instance {
+            history.begin(instance, Utc::now());
+        }
+        row.session_history = history.column();
         row.agent_key = Some(admission.agent_key.to_owned());
         row.agent_version = Some(admission.agent_version.to_owned());
         row.last_seen_at = Some(Utc::now());
@@ -220,7 +239,8 @@ impl Store {
         }
         row.clone().into_active_model().reset_all().update(&transaction).await.map_err(failed)?;
         self.server_commit(transaction).await?;
-        Ok(Admittance::Admitted(Box::new(Admitted { row, enrolled: !known })))
+        let cloned = !was_cloned && row.is_cloned();
+        Ok(Admittance::Admitted(Box::new(Admitted { row, enrolled: !known, cloned })))
     }
 
     /// Whether the agent shows a join token that could be spent now.
