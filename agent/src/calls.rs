@@ -8,7 +8,6 @@ use jsonrpsee::{
 };
 use purser_proto_schema::{
     agent::{
-        MAX_TEXT_BYTES,
         calls::{AgentCallsServer, Attempt, StartReply, StartTarget},
         command::Command,
     },
@@ -20,6 +19,9 @@ use crate::{commands::Commands, engine::Engine, targets::Targets};
 
 /// The code of an answer that is a [`Diagnosis`].
 const DIAGNOSIS: i32 = -32_000;
+
+/// More than an answer has around its result, in bytes.
+const ENVELOPE: usize = 1024;
 
 /// The method table's state.
 pub(crate) struct Calls {
@@ -54,7 +56,8 @@ impl AgentCallsServer for Calls {
     async fn engine_images(&self) -> RpcResult<Vec<Image>> {
         let images = self.engine.images().await.map_err(refuse)?;
         // An answer over the channel's limit would end the session.
-        let fits = serde_json::to_vec(&images).is_ok_and(|text| text.len() < MAX_TEXT_BYTES - 1024);
+        let longest = self.targets.agreed().text_bytes as usize;
+        let fits = serde_json::to_vec(&images).is_ok_and(|text| text.len() + ENVELOPE <= longest);
         if fits { Ok(images) } else { Err(refuse(too_many(images.len()))) }
     }
 }

@@ -63,6 +63,9 @@ pub enum AgentError {
     /// A running session ended.
     #[error("the session ended")]
     Session(#[source] std::sync::Arc<ChannelError>),
+    /// The server wants a protocol that it was not offered.
+    #[error("the server chose agent protocol {0}, which this agent did not offer; update purser-agent")]
+    Protocol(u32),
     /// The server will not have this agent now.
     #[error("the server refused this host ({:?}): {}", .0.code, .0.message)]
     Refused(Refused),

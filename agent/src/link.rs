@@ -8,9 +8,10 @@ use std::{sync::Arc, time::Duration};
 
 use jsonrpsee::core::server::Methods;
 use purser_proto_schema::agent::{
-    HANDSHAKE_DEADLINE, PROTOCOL,
+    HANDSHAKE_DEADLINE, PROTOCOLS,
     calls::AgentStatus,
-    handshake::{Answer, Hello, ProtocolRange, RefusalCode, Refused, Welcome},
+    close::CloseCode,
+    handshake::{Answer, Hello, RefusalCode, Refused, Welcome},
     noise::{ChannelError, Opener, Sealer, initiate},
     peer::{Liveness, Peer},
 };
@@ -42,10 +43,6 @@ const CLOSE_DEADLINE: Duration = Duration::from_secs(2);
 const ENGINE_PATIENCE: Duration = Duration::from_secs(3);
 /// What a server may announce as its ping interval.
 const HEARTBEATS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(600));
-/// How a server's close reads when it has removed this host.
-const REMOVED: &str = "this server was removed";
-/// How a server's close begins when a newer session of this host took over.
-const SUPERSEDED: &str = "superseded";
 
 /// All that keeps a host connected.
 pub(crate) struct Link {
@@ -112,7 +109,7 @@ impl Link {
         let (mut reader, mut writer) = self.dialler.dial().await?;
         let introduction = self.state.introduction();
         let hello = Hello {
-            protocol: ProtocolRange { min: PROTOCOL, max: PROTOCOL },
+            protocol: PROTOCOLS,
             agent_version: VERSION.to_owned(),
             instance: self.instance.clone(),
             server_id: introduction.server_id.clone(),
@@ -126,6 +123,9 @@ impl Link {
             .await
             .map_err(|_| AgentError::Timeout("shaking hands"))??;
         match answer {
+            Answer::Welcome(welcome) if !PROTOCOLS.contains(welcome.protocol) => {
+                Err(AgentError::Protocol(welcome.protocol))
+            }
             Answer::Welcome(welcome) => Ok(Admitted { reader, writer, sealer, opener, welcome, engine }),
             Answer::Refused(refused) => Err(AgentError::Refused(refused)),
         }
@@ -138,6 +138,7 @@ impl Link {
         if let Err(error) = self.state.welcomed() {
             tracing::error!(error = %error.chain(), "the membership could not be kept: the next start needs a new join token");
         }
+        self.targets.limit(welcome.limits);
         self.targets.forget(&welcome.drop);
         let heartbeat = Duration::from_millis(welcome.heartbeat_ms).clamp(HEARTBEATS.0, HEARTBEATS.1);
         let liveness = Liveness { ping_every: None, lost_after: 3 * heartbeat };
@@ -146,7 +147,7 @@ impl Link {
             error = peer.ended() => Some(AgentError::Session(error)),
             () = reports::run(&self.targets, &self.engine, peer.client(), engine) => None,
             () = stop.cancelled() => {
-                let _ = timeout(CLOSE_DEADLINE, peer.close("the agent stops")).await;
+                let _ = timeout(CLOSE_DEADLINE, peer.close(CloseCode::AgentStops)).await;
                 None
             }
         }
@@ -158,8 +159,16 @@ impl Link {
 fn removed(error: &AgentError) -> bool {
     match error {
         AgentError::Refused(refused) => refused.code == RefusalCode::UnknownKey,
-        AgentError::Session(ended) => matches!(&**ended, ChannelError::Closed(reason) if reason == REMOVED),
+        AgentError::Session(ended) => closed_by_server(ended) == Some(CloseCode::Removed),
         _ => false,
+    }
+}
+
+/// What the server said at the end.
+fn closed_by_server(error: &ChannelError) -> Option<CloseCode> {
+    match error {
+        ChannelError::Closed { code, .. } => CloseCode::of_number(*code),
+        _ => None,
     }
 }
 
@@ -169,11 +178,13 @@ fn least_wait(error: &AgentError) -> Duration {
         AgentError::Refused(Refused { retry_after_ms, .. }) => {
             Duration::from_millis(*retry_after_ms).clamp(AFTER_REFUSAL, LONGEST_REFUSAL)
         }
-        AgentError::Channel(ChannelError::AnotherServer { .. }) => AFTER_REFUSAL,
-        AgentError::Session(ended) => match &**ended {
-            ChannelError::Closed(reason) if reason.starts_with(SUPERSEDED) => AFTER_REFUSAL,
+        AgentError::Channel(ChannelError::AnotherServer { .. }) | AgentError::Protocol(_) => AFTER_REFUSAL,
+        AgentError::Session(ended) => match closed_by_server(ended) {
+            Some(CloseCode::Superseded | CloseCode::Removed | CloseCode::NotInForce) => AFTER_REFUSAL,
             _ => Duration::ZERO,
         },
+        // Too many at the door: those who are in it come first.
+        AgentError::Channel(ended) if closed_by_server(ended) == Some(CloseCode::Busy) => AFTER_REFUSAL,
         _ => Duration::ZERO,
     }
 }

@@ -1,7 +1,8 @@
 //! What this host works on, and what has ended but is not acknowledged.
 //!
 //! A target is known by its id. The same try again is taken without running twice, a newer try replaces
-//! the older one. Work runs in its own task, so a broken link never stops it. Running and ended targets
+//! the older one. Work runs in its own task, so a broken link never stops it. No more runs at once than the
+//! server said in its welcome that it would ask for, whatever it asks for then. Running and ended targets
 //! together are bounded by [`MAX_TARGETS_PER_AGENT`], so nothing here can grow and no verdict is ever
 //! thrown away for want of room. Verdicts that take their time to be acknowledged are kept on disk, too
 //! (`keeping`), and outlive the process.
@@ -24,7 +25,7 @@ use purser_proto_schema::{
         MAX_TARGETS_PER_AGENT,
         calls::{Attempt, ProgressReport, StartReply, VerdictReport},
         command::{Failure, Outcome, Verdict},
-        handshake::Resume,
+        handshake::{Limits as Agreed, Resume},
     },
     ids::TargetId,
     job::Progress,
@@ -60,6 +61,8 @@ pub(crate) struct Targets {
 struct Table {
     running: HashMap<TargetId, Running>,
     outbox: Outbox,
+    /// What the server said that it asks for at most.
+    agreed: Agreed,
 }
 
 struct Running {
@@ -126,7 +129,9 @@ impl Targets {
                 return StartReply::Accepted;
             }
             running.cancel.cancel();
-        } else if table.running.len() + table.outbox.len() >= MAX_TARGETS_PER_AGENT {
+        } else if table.running.len() >= table.agreed.targets()
+            || table.running.len() + table.outbox.len() >= MAX_TARGETS_PER_AGENT
+        {
             return StartReply::Busy;
         }
         let cancel = CancellationToken::new();
@@ -147,6 +152,16 @@ impl Targets {
             targets.end(attempt, verdict);
         });
         StartReply::Accepted
+    }
+
+    /// Takes what a server said that it asks for at most. What runs already goes on.
+    pub(crate) fn limit(&self, agreed: Agreed) {
+        self.table().agreed = agreed;
+    }
+
+    /// What the server asks for and takes at most.
+    pub(crate) fn agreed(&self) -> Agreed {
+        self.table().agreed
     }
 
     /// Stops a try. Its verdict still comes; a try that is not running is left alone.

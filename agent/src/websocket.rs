@@ -12,6 +12,7 @@ use futures_util::{
 };
 use purser_proto_schema::agent::{
     MAX_TEXT_BYTES,
+    close::CloseCode,
     wire::{Incoming, WireError, WireReader, WireWriter},
 };
 use rustls::{
@@ -30,7 +31,7 @@ use tokio_tungstenite::{
     WebSocketStream, client_async_with_config,
     tungstenite::{
         Error, Message,
-        protocol::{CloseFrame, WebSocketConfig, frame::coding::CloseCode},
+        protocol::{CloseFrame, WebSocketConfig},
     },
 };
 
@@ -42,8 +43,8 @@ const DIAL_DEADLINE: Duration = Duration::from_secs(10);
 const CONNECT_DEADLINE: Duration = Duration::from_secs(4);
 /// A sealed text is a little longer than the text.
 const MAX_MESSAGE_BYTES: usize = MAX_TEXT_BYTES + MAX_TEXT_BYTES / 512;
-/// What a close frame takes as a reason.
-const MAX_REASON_BYTES: usize = 123;
+/// A close frame without a code.
+const NO_CODE: u16 = 1005;
 
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
@@ -156,9 +157,13 @@ impl WireReader for Reader {
             Ok(Message::Binary(message)) => Incoming::Binary(message),
             Ok(Message::Ping(_) | Message::Pong(_)) => Incoming::Liveness,
             Ok(Message::Close(frame)) => {
-                Incoming::Closed(frame.map_or_else(String::new, |frame| frame.reason.as_str().to_owned()))
+                let (code, reason) = frame.map_or((NO_CODE, String::new()), |frame| {
+                    (frame.code.into(), frame.reason.as_str().to_owned())
+                });
+                Incoming::Closed { code, reason }
             }
             Ok(Message::Text(_) | Message::Frame(_)) => Incoming::Unexpected,
+            Err(Error::Capacity(_)) => Incoming::TooLong,
             Err(Error::ConnectionClosed | Error::AlreadyClosed) => return None,
             Err(error) => return Some(Err(WireError(Box::new(error)))),
         };
@@ -184,9 +189,9 @@ impl WireWriter for Writer {
         self.write(Message::Ping(Bytes::new())).await
     }
 
-    async fn close(&mut self, reason: &str) -> Result<(), WireError> {
-        let reason = &reason[..reason.floor_char_boundary(MAX_REASON_BYTES)];
-        self.write(Message::Close(Some(CloseFrame { code: CloseCode::Normal, reason: reason.into() }))).await
+    async fn close(&mut self, code: CloseCode) -> Result<(), WireError> {
+        let frame = CloseFrame { code: code.number().into(), reason: code.reason().into() };
+        self.write(Message::Close(Some(frame))).await
     }
 }
 

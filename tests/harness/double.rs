@@ -12,12 +12,13 @@ use futures_util::{
 use jsonrpsee::core::{RpcResult, async_trait, client::ClientT as _};
 use purser_proto_schema::{
     agent::{
-        PROTOCOL,
+        PROTOCOLS,
         calls::{AgentCallsServer, Attempt, StartReply, StartTarget},
+        close::CloseCode,
         command::Verdict,
         handshake::{Answer, Hello, ProtocolRange, Refused, Resume, Welcome},
         join_token::{Fingerprint, JoinToken},
-        noise::{ChannelError, StaticKey, initiate},
+        noise::{ChannelError, Opener, Sealer, StaticKey, initiate},
         peer::{Liveness, Peer},
         wire::{Incoming, WireError, WireReader, WireWriter},
     },
@@ -55,6 +56,8 @@ pub struct Double {
     pub server_id: ServerId,
     /// The server's key that it pins.
     pub server_key: Fingerprint,
+    /// The protocols that it offers.
+    pub protocol: ProtocolRange,
     /// What it shows to be enrolled.
     pub join_secret: Option<Secret>,
     /// Which run of an agent it says it is.
@@ -75,6 +78,18 @@ pub struct Session {
     pub started: mpsc::UnboundedReceiver<StartTarget>,
 }
 
+/// A link after its handshake, without a session on it.
+pub struct Link {
+    /// What the server sends.
+    pub reader: Reader,
+    /// What goes to it.
+    pub writer: Writer,
+    /// Seals it.
+    pub sealer: Sealer,
+    /// Opens what comes.
+    pub opener: Opener,
+}
+
 impl Double {
     /// A stranger with a fresh key and a join token.
     ///
@@ -87,6 +102,7 @@ impl Double {
             server_id: token.server_id,
             server_key: token.server_key,
             join_secret: Some(token.secret),
+            protocol: PROTOCOLS,
             instance: unique("double"),
             running: Vec::new(),
             ended: None,
@@ -108,6 +124,7 @@ impl Double {
             server_id: ServerId::from_stored(text("serverId")),
             server_key: server_key.try_into().expect("a SHA-256"),
             join_secret: None,
+            protocol: PROTOCOLS,
             instance: unique("double"),
             running: Vec::new(),
             ended: None,
@@ -130,10 +147,32 @@ impl Double {
     /// # Panics
     /// Nobody listens, or it takes too long.
     pub async fn try_dial(&self, address: &str) -> Result<Result<Session, Refused>, ChannelError> {
+        let (answer, link) = self.shake(address).await?;
+        let welcome = match answer {
+            Ok(welcome) => welcome,
+            Err(refused) => return Ok(Err(refused)),
+        };
+        let Link { reader, writer, sealer, opener } = link;
+        let (sender, started) = mpsc::unbounded_channel();
+        let liveness = Liveness { ping_every: None, lost_after: Duration::from_secs(120) };
+        let methods = Calls { started: sender, ended: self.ended.clone() }.into_rpc().into();
+        let peer = Peer::start(reader, writer, sealer, opener, methods, liveness);
+        Ok(Ok(Session { welcome, peer, started }))
+    }
+
+    /// Dials and shakes hands, and does not begin a session: the server's answer, and what is left to
+    /// do with the link by hand.
+    ///
+    /// # Errors
+    /// How it broke.
+    ///
+    /// # Panics
+    /// Nobody listens, or it takes too long.
+    pub async fn shake(&self, address: &str) -> Result<(Result<Welcome, Refused>, Link), ChannelError> {
         let (sink, stream) = open(address).await.split();
         let (mut reader, mut writer) = (Reader(stream), Writer(sink));
         let hello = Hello {
-            protocol: ProtocolRange { min: PROTOCOL, max: PROTOCOL },
+            protocol: self.protocol,
             agent_version: "0.0.0-double".into(),
             instance: Some(self.instance.clone()),
             server_id: self.server_id.clone(),
@@ -143,15 +182,11 @@ impl Double {
         };
         let shaking = initiate(&mut reader, &mut writer, &self.key, &self.server_key, &hello);
         let (answer, sealer, opener) = timeout(DEADLINE, shaking).await.expect("a handshake ends")?;
-        let welcome = match answer {
-            Answer::Welcome(welcome) => welcome,
-            Answer::Refused(refused) => return Ok(Err(refused)),
+        let answer = match answer {
+            Answer::Welcome(welcome) => Ok(welcome),
+            Answer::Refused(refused) => Err(refused),
         };
-        let (sender, started) = mpsc::unbounded_channel();
-        let liveness = Liveness { ping_every: None, lost_after: Duration::from_secs(120) };
-        let methods = Calls { started: sender, ended: self.ended.clone() }.into_rpc().into();
-        let peer = Peer::start(reader, writer, sealer, opener, methods, liveness);
-        Ok(Ok(Session { welcome, peer, started }))
+        Ok((answer, Link { reader, writer, sealer, opener }))
     }
 }
 
@@ -214,7 +249,9 @@ impl WireReader for Reader {
             Ok(Message::Binary(message)) => Ok(Incoming::Binary(message)),
             Ok(Message::Ping(_) | Message::Pong(_)) => Ok(Incoming::Liveness),
             Ok(Message::Close(frame)) => {
-                Ok(Incoming::Closed(frame.map_or_else(String::new, |frame| frame.reason.to_string())))
+                let frame = frame.map(|frame| (frame.code.into(), frame.reason.to_string()));
+                let (code, reason) = frame.unwrap_or_default();
+                Ok(Incoming::Closed { code, reason })
             }
             Ok(Message::Text(_) | Message::Frame(_)) => Ok(Incoming::Unexpected),
             Err(error) => Err(WireError(Box::new(error))),
@@ -240,7 +277,7 @@ impl WireWriter for Writer {
         self.put(Message::Ping(Bytes::new())).await
     }
 
-    async fn close(&mut self, _: &str) -> Result<(), WireError> {
+    async fn close(&mut self, _: CloseCode) -> Result<(), WireError> {
         self.put(Message::Close(None)).await
     }
 }

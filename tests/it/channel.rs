@@ -6,7 +6,7 @@ use futures_util::{SinkExt as _, StreamExt as _};
 use purser_proto_schema::agent::{
     calls::{ServerCallsClient as _, VerdictReport},
     command::{Outcome, Verdict},
-    noise::StaticKey,
+    noise::{ChannelError, StaticKey},
 };
 use purser_tests::{
     Agent, Authority, BreakableProxy, Purser, Testbed,
@@ -235,6 +235,8 @@ async fn the_newest_session_wins_and_the_older_is_told() {
     agent.await_log("superseded by a newer session").await;
     let second = clone.dial(purser.address()).await.unwrap();
     assert_eq!(second.welcome.session_epoch, first.welcome.session_epoch + 1);
+    let ended = first.peer.ended().await;
+    assert!(matches!(*ended, ChannelError::Closed { code: 4409, .. }), "{ended}");
     assert!(first.ended().await.contains("superseded"), "the older one is told why");
     // Only now, after the 5 s that a superseded agent waits.
     assert!(second.ended().await.contains("superseded"), "the agent itself came back");

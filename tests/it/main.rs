@@ -28,5 +28,6 @@ mod registry_unreachable;
 mod secrecy;
 mod server;
 mod smoke;
+mod strangers;
 mod tidy;
 mod trpc;

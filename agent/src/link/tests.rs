@@ -3,7 +3,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use jsonrpsee::core::server::RpcModule;
 use purser_proto_schema::{
     agent::{
-        handshake::RefusalCode,
+        PROTOCOL,
+        handshake::{Limits, RefusalCode},
         join_token::JoinToken,
         noise::{self, StaticKey},
         wire::WireWriter as _,
@@ -55,12 +56,13 @@ async fn serve(manner: Manner) -> Server {
                         session_epoch: 1,
                         protocol: PROTOCOL,
                         heartbeat_ms: 1000,
+                        limits: Limits::default(),
                         drop: Vec::new(),
                     };
                     introduced.welcome(&mut writer, terms).await.unwrap();
                     welcomed.fetch_add(1, Ordering::SeqCst);
                     if then_close {
-                        writer.close("on purpose").await.unwrap();
+                        writer.close(CloseCode::ServerStops).await.unwrap();
                     } else {
                         std::future::pending::<()>().await;
                     }
@@ -113,7 +115,16 @@ async fn a_server_with_another_key_is_refused() {
 async fn the_right_server_is_joined_and_remembered() {
     let folder = tempfile::tempdir().unwrap();
     let server = serve(Manner::Welcome { then_close: false }).await;
-    run_for(link(&server, &server.key, folder.path()), Duration::from_millis(500)).await;
+    let stop = CancellationToken::new();
+    let running = tokio::spawn(link(&server, &server.key, folder.path()).run(stop.clone()));
+    let joined = async {
+        while crate::state::joined_server(folder.path()).is_none() {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(Duration::from_secs(20), joined).await.unwrap();
+    stop.cancel();
+    timeout(Duration::from_secs(5), running).await.unwrap().unwrap();
     assert_eq!(server.welcomed.load(Ordering::SeqCst), 1);
     assert!(State::open(folder.path(), None).unwrap().introduction().join_secret.is_none());
 }
@@ -125,8 +136,12 @@ fn refusal_waits_at_least_five_seconds() {
         let wait = backoff.next(least_wait(&refused(retry_after_ms)));
         assert!(wait >= Duration::from_secs(least), "{wait:?}");
     }
-    let superseded = ChannelError::Closed("superseded by a newer session".to_owned());
-    assert!(least_wait(&AgentError::Session(Arc::new(superseded))) >= AFTER_REFUSAL);
+    let closed = |code: CloseCode| ChannelError::Closed { code: code.number(), reason: String::new() };
+    for code in [CloseCode::Superseded, CloseCode::NotInForce, CloseCode::Removed] {
+        assert!(least_wait(&AgentError::Session(Arc::new(closed(code)))) >= AFTER_REFUSAL);
+    }
+    assert!(least_wait(&AgentError::Channel(closed(CloseCode::Busy))) >= AFTER_REFUSAL);
+    assert_eq!(least_wait(&AgentError::Session(Arc::new(closed(CloseCode::ServerStops)))), Duration::ZERO);
 }
 
 #[tokio::test]

@@ -91,6 +91,20 @@ async fn the_table_is_bounded_with_what_is_not_acknowledged() {
 }
 
 #[tokio::test]
+async fn no_more_runs_than_the_server_said_it_would_ask_for() {
+    let targets = Arc::new(Targets::default());
+    targets.limit(Agreed { tests: 1, transfers: 2, ..Agreed::default() });
+    for name in ["a", "b", "c"] {
+        assert!(accepted(&targets.start(attempt(name, 1), LONG, |_| pending())));
+    }
+    assert!(matches!(targets.start(attempt("d", 1), LONG, |_| pending()), StartReply::Busy));
+    assert!(accepted(&targets.start(attempt("c", 2), LONG, |_| pending())), "in place of the earlier try");
+    targets.cancel(&attempt("a", 1));
+    verdict(&targets).await;
+    assert!(accepted(&targets.start(attempt("d", 1), LONG, |_| pending())));
+}
+
+#[tokio::test]
 async fn what_is_forgotten_leaves_no_verdict() {
     let targets = Arc::new(Targets::default());
     targets.start(attempt("t", 1), LONG, |_| pending());

@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::calls::Attempt;
+use super::{MAX_TARGETS_PER_AGENT, MAX_TEXT_BYTES, calls::Attempt};
 use crate::{ids::ServerId, secret::Secret, server::Engine};
 
 /// What an agent says of itself, under its authenticated key.
@@ -48,6 +48,21 @@ pub struct ProtocolRange {
     pub max: u32,
 }
 
+impl ProtocolRange {
+    /// The newest protocol of both ranges; `None` when they have none in common.
+    #[must_use]
+    pub fn newest_common(self, other: Self) -> Option<u32> {
+        let newest = self.max.min(other.max);
+        (newest >= self.min.max(other.min)).then_some(newest)
+    }
+
+    /// Whether a protocol is in the range.
+    #[must_use]
+    pub fn contains(self, protocol: u32) -> bool {
+        (self.min..=self.max).contains(&protocol)
+    }
+}
+
 /// Work that outlived the last session.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -78,8 +93,39 @@ pub struct Welcome {
     pub protocol: u32,
     /// How often the server pings, in milliseconds. No traffic for three intervals: the link is lost.
     pub heartbeat_ms: u64,
+    /// What the agent may expect of the server.
+    #[serde(default)]
+    pub limits: Limits,
     /// Targets that must not go on and verdicts that nobody waits for.
     pub drop: Vec<Attempt>,
+}
+
+/// What a server asks of one agent at most. More than that is answered `busy`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Limits {
+    /// Tests under way at once.
+    pub tests: u32,
+    /// Pulls and pushes under way at once.
+    pub transfers: u32,
+    /// The longest JSON text that it takes, in bytes.
+    pub text_bytes: u32,
+}
+
+impl Limits {
+    /// Targets under way at once.
+    #[must_use]
+    pub fn targets(self) -> usize {
+        usize::try_from(self.tests.saturating_add(self.transfers)).unwrap_or(usize::MAX)
+    }
+}
+
+/// What the protocol bounds in any case.
+impl Default for Limits {
+    fn default() -> Self {
+        let targets = MAX_TARGETS_PER_AGENT as u32;
+        Self { tests: targets, transfers: targets, text_bytes: MAX_TEXT_BYTES as u32 }
+    }
 }
 
 /// Why there is no session.
@@ -108,4 +154,27 @@ pub enum RefusalCode {
     Busy,
     /// The server is stopping or its database is away.
     Unavailable,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::{PROTOCOL, PROTOCOLS};
+
+    #[test]
+    fn neighbouring_versions_find_the_newest_that_both_speak() {
+        let range = |min, max| ProtocolRange { min, max };
+        for (one, other, common) in [
+            (range(1, 1), range(1, 1), Some(1)),
+            (range(2, 3), range(1, 2), Some(2)),
+            (range(2, 3), range(3, 4), Some(3)),
+            (range(1, 9), range(4, 5), Some(5)),
+            (range(2, 3), range(4, 5), None),
+            (range(3, 2), range(1, 9), None),
+        ] {
+            assert_eq!(one.newest_common(other), common, "{one:?} {other:?}");
+            assert_eq!(other.newest_common(one), common, "{other:?} {one:?}");
+        }
+        assert!(PROTOCOLS.contains(PROTOCOL) && !PROTOCOLS.contains(PROTOCOL + 1));
+    }
 }

@@ -6,6 +6,7 @@
 //! * [`wire`]: the little that is asked of the WebSocket below;
 //! * [`peer`]: one session: calls out by jsonrpsee's client, calls in to a method table;
 //! * [`calls`]: the calls of each direction;
+//! * [`close`]: why a socket is closed;
 //! * [`command`]: what a host is asked to do, and its verdict;
 //! * [`join_token`]: what enrols a host.
 //!
@@ -14,6 +15,7 @@
 //! `Debug` of it.
 
 pub mod calls;
+pub mod close;
 pub mod command;
 pub mod handshake;
 pub mod join_token;
@@ -21,8 +23,13 @@ pub mod noise;
 pub mod peer;
 pub mod wire;
 
-/// The protocol this build speaks. The server serves it and the one before.
+/// The newest protocol that this build speaks. `tests/golden` holds its wire form: what a neighbour would
+/// not understand needs a new number.
 pub const PROTOCOL: u32 = 1;
+
+/// The protocols that this build speaks: the newest and the one before, as far as there was one.
+pub const PROTOCOLS: handshake::ProtocolRange =
+    handshake::ProtocolRange { min: if PROTOCOL > 1 { PROTOCOL - 1 } else { PROTOCOL }, max: PROTOCOL };
 
 /// The path of the channel on the server.
 pub const PATH: &str = "/agent";
@@ -36,5 +43,5 @@ pub const HANDSHAKE_DEADLINE: std::time::Duration = std::time::Duration::from_se
 /// How long any call may take: calls hand over and report, the work itself is a target.
 pub const CALL_DEADLINE: std::time::Duration = std::time::Duration::from_secs(10);
 
-/// How many targets an agent lists at most in a handshake, and works on at most at once.
+/// How many targets an agent lists at most in a handshake, running and ended ones together.
 pub const MAX_TARGETS_PER_AGENT: usize = 256;

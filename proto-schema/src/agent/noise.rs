@@ -14,6 +14,7 @@ use snow::{Builder, HandshakeState, StatelessTransportState, params::NoiseParams
 
 use super::{
     MAX_TEXT_BYTES,
+    close::CloseCode,
     handshake::{Answer, Hello, Refused, Welcome},
     join_token::{Fingerprint, display_fingerprint, fingerprint},
     wire::{Incoming, WireError, WireReader, WireWriter},
@@ -25,6 +26,13 @@ const PROLOGUE: &[u8] = b"purser-agent-channel/1";
 const MAX_SEGMENT: usize = 65_535;
 const TAG: usize = 16;
 const KEY: usize = 32;
+/// Keys and tags that a handshake message carries besides its payload.
+const HANDSHAKE_OVERHEAD: usize = 2 * KEY + 2 * TAG;
+
+/// What the first message may take on the wire: a key of 32 bytes, frames, and pings before it.
+const FIRST_RATION: usize = 4 * 1024;
+/// What the third may: one Noise message, with the lists of a full table.
+const HELLO_RATION: usize = MAX_SEGMENT + FIRST_RATION;
 
 /// What ends a channel. Nothing here repeats received bytes.
 #[derive(Debug, thiserror::Error)]
@@ -33,8 +41,22 @@ pub enum ChannelError {
     #[error("the connection broke")]
     Wire(#[from] WireError),
     /// The other side closed.
-    #[error("the other side closed the connection: {0}")]
-    Closed(String),
+    #[error("the other side closed the connection: {reason}")]
+    Closed {
+        /// See [`CloseCode`].
+        code: u16,
+        /// Its reason, as it said it.
+        reason: String,
+    },
+    /// This side closed.
+    #[error("this side closed the connection: {}", .0.reason())]
+    ClosedHere(CloseCode),
+    /// Nothing came for too long.
+    #[error("the other side gives no sign of life")]
+    Silent,
+    /// A write took too long.
+    #[error("the other side does not read")]
+    Stalled,
     /// The stream ended without a close.
     #[error("the connection ended")]
     Ended,
@@ -169,12 +191,15 @@ pub async fn receive<R: WireReader, W: WireWriter>(
     key: &StaticKey,
 ) -> Result<Introduced, ChannelError> {
     let mut state = builder(key)?.build_responder().map_err(ChannelError::Noise)?;
+    reader.ration(Some(FIRST_RATION));
     receive_handshake(reader, &mut state).await?;
     send_handshake(writer, &mut state, &[]).await?;
+    reader.ration(Some(HELLO_RATION));
     let hello = parse(&receive_handshake(reader, &mut state).await?)?;
     let remote = state.get_remote_static().ok_or(ChannelError::Malformed)?;
     let agent_key = remote.try_into().map_err(|_| ChannelError::Malformed)?;
     let (sealer, opener) = halves(state)?;
+    reader.ration(None);
     Ok(Introduced { agent_key, hello, sealer, opener })
 }
 
@@ -197,9 +222,8 @@ impl Introduced {
     /// # Errors
     /// [`ChannelError::Wire`] when the answer cannot be sent.
     pub async fn refuse<W: WireWriter>(mut self, writer: &mut W, why: Refused) -> Result<(), ChannelError> {
-        let reason = why.message.clone();
         writer.send(self.sealer.seal_value(&Answer::Refused(why))?).await?;
-        writer.close(&reason).await?;
+        writer.close(CloseCode::Refused).await?;
         Ok(())
     }
 }
@@ -209,7 +233,7 @@ async fn send_handshake<W: WireWriter>(
     state: &mut HandshakeState,
     payload: &[u8],
 ) -> Result<(), ChannelError> {
-    let mut message = vec![0; MAX_SEGMENT];
+    let mut message = vec![0; MAX_SEGMENT.min(payload.len() + HANDSHAKE_OVERHEAD)];
     let length = state.write_message(payload, &mut message).map_err(ChannelError::Noise)?;
     message.truncate(length);
     Ok(writer.send(message.into()).await?)
@@ -234,7 +258,8 @@ async fn next_binary<R: WireReader>(reader: &mut R) -> Result<Bytes, ChannelErro
         match reader.next().await.ok_or(ChannelError::Ended)?? {
             Incoming::Binary(message) => return Ok(message),
             Incoming::Liveness => {}
-            Incoming::Closed(reason) => return Err(ChannelError::Closed(reason)),
+            Incoming::Closed { code, reason } => return Err(ChannelError::Closed { code, reason }),
+            Incoming::TooLong => return Err(ChannelError::TooLong),
             Incoming::Unexpected => return Err(ChannelError::Unexpected),
         }
     }

@@ -6,7 +6,7 @@
 //! longer than [`WRITE_DEADLINE`] ends the session, since pings alone do not notice a reader that
 //! stalls.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use jsonrpsee::{
     core::client::{Client, ClientBuilder, ReceivedMessage, TransportReceiverT, TransportSenderT},
@@ -23,6 +23,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     CALL_DEADLINE,
+    close::CloseCode,
     noise::{ChannelError, Opener, Sealer},
     wire::{Incoming, WireReader, WireWriter},
 };
@@ -33,6 +34,9 @@ pub const IN_FLIGHT: usize = 64;
 pub const OUTGOING: usize = 64;
 /// How long one write may take.
 pub const WRITE_DEADLINE: Duration = Duration::from_secs(15);
+
+/// How long the other side may take to read what it did wrong.
+const FAREWELL: Duration = Duration::from_secs(2);
 
 /// How a side keeps the link alive.
 #[derive(Clone, Copy, Debug)]
@@ -46,7 +50,7 @@ pub struct Liveness {
 /// A running session. Dropping it ends the session.
 pub struct Peer {
     client: Arc<Client>,
-    closing: mpsc::Sender<String>,
+    closing: mpsc::Sender<CloseCode>,
     ended: watch::Receiver<Option<Arc<ChannelError>>>,
     token: CancellationToken,
 }
@@ -80,11 +84,19 @@ impl Peer {
         };
         let write = write_loop(writer, sealer, to_write, close_requests, liveness.ping_every);
         let read = read_loop(reader, opener, demultiplexer, liveness.lost_after);
-        let stop = token.clone();
+        let (stop, farewell) = (token.clone(), closing.clone());
         tokio::spawn(async move {
+            let mut write = pin!(write);
             let error = tokio::select! {
-                error = write => error,
-                error = read => error,
+                error = &mut write => error,
+                error = read => {
+                    if let Some(code) = CloseCode::about(&error) {
+                        // If something is being said already, that is said.
+                        let _ = farewell.try_send(code);
+                        let _ = timeout(FAREWELL, write).await;
+                    }
+                    error
+                }
                 () = stop.cancelled() => ChannelError::Ended,
             };
             end.send_replace(Some(Arc::new(error)));
@@ -100,8 +112,8 @@ impl Peer {
     }
 
     /// Says a reason to the other side and ends the session, within [`WRITE_DEADLINE`].
-    pub async fn close(&self, reason: &str) {
-        if self.closing.try_send(reason.to_owned()).is_ok() {
+    pub async fn close(&self, code: CloseCode) {
+        if self.closing.try_send(code).is_ok() {
             let _ = timeout(WRITE_DEADLINE, self.token.cancelled()).await;
         }
         self.token.cancel();
@@ -138,7 +150,7 @@ async fn write_loop<W: WireWriter>(
     mut writer: W,
     mut sealer: Sealer,
     mut texts: mpsc::Receiver<String>,
-    mut closing: mpsc::Receiver<String>,
+    mut closing: mpsc::Receiver<CloseCode>,
     ping_every: Option<Duration>,
 ) -> ChannelError {
     // A side that does not ping gets a clock that never ticks in practice.
@@ -148,9 +160,9 @@ async fn write_loop<W: WireWriter>(
     loop {
         let written = tokio::select! {
             biased;
-            Some(reason) = closing.recv() => {
-                let _ = timeout(WRITE_DEADLINE, writer.close(&reason)).await;
-                return ChannelError::Closed(format!("by this side: {reason}"));
+            Some(code) = closing.recv() => {
+                let _ = timeout(WRITE_DEADLINE, writer.close(code)).await;
+                return ChannelError::ClosedHere(code);
             }
             text = texts.recv() => {
                 let Some(text) = text else { return ChannelError::Ended };
@@ -164,7 +176,7 @@ async fn write_loop<W: WireWriter>(
         match written {
             Ok(Ok(())) => {}
             Ok(Err(error)) => return error.into(),
-            Err(_) => return ChannelError::Closed("the other side does not read".to_owned()),
+            Err(_) => return ChannelError::Stalled,
         }
     }
 }
@@ -177,11 +189,12 @@ async fn read_loop<R: WireReader>(
 ) -> ChannelError {
     loop {
         let text = match timeout(lost_after, reader.next()).await {
-            Err(_) => return ChannelError::Closed("no sign of life".to_owned()),
+            Err(_) => return ChannelError::Silent,
             Ok(None) => return ChannelError::Ended,
             Ok(Some(Err(error))) => return error.into(),
             Ok(Some(Ok(Incoming::Liveness))) => continue,
-            Ok(Some(Ok(Incoming::Closed(reason)))) => return ChannelError::Closed(reason),
+            Ok(Some(Ok(Incoming::Closed { code, reason }))) => return ChannelError::Closed { code, reason },
+            Ok(Some(Ok(Incoming::TooLong))) => return ChannelError::TooLong,
             Ok(Some(Ok(Incoming::Unexpected))) => return ChannelError::Unexpected,
             Ok(Some(Ok(Incoming::Binary(message)))) => match opener.open(&message) {
                 Ok(text) => text,
@@ -265,3 +278,6 @@ impl TransportReceiverT for Inbound {
         self.0.recv().await.map(ReceivedMessage::Text).ok_or(SessionEnded)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,6 +5,8 @@ use std::future::Future;
 
 use bytes::Bytes;
 
+use super::close::CloseCode;
+
 /// What arrives.
 #[derive(Debug)]
 pub enum Incoming {
@@ -12,8 +14,15 @@ pub enum Incoming {
     Binary(Bytes),
     /// A ping or a pong: a sign of life. The implementation answers pings by itself.
     Liveness,
-    /// The other side closed, with its reason.
-    Closed(String),
+    /// The other side closed, with its code and reason; 1005 where it gave none.
+    Closed {
+        /// See [`CloseCode`].
+        code: u16,
+        /// For people.
+        reason: String,
+    },
+    /// A message over the limit.
+    TooLong,
     /// Something that the channel does not know, such as a text message.
     Unexpected,
 }
@@ -27,6 +36,11 @@ pub struct WireError(#[source] pub Box<dyn std::error::Error + Send + Sync>);
 pub trait WireReader: Send + 'static {
     /// The next message; `None` at the end of the stream. Must be safe to cancel.
     fn next(&mut self) -> impl Future<Output = Option<Result<Incoming, WireError>>> + Send;
+
+    /// From now until the next call at most so many bytes are taken from the other side, then comes
+    /// [`Incoming::TooLong`]; `None` for as many as it sends. How little a stranger may make a server
+    /// hold; who dials need not care.
+    fn ration(&mut self, _bytes: Option<usize>) {}
 }
 
 /// The sending half of a WebSocket.
@@ -35,6 +49,6 @@ pub trait WireWriter: Send + 'static {
     fn send(&mut self, message: Bytes) -> impl Future<Output = Result<(), WireError>> + Send;
     /// Sends and flushes a ping.
     fn ping(&mut self) -> impl Future<Output = Result<(), WireError>> + Send;
-    /// Closes, saying why. The reason is cut to what a close frame takes (123 bytes).
-    fn close(&mut self, reason: &str) -> impl Future<Output = Result<(), WireError>> + Send;
+    /// Closes, saying why.
+    fn close(&mut self, code: CloseCode) -> impl Future<Output = Result<(), WireError>> + Send;
 }

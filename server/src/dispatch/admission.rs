@@ -10,8 +10,9 @@ use std::{
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use purser_proto_schema::{
     agent::{
-        HANDSHAKE_DEADLINE, MAX_TARGETS_PER_AGENT, PROTOCOL,
+        HANDSHAKE_DEADLINE, MAX_TARGETS_PER_AGENT, PROTOCOLS,
         calls::ServerCallsServer,
+        close::CloseCode,
         handshake::{Hello, RefusalCode, Refused, Welcome},
         noise::{self, ChannelError, Introduced},
         peer::{Liveness, Peer},
@@ -23,7 +24,7 @@ use purser_proto_schema::{
 use super::{
     Dispatch, Session, Shared, attempt_of, pump, report,
     resume::{self, Reconciled},
-    write,
+    session, write,
 };
 use crate::{
     error::Result,
@@ -35,8 +36,8 @@ use crate::{
 const HEARTBEAT: Duration = Duration::from_secs(15);
 /// Agents beyond which the interval grows in proportion.
 const SMALL_FLEET: usize = 1_000;
-/// Said to the older session. Its first word is what agents look at.
-const SUPERSEDED: &str = "superseded by a newer session of this agent";
+/// For telling a stranger what was wrong.
+const FAREWELL: Duration = Duration::from_secs(2);
 /// The longest name of an agent's run.
 const MAX_INSTANCE_BYTES: usize = 64;
 /// What a refused agent is told to wait.
@@ -47,9 +48,7 @@ impl Dispatch {
     pub async fn serve<R: WireReader, W: WireWriter>(&self, mut reader: R, mut writer: W) {
         let shared = &self.shared;
         let Ok(permit) = Arc::clone(&shared.handshakes).try_acquire_owned() else {
-            let _ =
-                tokio::time::timeout(HANDSHAKE_DEADLINE, writer.close("too many handshakes at once")).await;
-            return;
+            return say(&mut writer, CloseCode::Busy).await;
         };
         let begun = tokio::time::timeout(HANDSHAKE_DEADLINE, async {
             let introduced = noise::receive(&mut reader, &mut writer, &shared.channel_key).await?;
@@ -57,14 +56,27 @@ impl Dispatch {
         })
         .await;
         drop(permit);
-        match begun {
-            Ok(Ok(Some(terms))) => live(shared, terms, reader, writer).await,
-            Ok(Ok(None)) => {}
-            // Anyone can dial, so what strangers get wrong is no more than a debug line.
-            Ok(Err(error)) => tracing::debug!(%error, "a handshake failed"),
-            Err(_) => tracing::debug!("a handshake took too long"),
+        // Anyone can dial, so what strangers get wrong is no more than a debug line.
+        let wrong = match begun {
+            Ok(Ok(Some(terms))) => return live(shared, terms, reader, writer).await,
+            Ok(Ok(None)) => None,
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "a handshake failed");
+                CloseCode::about(&error)
+            }
+            Err(_) => {
+                tracing::debug!("a handshake took too long");
+                Some(CloseCode::TooSlow)
+            }
+        };
+        if let Some(code) = wrong {
+            say(&mut writer, code).await;
         }
     }
+}
+
+async fn say<W: WireWriter>(writer: &mut W, code: CloseCode) {
+    let _ = tokio::time::timeout(FAREWELL, writer.close(code)).await;
 }
 
 /// A session about to begin.
@@ -83,11 +95,13 @@ async fn admit<W: WireWriter>(
     writer: &mut W,
 ) -> std::result::Result<Option<Terms>, ChannelError> {
     let hello = &introduced.hello;
-    if hello.protocol.min > PROTOCOL || hello.protocol.max < PROTOCOL {
-        let message = format!("this server speaks agent protocol {PROTOCOL}; use an agent of its version");
+    let Some(protocol) = PROTOCOLS.newest_common(hello.protocol) else {
+        let (min, max) = (PROTOCOLS.min, PROTOCOLS.max);
+        let message =
+            format!("this server speaks agent protocols {min} to {max}; use an agent of its version");
         introduced.refuse(writer, refusal(RefusalCode::UnsupportedProtocol, message)).await?;
         return Ok(None);
-    }
+    };
     let admitted = match look_up(shared, hello, &introduced.agent_key).await {
         Ok(Admittance::Admitted(admitted)) => *admitted,
         Ok(refused) => {
@@ -125,8 +139,9 @@ async fn admit<W: WireWriter>(
     let heartbeat = heartbeat(shared);
     let welcome = Welcome {
         session_epoch: fence.epoch,
-        protocol: PROTOCOL,
+        protocol,
         heartbeat_ms: u64::try_from(heartbeat.as_millis()).unwrap_or(u64::MAX),
+        limits: session::LIMITS,
         drop: reconciled.drop.clone(),
     };
     let (sealer, opener) = introduced.welcome(writer, welcome).await?;
@@ -226,20 +241,20 @@ async fn live<R: WireReader, W: WireWriter>(shared: &Arc<Shared>, terms: Terms, 
 }
 
 /// Makes the session its server's only one in this process, or says why it must end instead.
-fn take_over(shared: &Arc<Shared>, session: &Arc<Session>) -> std::result::Result<(), &'static str> {
+fn take_over(shared: &Arc<Shared>, session: &Arc<Session>) -> std::result::Result<(), CloseCode> {
     let older = {
         let mut sessions = write(&shared.sessions);
         if shared.stop.is_cancelled() {
-            return Err("the server is stopping");
+            return Err(CloseCode::ServerStops);
         }
         match sessions.get(&session.fence.server_id) {
-            Some(other) if other.fence.epoch > session.fence.epoch => return Err(SUPERSEDED),
+            Some(other) if other.fence.epoch > session.fence.epoch => return Err(CloseCode::Superseded),
             _ => sessions.insert(session.fence.server_id.clone(), Arc::clone(session)),
         }
     };
     if let Some(older) = older {
         tracing::warn!(server = %session.fence.server_id, epoch = older.fence.epoch, "session superseded");
-        shared.tasks.spawn(async move { older.close(SUPERSEDED).await });
+        shared.tasks.spawn(async move { older.close(CloseCode::Superseded).await });
     }
     Ok(())
 }

@@ -8,10 +8,11 @@ use jsonrpsee::{
 };
 use purser_proto_schema::agent::{
     calls::{AgentStatus, ProgressReport, ServerCallsServer, VerdictReceipt, VerdictReport},
+    close::CloseCode,
     command::Verdict,
 };
 
-use super::{NOT_IN_FORCE, Session, Shared, report};
+use super::{Session, Shared, report};
 use crate::store::{Ending, Fence};
 
 /// JSON-RPC's number for "not now": the agent repeats the call.
@@ -81,9 +82,9 @@ pub(super) async fn finish(
         Ok(Ending::Fenced) => {
             // It may be that only the database knows of the newer one.
             if let Some(session) = session.cloned() {
-                shared.tasks.spawn(async move { session.close(NOT_IN_FORCE).await });
+                shared.tasks.spawn(async move { session.close(CloseCode::NotInForce).await });
             }
-            return Err(NOT_IN_FORCE);
+            return Err(CloseCode::NotInForce.reason());
         }
         Err(error) => {
             report("storing a verdict", &fence.server_id, &error);

@@ -18,6 +18,7 @@ use futures_util::future::join_all;
 use purser_proto_schema::{
     agent::{
         calls::{AgentCallsClient, Attempt},
+        close::CloseCode,
         noise::StaticKey,
     },
     ids::{JobId, ServerId},
@@ -50,9 +51,6 @@ use session::Session;
 
 /// Handshakes at once; more are turned away at the door.
 const HANDSHAKES: usize = 64;
-
-/// Said to a session that may do nothing any more. Its first word is what agents look at.
-const NOT_IN_FORCE: &str = "superseded by a newer session of this agent, or its server was removed";
 
 /// What is known of a job's last change: the target that ended by its agent's verdict, if that was it.
 pub type Change = Option<Arc<TargetRow>>;
@@ -133,7 +131,7 @@ impl Dispatch {
         let session = write(&self.shared.sessions).remove(server);
         if let Some(session) = session {
             // Not waited for: an agent that does not read must not hold the answer.
-            self.shared.tasks.spawn(async move { session.close("this server was removed").await });
+            self.shared.tasks.spawn(async move { session.close(CloseCode::Removed).await });
         }
         for job in jobs {
             self.shared.changed(Some(job));
@@ -176,7 +174,7 @@ impl Dispatch {
         let until = Instant::now() + within;
         self.shared.stop.cancel();
         let sessions: Vec<_> = write(&self.shared.sessions).drain().map(|(_, session)| session).collect();
-        let closing = sessions.iter().map(|session| session.close("the server is stopping"));
+        let closing = sessions.iter().map(|session| session.close(CloseCode::ServerStops));
         let _ = timeout_at(until - within / 2, join_all(closing)).await;
         for session in &sessions {
             session.peer().cut();

@@ -4,11 +4,12 @@ use std::{sync::Arc, time::Duration};
 
 use purser_proto_schema::agent::{
     calls::{AgentCallsClient, StartReply, StartTarget, VerdictReport},
+    close::CloseCode,
     command::{Command, Failure, Verdict},
 };
 use purser_registry_client::DiagnosisCode;
 
-use super::{NOT_IN_FORCE, Session, Shared, attempt_of, inbound, plan, report};
+use super::{Session, Shared, attempt_of, inbound, plan, report};
 use crate::{
     error::Result,
     store::{Claim, Store, TargetRow},
@@ -50,7 +51,7 @@ async fn next(shared: &Arc<Shared>, session: &Arc<Session>) -> Result<bool> {
         Claim::Target(target) => *target,
         Claim::Nothing => return Ok(false),
         Claim::Fenced => {
-            session.close(NOT_IN_FORCE).await;
+            session.close(CloseCode::NotInForce).await;
             return Ok(false);
         }
     };

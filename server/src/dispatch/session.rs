@@ -8,7 +8,10 @@ use std::{
 use jsonrpsee::core::client::Client;
 use purser_proto_schema::{
     agent::{
+        MAX_TEXT_BYTES,
         calls::{AgentCallsClient, Attempt},
+        close::CloseCode,
+        handshake::Limits,
         peer::Peer,
     },
     ids::TargetId,
@@ -24,6 +27,10 @@ const TRANSFERS: usize = 3;
 /// Tests that a host works on at once. They are short and somebody waits, so they have places of
 /// their own.
 const TESTS: usize = 16;
+
+/// What an agent may expect.
+pub(super) const LIMITS: Limits =
+    Limits { tests: TESTS as u32, transfers: TRANSFERS as u32, text_bytes: MAX_TEXT_BYTES as u32 };
 
 /// A live session: the newest of its server in this process.
 pub(super) struct Session {
@@ -68,8 +75,8 @@ impl Session {
     }
 
     /// Says why and ends.
-    pub(super) async fn close(&self, reason: &str) {
-        self.peer.close(reason).await;
+    pub(super) async fn close(&self, code: CloseCode) {
+        self.peer.close(code).await;
     }
 
     /// Takes a place for a target.

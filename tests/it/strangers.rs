@@ -1,0 +1,171 @@
+//! What anyone at the agents' door can cost: a code and a reason, a little memory, little work; and what
+//! an agent can that does not keep to the channel.
+
+use std::time::Duration;
+
+use futures_util::{SinkExt as _, StreamExt as _, future::join_all};
+use purser_proto_schema::agent::{
+    handshake::ProtocolRange,
+    noise::{ChannelError, StaticKey},
+    wire::WireWriter as _,
+};
+use purser_tests::{
+    Agent, Purser, Testbed,
+    double::{self, Double},
+    eventually,
+    process::{peak_resident_kib, processor_time, resident_kib},
+    unique,
+};
+use serde_json::json;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    time::timeout,
+};
+use tokio_tungstenite::tungstenite::Message;
+
+const SOON: Duration = Duration::from_secs(20);
+
+/// What the server says at the end of a socket.
+async fn said(socket: &mut double::Socket) -> Option<(u16, String)> {
+    timeout(SOON, async {
+        while let Some(Ok(message)) = socket.next().await {
+            if let Message::Close(frame) = message {
+                return frame.map(|frame| (frame.code.into(), frame.reason.as_str().to_owned()));
+            }
+        }
+        None
+    })
+    .await
+    .expect("the server ends it")
+}
+
+#[tokio::test]
+async fn a_stranger_is_told_by_a_code_what_was_wrong() {
+    let purser = Purser::start().await;
+    for (half, message, code) in [
+        (false, Message::text("hello"), 1003),
+        (true, Message::text("hello"), 1003),
+        (false, Message::binary(vec![7; 5]), 4401),
+        (true, Message::binary(vec![7; 300]), 4401),
+        (false, Message::binary(vec![7; 6000]), 1009),
+        (true, Message::binary(vec![7; 80_000]), 1009),
+    ] {
+        let mut socket = double::open(purser.address()).await;
+        if half {
+            // The first message is any 32 bytes: an ephemeral key.
+            socket.send(Message::binary(vec![9; 32])).await.unwrap();
+            timeout(SOON, socket.next()).await.unwrap();
+        }
+        socket.send(message.clone()).await.unwrap();
+        let (said, reason) = said(&mut socket).await.expect("a close with a code");
+        assert_eq!(said, code, "{reason}, to {} bytes, half {half}", message.len());
+        assert!(!reason.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn strangers_with_long_first_messages_hold_little_memory() {
+    let purser = Purser::start().await;
+    let before = resident_kib(purser.pid()).unwrap();
+    let head = format!(
+        "GET /agent HTTP/1.1\r\nHost: {}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+        purser.address()
+    );
+    let strangers = (0..60).map(|_| async {
+        let mut stream = TcpStream::connect(purser.address()).await.unwrap();
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let _ = stream.read(&mut [0; 1024]).await.unwrap();
+        // A masked binary frame of 4 MiB, but for its last byte.
+        let frame = [&[0x82, 0xff][..], &(4_u64 << 20).to_be_bytes(), &[0; 4]].concat();
+        let _ = stream.write_all(&frame).await;
+        for _ in 0..63 {
+            if stream.write_all(&[7; 64 * 1024]).await.is_err() {
+                break;
+            }
+        }
+        stream
+    });
+    let strangers = timeout(Duration::from_secs(60), join_all(strangers)).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let grown = peak_resident_kib(purser.pid()).unwrap().saturating_sub(before);
+    assert!(grown < 40 * 1024, "{} strangers made it hold {grown} KiB", strangers.len());
+}
+
+/// More than are let into a handshake at once; in a debug build each takes its time on both sides.
+const CROWD: usize = 100;
+
+#[tokio::test]
+async fn a_crowd_refused_at_once_costs_less_than_it_pays_and_disturbs_nobody() {
+    let purser = Purser::start().await;
+    let (agent, id) = Agent::join(&purser, &Testbed::get().host_a()).await;
+    let before = purser.sql("SELECT session_epoch FROM server");
+    let (used, paid) = (processor_time(purser.pid()), processor_time(std::process::id()));
+    let strangers = (0..CROWD).map(|_| {
+        let stranger = Double { key: StaticKey::generate().unwrap(), ..Double::of(&agent) };
+        let address = purser.address();
+        async move { stranger.try_dial(address).await }
+    });
+    let (mut refused, mut turned_away) = (0, 0);
+    for outcome in join_all(strangers).await {
+        match outcome {
+            Ok(Ok(_)) => panic!("a stranger was let in"),
+            Ok(Err(why)) => {
+                assert!(why.retry_after_ms >= 5000, "{why:?}");
+                refused += 1;
+            }
+            Err(ChannelError::Closed { code: 4429 | 4408, .. }) => turned_away += 1,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert!(refused > 0, "{refused} refused, {turned_away} turned away");
+    let (cost, paid) = (processor_time(purser.pid()) - used, processor_time(std::process::id()) - paid);
+    assert!(cost <= paid, "{refused} refused, {turned_away} turned away: cost {cost:?}, paid {paid:?}");
+    assert_eq!(purser.sql("SELECT session_epoch FROM server"), before);
+    assert!(!agent.logs().contains("not connected"), "{}", agent.logs());
+    let images = purser.client().trpc_query("image.all", &json!({"serverId": id})).await;
+    assert!(images.status.is_success(), "{images:?}");
+}
+
+/// It sends and sends, and never reads an answer.
+#[tokio::test]
+async fn an_agent_that_does_not_read_is_cut() {
+    let purser = Purser::start().await;
+    let client = purser.client();
+    let row = client.mutate("server.create", json!({"name": unique("host")})).await;
+    let double = Double::with_token(row["joinToken"].as_str().unwrap());
+    let (answer, mut link) = double.shake(purser.address()).await.unwrap();
+    assert!(answer.is_ok());
+    let flood = async {
+        // An answer repeats the id of its call, so it is as long.
+        let call = json!({"jsonrpc": "2.0", "id": "x".repeat(60_000), "method": "none"}).to_string();
+        loop {
+            let sealed = link.sealer.seal(&call).unwrap();
+            if link.writer.send(sealed).await.is_err() {
+                return;
+            }
+        }
+    };
+    timeout(Duration::from_secs(60), flood).await.expect("the server cuts it");
+    eventually(SOON, async || purser.logs().contains("the other side does not read").then_some(())).await;
+    let now = client.query("server.one", json!({"serverId": row["serverId"]})).await;
+    assert_eq!(now["status"], "offline");
+}
+
+#[tokio::test]
+async fn an_agent_of_another_protocol_is_refused_and_a_neighbour_is_not() {
+    let purser = Purser::start().await;
+    let client = purser.client();
+    let row = client.mutate("server.create", json!({"name": unique("host")})).await;
+    let double = Double::with_token(row["joinToken"].as_str().unwrap());
+    let offering = |min, max| Double { protocol: ProtocolRange { min, max }, ..double.clone() };
+    for (min, max) in [(1000, 1001), (0, 0), (2, 1)] {
+        let refused = offering(min, max).dial(purser.address()).await.err().expect("no common protocol");
+        assert!(refused.message.contains("this server speaks agent protocols 1 to 1"), "{refused:?}");
+    }
+    let session = offering(0, 1000).dial(purser.address()).await.ok().expect("one in common");
+    assert_eq!(session.welcome.protocol, purser_proto_schema::agent::PROTOCOL);
+    let limits = session.welcome.limits;
+    assert_eq!((limits.tests, limits.transfers, limits.text_bytes), (16, 3, 4 << 20));
+}
