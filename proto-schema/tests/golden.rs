@@ -182,9 +182,8 @@ fn verdicts() -> Vec<(&'static str, Verdict)> {
         warnings: vec!["plain HTTP".to_owned()],
     };
     let image = Outcome::Image { digest: "sha256:00".to_owned(), size_bytes: Some(7) };
-    let diagnosis =
-        Diagnosis::new(DiagnosisCode::Unauthorized, "refused".to_owned(), "Correct the password.")
-            .with_engine_message("unauthorized");
+    let diagnosis = Diagnosis::new(DiagnosisCode::Unauthorized, "refused", "Correct the password.")
+        .with_engine_message("unauthorized");
     let failure =
         Failure { steps: steps(), warnings: vec!["a warning".to_owned()], ..Failure::from(diagnosis) };
     vec![

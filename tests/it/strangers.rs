@@ -164,7 +164,7 @@ async fn an_agent_of_another_protocol_is_refused_and_a_neighbour_is_not() {
         let refused = offering(min, max).dial(purser.address()).await.err().expect("no common protocol");
         assert!(refused.message.contains("this server speaks agent protocols 1 to 1"), "{refused:?}");
     }
-    let session = offering(0, 1000).dial(purser.address()).await.ok().expect("one in common");
+    let Ok(session) = offering(0, 1000).dial(purser.address()).await else { panic!("one in common") };
     assert_eq!(session.welcome.protocol, purser_proto_schema::agent::PROTOCOL);
     let limits = session.welcome.limits;
     assert_eq!((limits.tests, limits.transfers, limits.text_bytes), (16, 3, 4 << 20));

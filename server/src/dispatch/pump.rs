@@ -32,7 +32,12 @@ pub(super) async fn run(shared: Arc<Shared>, session: Arc<Session>) {
         tokio::select! {
             () = ended.cancelled() => return,
             () = session.woken() => {}
-            () = tokio::time::sleep(SLOW_POLL) => {}
+            // A claim tells, too, but there is none as long as the queue is empty.
+            () = tokio::time::sleep(SLOW_POLL) => match shared.store.session_holds(&session.fence).await {
+                Ok(true) => {}
+                Ok(false) => session.close(CloseCode::NotInForce).await,
+                Err(error) => report("looking whether a session stands", &session.fence.server_id, &error),
+            },
         }
     }
 }

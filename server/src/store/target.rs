@@ -111,6 +111,18 @@ pub enum Ending {
 }
 
 impl Store {
+    /// Whether the session is its server's newest and the server was not removed. Takes no lock, so it may
+    /// have changed by now.
+    pub async fn session_holds(&self, fence: &Fence) -> Result<bool> {
+        let found = server::Entity::find_by_id(fence.server_id.as_str())
+            .filter(server::Column::SessionEpoch.eq(fence.epoch))
+            .filter(server::Column::RevokedAt.is_null())
+            .one(&self.db)
+            .await
+            .map_err(failed)?;
+        Ok(found.is_some())
+    }
+
     /// Whether the server's queue holds a target of one of the kinds. Takes no lock.
     pub async fn target_waits(&self, id: &ServerId, kinds: &[JobKind]) -> Result<bool> {
         Ok(oldest_queued(id, kinds).one(&self.db).await.map_err(failed)?.is_some())
