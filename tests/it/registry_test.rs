@@ -2,7 +2,8 @@
 
 use http::StatusCode;
 use purser_tests::{
-    Agent, Answer, BreakableProxy, Client, Purser, Road, Testbed, User,
+    Agent, Answer, BreakableProxy, Client, Hostile, Purser, Road, Testbed, User,
+    hostile::{bearer, json},
     image::{self, Local},
     road::succeeded,
     scan_for_secret, unique,
@@ -71,6 +72,30 @@ async fn a_wrong_password_is_unauthorized_and_is_not_remembered() {
             }
         }
     }
+}
+
+#[tokio::test]
+async fn a_refused_login_is_advised_as_the_registrys_kind_needs_it_by_tests_and_pulls() {
+    let road = Road::start().await;
+    let user = Testbed::get().user(Kind::Plain);
+    // Harbor is told by its token server's path.
+    let harbor = Hostile::start(|asked| match asked.path() {
+        "/service/token" => json("401 Unauthorized", &json!({"errors": [{"code": "UNAUTHORIZED"}]})).into(),
+        _ => bearer(&format!("http://{}/service/token", asked.address)).into(),
+    })
+    .await;
+    let address = harbor.address().to_string();
+    let entry = road.entry(&address, user).await;
+    let advised = |error: &Value| {
+        assert_eq!(error["code"], "unauthorized", "{error:#}");
+        assert!(error["advice"].as_str().unwrap().contains("robot$"), "{error:#}");
+    };
+    for server in both(&road) {
+        let refused = test(&road.client, of(user, &address, &server)).await;
+        advised(&refused.error()["data"]["diagnosis"]);
+    }
+    let job = road.pull(&format!("{address}/team/app:1"), json!({"registryId": entry})).await;
+    advised(&job["targets"][0]["error"]);
 }
 
 #[tokio::test]
