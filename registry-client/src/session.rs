@@ -56,6 +56,7 @@ pub struct Session<'a> {
     kind: RegistryKind,
     /// By scope.
     tokens: Vec<(String, HeaderValue)>,
+    used: bool,
 }
 
 /// One question.
@@ -94,12 +95,18 @@ impl<'a> Session<'a> {
             ladder.secrets.add_credentials(&credentials.username, &credentials.password);
         }
         let kind = RegistryKind::of_host(&target.address.host);
-        Self { shared, target, credentials, ladder, reached: None, kind, tokens: Vec::new() }
+        Self { shared, target, credentials, ladder, reached: None, kind, tokens: Vec::new(), used: false }
     }
 
     /// Whose registry it is: by its host, and once it was asked, by its answer.
     pub fn kind(&self) -> RegistryKind {
         self.kind
+    }
+
+    /// Whether the credentials were sent, or would have been had their receiver been there: not to a registry that
+    /// doesn't ask for them.
+    pub fn has_used_credentials(&self) -> bool {
+        self.used
     }
 
     /// What a person should know about how the registry was reached.
@@ -204,6 +211,7 @@ impl<'a> Session<'a> {
         }
         self.reach().await?;
         let Some(reached) = &mut self.reached else { return Err(not_reached()) };
+        self.used |= self.credentials.is_some() && !matches!(reached.login, Login::Open);
         match reached.login {
             Login::Open => Ok(None),
             Login::Basic => self.credentials.map(token::basic).transpose(),
@@ -256,6 +264,7 @@ impl<'a> Session<'a> {
     pub(crate) async fn check_login(&mut self) -> Result<(), Diagnosis> {
         self.reach().await?;
         let Some(reached) = &mut self.reached else { return Err(not_reached()) };
+        self.used |= self.credentials.is_some() && !matches!(reached.login, Login::Open);
         let checked = match reached.log_in(&mut self.ladder, self.credentials).await {
             Ok(_) => Ok(()),
             Err(diagnosis) => Err(diagnosis),
