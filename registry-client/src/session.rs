@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use http::header::LOCATION;
 use http::{HeaderValue, Method, StatusCode, Uri};
+use tokio::sync::SemaphorePermit;
 
 use crate::access::path_on;
 use crate::address::Authority;
@@ -57,6 +58,8 @@ pub struct Session<'a> {
     /// By scope.
     tokens: Vec<(String, HeaderValue)>,
     used: bool,
+    /// Held from the first question on.
+    room: Option<SemaphorePermit<'a>>,
 }
 
 /// One question.
@@ -95,7 +98,17 @@ impl<'a> Session<'a> {
             ladder.secrets.add_credentials(&credentials.username, &credentials.password);
         }
         let kind = RegistryKind::of_host(&target.address.host);
-        Self { shared, target, credentials, ladder, reached: None, kind, tokens: Vec::new(), used: false }
+        Self {
+            shared,
+            target,
+            credentials,
+            ladder,
+            reached: None,
+            kind,
+            tokens: Vec::new(),
+            used: false,
+            room: None,
+        }
     }
 
     /// Whose registry it is: by its host, and once it was asked, by its answer.
@@ -249,9 +262,17 @@ impl<'a> Session<'a> {
         }
     }
 
+    async fn admit(&mut self) -> Result<(), Diagnosis> {
+        if self.room.is_none() {
+            self.room = Some(self.ladder.admit(&self.shared.at_once).await?);
+        }
+        Ok(())
+    }
+
     /// Climbs as far as the challenge, once.
     async fn reach(&mut self) -> Result<(), Diagnosis> {
         if self.reached.is_none() {
+            self.admit().await?;
             let mut reached = Reached::begin(&mut self.ladder, self.shared, self.target).await?;
             reached.credentials = self.credentials;
             self.kind = reached.kind;
@@ -345,6 +366,7 @@ impl<'a> Session<'a> {
         path: String,
         max_body: usize,
     ) -> Result<Answer, Diagnosis> {
+        self.admit().await?;
         let website = Target::new(self.shared.hub.website.clone());
         let (mut channel, _) = transport::open(&mut self.ladder, self.shared, &website).await?;
         let ask = Ask { max_body, ..Ask::get(path) };
