@@ -157,23 +157,33 @@ impl RegistryClient {
 
     /// The unauthenticated part: what does this registry ask for, and where would a secret be sent? The token server is
     /// judged by name and by address, but not asked. For use before an Engine is handed a secret: Engines follow
-    /// whatever the registry names.
+    /// whatever the registry names. `secret` is not sent, only kept out of the outcome: the registry may know it from
+    /// before.
     ///
     /// # Errors
     /// [`TestFailure`], with [`RealmDenied`](DiagnosisCode::RealmDenied) or
     /// [`EgressDenied`](DiagnosisCode::EgressDenied) for a token server that must not see the secret.
-    pub async fn probe(&self, target: &Target, deadline: Duration) -> Result<ProbeOutcome, TestFailure> {
+    pub async fn probe(
+        &self,
+        target: &Target,
+        secret: Option<&Credentials>,
+        deadline: Duration,
+    ) -> Result<ProbeOutcome, TestFailure> {
         let mut ladder = Ladder::new(deadline);
+        if let Some(secret) = secret {
+            ladder.secrets.add_credentials(&secret.username, &secret.password);
+        }
         let reached = async {
             let _room = ladder.admit(&self.shared.at_once).await?;
             Reached::begin(&mut ladder, &self.shared, target).await
         };
         match reached.await {
             Ok(session) => {
+                let realm_host = session.realm_host().map(|host| ladder.secrets.hide_hosts(host));
                 let (steps, warnings) = ladder.finish();
                 Ok(ProbeOutcome {
                     auth: session.login.scheme(),
-                    realm_host: session.realm_host(),
+                    realm_host,
                     kind: session.kind,
                     steps,
                     warnings,

@@ -66,10 +66,11 @@ impl Ladder {
         let begun = Instant::now();
         let result = timeout_at(self.deadline, work).await.unwrap_or_else(|_| Err(too_late(step)));
         let (result, detail) = match result {
-            Ok((value, detail)) => (Ok(value), presentable(&detail)),
+            Ok((value, detail)) => (Ok(value), self.secrets.hide_hosts(presentable(&detail))),
             Err(diagnosis) => {
+                let diagnosis = self.scrub(diagnosis);
                 let detail = diagnosis.message.clone();
-                (Err(self.scrub(diagnosis)), detail)
+                (Err(diagnosis), detail)
             }
         };
         self.note(step, result.is_ok(), begun, detail);
@@ -90,15 +91,19 @@ impl Ladder {
         &self.warnings
     }
 
-    /// Only what the other side said: a secret that happens to be a common word must not show as a hole in our own text.
-    pub(crate) fn scrub(&self, mut diagnosis: Diagnosis) -> Diagnosis {
-        diagnosis.engine_message = diagnosis.engine_message.map(|text| self.secrets.scrub(&text));
-        diagnosis
+    /// Takes the secrets out of what the other side said, and out of our own text the hosts that it named after them.
+    pub(crate) fn scrub(&self, diagnosis: Diagnosis) -> Diagnosis {
+        Diagnosis {
+            code: diagnosis.code,
+            message: self.secrets.hide_hosts(diagnosis.message),
+            advice: self.secrets.hide_hosts(diagnosis.advice),
+            engine_message: diagnosis.engine_message.map(|text| self.secrets.scrub(&text)),
+        }
     }
 
     /// Notes something that a person should know; once.
     pub(crate) fn warn(&mut self, warning: impl Into<String>) {
-        let warning = warning.into();
+        let warning = self.secrets.hide_hosts(warning.into());
         if !self.warnings.contains(&warning) {
             self.warnings.push(warning);
         }

@@ -196,7 +196,7 @@ impl<'a> Session<'a> {
         match reached.login {
             // Open at its door (anonymous access is on), but not here.
             Login::Open => {
-                self.ladder.within(reached.adopt(&answer.headers)).await?;
+                reached.adopt(&mut self.ladder, &answer.headers).await?;
                 Ok(true)
             }
             Login::Basic => Ok(false),

@@ -85,7 +85,7 @@ async fn no_more_is_asked_at_once_than_there_is_room_for_and_turns_come() {
     let failure = client.test(&target, None, None, hurried).await.unwrap_err();
     crowded(&failure.diagnosis);
     assert!(!failure.steps.is_empty());
-    crowded(&client.probe(&target, hurried).await.unwrap_err().diagnosis);
+    crowded(&client.probe(&target, None, hurried).await.unwrap_err().diagnosis);
     match client.open(&target, None, hurried).tags("a/b", None, 10).await {
         Err(crate::browse::BrowseError::Failed(diagnosis)) => crowded(&diagnosis),
         other => panic!("{other:?}"),
