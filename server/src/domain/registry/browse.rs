@@ -137,7 +137,7 @@ impl Place {
             let mut session = app.registries.open(&self.target, self.credentials.as_ref(), deadline);
             let answer = question(&mut session).await;
             if let Some(entry) = self.entry.filter(|_| session.has_used_credentials()) {
-                audit::record_use(&app, &call, entry, answer.as_ref().map_or_else(code, |_| "ok")).await;
+                audit::record_use(&app, &call, entry, answer.as_ref().map_or_else(code, |_| audit::OK)).await;
             }
             answer
         });
