@@ -23,6 +23,7 @@ pub use browse::{
     Candidate, CatalogInput, Fate, Found, Manifest, ManifestInput, MatchInput, MatchResult, MatchedReference,
     RateLimitInput, SearchAnswer, SearchError, SearchInput, SearchWarning, TagsInput,
 };
+pub use purser_registry_client::RegistryType;
 
 procedures! {
     /// Stores a registry entry, its password encrypted. The credential is not tested unless `test`
@@ -61,16 +62,6 @@ procedures! {
     Query "registry.rateLimit" [RegistryRead] RateLimit(RateLimitInput) -> PullAllowance;
     /// The kinds of registries that are known, with what a form may propose for each.
     Query "registry.presets" [RegistryRead] Presets(NoInput) -> &'static [Preset];
-}
-
-/// Who runs the registry. It says nothing about the protocol; callers use it to sort.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum RegistryType {
-    /// A provider's.
-    Cloud,
-    /// One's own.
-    SelfHosted,
 }
 
 /// A registry entry as callers see it.
@@ -141,7 +132,7 @@ pub struct CreateInput {
     pub username: Option<String>,
     /// At most 64 KiB; kept byte for byte.
     pub password: Option<Secret>,
-    /// Absent: `cloud`.
+    /// Absent: what is usual for the registry's kind; `selfHosted` for a host that tells nothing.
     #[serde(default, deserialize_with = "strict::word_or_null")]
     pub registry_type: Option<RegistryType>,
     /// Such as `mycompany/` or `ghcr.io/myorg/`.

@@ -1,6 +1,7 @@
 //! Registry URLs as people type them: `ghcr.io`, `https://index.docker.io/v1/`, `registry.example.com:5000/team/`.
 
 mod authority;
+mod idn;
 
 use std::fmt;
 
@@ -56,9 +57,12 @@ pub enum AddressError {
     /// Spaces, control characters or backslashes inside.
     #[error("the registry address contains a space or another character that no address has")]
     Character,
-    /// A host with non-ASCII letters.
-    #[error("the registry host contains non-ASCII characters; enter its ASCII form (punycode, `xn--…`)")]
-    NotAscii,
+    /// Letters outside ASCII that make no host name, or one that is easily taken for another; or a wrong `xn--`.
+    #[error(
+        "the registry host contains characters that host names don't have, letters of several scripts in one word, or a \
+         wrong `xn--`; enter its ASCII form (punycode, `xn--…`)"
+    )]
+    Letters,
     /// No valid host name.
     #[error(
         "the registry host is not valid: it takes letters, digits, hyphens and dots; \
@@ -90,7 +94,7 @@ pub enum AddressError {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RegistryAddress {
-    /// Canonical `host[:port]`: lower case, IPv6 in brackets and shortest form, `docker.io` for every alias of
+    /// Canonical `host[:port]`: lower case, ASCII (`xn--…` for other letters), IPv6 in brackets and shortest form, `docker.io` for every alias of
     /// Docker Hub.
     pub host: String,
     /// The path, where one was given: lower case, without slashes at either end. `v1` and `v2` alone are the API's own

@@ -6,6 +6,7 @@ use std::time::Duration;
 use http::HeaderValue;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
 
 use crate::access::prove;
 use crate::address::RegistryAddress;
@@ -18,6 +19,10 @@ use crate::probe::Reached;
 use crate::reference::is_valid_path;
 use crate::session::Session;
 use crate::tls::Trust;
+
+/// How many tests, probes and sessions of one client ask at the same time, unless [`RegistryClient::at_most`] says less.
+/// Each holds a socket or two.
+pub const MAX_AT_ONCE: usize = 2048;
 
 /// A registry, and how far its transport is trusted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,6 +94,8 @@ pub(crate) struct Shared {
     pub(crate) user_agent: HeaderValue,
     pub(crate) trust: Trust,
     pub(crate) hub: HubEndpoints,
+    /// How much may still be asked.
+    pub(crate) at_once: Semaphore,
 }
 
 impl Shared {
@@ -109,7 +116,17 @@ impl RegistryClient {
     /// `docker.io` are then sent to these endpoints, secrets included.
     pub fn with_hub_endpoints(policy: EgressPolicy, user_agent: &str, hub: HubEndpoints) -> Self {
         let user_agent = HeaderValue::from_str(user_agent).unwrap_or(HeaderValue::from_static("purser"));
-        Self { shared: Arc::new(Shared { policy, user_agent, trust: Trust::new(), hub }) }
+        let at_once = Semaphore::new(MAX_AT_ONCE);
+        Self { shared: Arc::new(Shared { policy, user_agent, trust: Trust::new(), hub, at_once }) }
+    }
+
+    /// Lowers the number of tests, probes and sessions that ask at the same time, of this client and its clones
+    /// together, to `count` (1 to [`MAX_AT_ONCE`]). Whoever comes when there is no room waits for half of its time, in
+    /// turn, and then fails with [`Timeout`](DiagnosisCode::Timeout). To be called once, before the first use.
+    #[must_use]
+    pub fn at_most(self, count: usize) -> Self {
+        self.shared.at_once.forget_permits(MAX_AT_ONCE.saturating_sub(count.max(1)));
+        self
     }
 
     /// Climbs the whole ladder: resolve, connect, TLS, `GET /v2/`, challenge, token, `GET /v2/` with it, and access to
@@ -140,19 +157,33 @@ impl RegistryClient {
 
     /// The unauthenticated part: what does this registry ask for, and where would a secret be sent? The token server is
     /// judged by name and by address, but not asked. For use before an Engine is handed a secret: Engines follow
-    /// whatever the registry names.
+    /// whatever the registry names. `secret` is not sent, only kept out of the outcome: the registry may know it from
+    /// before.
     ///
     /// # Errors
     /// [`TestFailure`], with [`RealmDenied`](DiagnosisCode::RealmDenied) or
     /// [`EgressDenied`](DiagnosisCode::EgressDenied) for a token server that must not see the secret.
-    pub async fn probe(&self, target: &Target, deadline: Duration) -> Result<ProbeOutcome, TestFailure> {
+    pub async fn probe(
+        &self,
+        target: &Target,
+        secret: Option<&Credentials>,
+        deadline: Duration,
+    ) -> Result<ProbeOutcome, TestFailure> {
         let mut ladder = Ladder::new(deadline);
-        match Reached::begin(&mut ladder, &self.shared, target).await {
+        if let Some(secret) = secret {
+            ladder.secrets.add_credentials(&secret.username, &secret.password);
+        }
+        let reached = async {
+            let _room = ladder.admit(&self.shared.at_once).await?;
+            Reached::begin(&mut ladder, &self.shared, target).await
+        };
+        match reached.await {
             Ok(session) => {
+                let realm_host = session.realm_host().map(|host| ladder.secrets.hide_hosts(host));
                 let (steps, warnings) = ladder.finish();
                 Ok(ProbeOutcome {
                     auth: session.login.scheme(),
-                    realm_host: session.realm_host(),
+                    realm_host,
                     kind: session.kind,
                     steps,
                     warnings,
@@ -198,6 +229,7 @@ impl RegistryClient {
         if let Some(credentials) = usable {
             ladder.secrets.add_credentials(&credentials.username, &credentials.password);
         }
+        let _room = ladder.admit(&self.shared.at_once).await?;
         let mut session = Reached::begin(ladder, &self.shared, target).await?;
         let kind = session.kind;
         let advise = |diagnosis| kind.advise(diagnosis, usable.map(|given| given.username.as_str()));

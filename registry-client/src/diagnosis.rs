@@ -1,13 +1,15 @@
 //! Causes and advice, in one vocabulary for probes, logins, pulls and pushes.
 
 mod engine_messages;
+mod secrets;
 mod text;
 
 use serde::{Deserialize, Serialize};
 
 pub use engine_messages::classify_engine_message;
 pub(crate) use engine_messages::recognise;
-pub use text::{MAX_TEXT_BYTES, Secrets, presentable};
+pub use secrets::Secrets;
+pub use text::{MAX_TEXT_BYTES, presentable};
 
 /// The stable code of a cause; the strings are part of the API contract.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -178,8 +178,25 @@ impl RegistryKind {
         })
     }
 
+    /// A warning about a user name that no login to this kind has; it may be tried all the same.
+    pub fn doubts_username(self, username: &str) -> Option<&'static str> {
+        let (names, warning): (&[&str], _) = match self {
+            Self::Ecr | Self::EcrPublic => (&["AWS"], "The user name for Amazon ECR is always AWS."),
+            Self::GoogleArtifactRegistry => (
+                &["_json_key", "_json_key_base64", "oauth2accesstoken"],
+                "The user name for Google's registries is _json_key with a service account's key file as the password \
+                 (_json_key_base64 with its base64), or oauth2accesstoken with an access token.",
+            ),
+            Self::DockerHub if username.contains('@') => {
+                (&[], "The user name for Docker Hub is your Docker ID, not an e-mail address.")
+            }
+            _ => return None,
+        };
+        (!names.contains(&username)).then_some(warning)
+    }
+
     /// Adds what is known about logging in to this kind to a refusal's advice.
-    pub(crate) fn advise(self, mut diagnosis: Diagnosis, username: Option<&str>) -> Diagnosis {
+    pub fn advise(self, mut diagnosis: Diagnosis, username: Option<&str>) -> Diagnosis {
         let about_login =
             matches!(diagnosis.code, Code::Unauthorized | Code::TokenExpired | Code::InsufficientScope);
         if about_login && let Some(hint) = self.login_hint(username) {

@@ -3,7 +3,8 @@
 use std::future::Future;
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout_at};
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::diagnosis::{Diagnosis, DiagnosisCode as Code, Secrets, presentable};
 use crate::outcome::{Step, StepName, TestFailure};
@@ -24,6 +25,32 @@ impl Ladder {
         Self { deadline, steps: Vec::new(), warnings: Vec::new(), secrets: Secrets::default() }
     }
 
+    /// Waits for room among all that is asked at once, for half of the time that is left; whoever came first goes first.
+    pub(crate) async fn admit<'s>(
+        &mut self,
+        at_once: &'s Semaphore,
+    ) -> Result<SemaphorePermit<'s>, Diagnosis> {
+        let begun = Instant::now();
+        match timeout(self.remaining() / 2, at_once.acquire()).await {
+            Ok(Ok(permit)) => Ok(permit),
+            Ok(Err(_)) | Err(_) => {
+                let diagnosis = Diagnosis::new(
+                    Code::Timeout,
+                    "so many registries are being asked from here that this one's turn did not come",
+                    "Nothing was sent. Try again in a minute; tests of addresses that never answer hold places longest.",
+                );
+                self.note(StepName::Resolve, false, begun, diagnosis.message.clone());
+                Err(diagnosis)
+            }
+        }
+    }
+
+    fn note(&mut self, step: StepName, ok: bool, begun: Instant, detail: String) {
+        let duration_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        tracing::debug!(step = step.as_str(), ok, duration_ms, "registry probe");
+        self.steps.push(Step { step, ok, duration_ms, detail });
+    }
+
     /// The time that is left.
     pub(crate) fn remaining(&self) -> Duration {
         self.deadline.saturating_duration_since(Instant::now())
@@ -38,16 +65,15 @@ impl Ladder {
     ) -> Result<T, Diagnosis> {
         let begun = Instant::now();
         let result = timeout_at(self.deadline, work).await.unwrap_or_else(|_| Err(too_late(step)));
-        let duration_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
         let (result, detail) = match result {
-            Ok((value, detail)) => (Ok(value), presentable(&detail)),
+            Ok((value, detail)) => (Ok(value), self.secrets.hide_hosts(presentable(&detail))),
             Err(diagnosis) => {
+                let diagnosis = self.scrub(diagnosis);
                 let detail = diagnosis.message.clone();
-                (Err(self.scrub(diagnosis)), detail)
+                (Err(diagnosis), detail)
             }
         };
-        tracing::debug!(step = step.as_str(), ok = result.is_ok(), duration_ms, "registry probe");
-        self.steps.push(Step { step, ok: result.is_ok(), duration_ms, detail });
+        self.note(step, result.is_ok(), begun, detail);
         result
     }
 
@@ -65,15 +91,19 @@ impl Ladder {
         &self.warnings
     }
 
-    /// Only what the other side said: a secret that happens to be a common word must not show as a hole in our own text.
-    pub(crate) fn scrub(&self, mut diagnosis: Diagnosis) -> Diagnosis {
-        diagnosis.engine_message = diagnosis.engine_message.map(|text| self.secrets.scrub(&text));
-        diagnosis
+    /// Takes the secrets out of what the other side said, and out of our own text the hosts that it named after them.
+    pub(crate) fn scrub(&self, diagnosis: Diagnosis) -> Diagnosis {
+        Diagnosis {
+            code: diagnosis.code,
+            message: self.secrets.hide_hosts(diagnosis.message),
+            advice: self.secrets.hide_hosts(diagnosis.advice),
+            engine_message: diagnosis.engine_message.map(|text| self.secrets.scrub(&text)),
+        }
     }
 
     /// Notes something that a person should know; once.
     pub(crate) fn warn(&mut self, warning: impl Into<String>) {
-        let warning = warning.into();
+        let warning = self.secrets.hide_hosts(warning.into());
         if !self.warnings.contains(&warning) {
             self.warnings.push(warning);
         }

@@ -49,7 +49,7 @@ mod transport;
 
 pub use address::{AddressError, RegistryAddress, canonical_registry_host};
 pub use challenge::{Challenge, parse_challenge};
-pub use client::{Credentials, RegistryClient, ScopeProbe, Target};
+pub use client::{Credentials, MAX_AT_ONCE, RegistryClient, ScopeProbe, Target};
 pub use diagnosis::{Diagnosis, DiagnosisCode, classify_engine_message};
 pub use egress::{EgressDenied, EgressPolicy};
 pub use hub::HubEndpoints;

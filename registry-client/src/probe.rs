@@ -13,7 +13,7 @@ use crate::dial::resolve;
 use crate::kind::RegistryKind;
 use crate::ladder::Ladder;
 use crate::outcome::{AuthScheme, CredentialsVerdict, StepName};
-use crate::realm::Realm;
+use crate::realm::{Realm, named_host};
 use crate::token;
 use crate::transport::{is_same_place, open, to_token_server};
 
@@ -65,6 +65,7 @@ impl<'a> Reached<'a> {
         let login = match challenge {
             None => Login::Open,
             Some(challenge) => {
+                note_host(ladder, &challenge);
                 ladder.step(StepName::Challenge, judge(shared, target, &registry.endpoint, challenge)).await?
             }
         };
@@ -147,9 +148,11 @@ impl<'a> Reached<'a> {
     }
 
     /// Reads a challenge that came later than on `/v2/`, and judges it in the same way.
-    pub(crate) async fn adopt(&mut self, headers: &HeaderMap) -> Result<(), Diagnosis> {
+    pub(crate) async fn adopt(&mut self, ladder: &mut Ladder, headers: &HeaderMap) -> Result<(), Diagnosis> {
         let challenge = choose(headers)?;
-        self.login = judge(self.shared, self.target, &self.registry.endpoint, challenge).await?.0;
+        note_host(ladder, &challenge);
+        let judged = judge(self.shared, self.target, &self.registry.endpoint, challenge);
+        self.login = ladder.within(judged).await?.0;
         Ok(())
     }
 
@@ -195,6 +198,15 @@ async fn ping(
     };
     let kind = RegistryKind::recognise(&address.host, &answer.headers, challenge.as_ref());
     Ok(((challenge, kind), detail.to_owned()))
+}
+
+/// A registry that was given the secret before may have named its token server after it.
+fn note_host(ladder: &mut Ladder, challenge: &Challenge) {
+    if let Challenge::Bearer { realm, .. } = challenge
+        && let Some(host) = named_host(realm)
+    {
+        ladder.secrets.add_host(&host);
+    }
 }
 
 /// Judges where a secret would go, down to the token server's addresses.

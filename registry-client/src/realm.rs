@@ -61,6 +61,12 @@ impl Realm {
     }
 }
 
+/// The host that a registry named as its token server, as our texts name it; not yet judged.
+pub(crate) fn named_host(realm: &str) -> Option<String> {
+    let uri: Uri = realm.parse().ok()?;
+    Some(Authority::parse(uri.authority()?.as_str()).ok()?.host.to_string())
+}
+
 /// Whether `realm` is run by whoever runs `registry`, as far as names tell: loopback both, or the same registrable
 /// domain, or a known pair. Addresses belong only to themselves.
 pub(crate) fn belongs(registry: &Host, realm: &Host) -> bool {

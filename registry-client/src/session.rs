@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use http::header::LOCATION;
 use http::{HeaderValue, Method, StatusCode, Uri};
+use tokio::sync::SemaphorePermit;
 
 use crate::access::path_on;
 use crate::address::Authority;
@@ -56,6 +57,9 @@ pub struct Session<'a> {
     kind: RegistryKind,
     /// By scope.
     tokens: Vec<(String, HeaderValue)>,
+    used: bool,
+    /// Held from the first question on.
+    room: Option<SemaphorePermit<'a>>,
 }
 
 /// One question.
@@ -94,12 +98,28 @@ impl<'a> Session<'a> {
             ladder.secrets.add_credentials(&credentials.username, &credentials.password);
         }
         let kind = RegistryKind::of_host(&target.address.host);
-        Self { shared, target, credentials, ladder, reached: None, kind, tokens: Vec::new() }
+        Self {
+            shared,
+            target,
+            credentials,
+            ladder,
+            reached: None,
+            kind,
+            tokens: Vec::new(),
+            used: false,
+            room: None,
+        }
     }
 
     /// Whose registry it is: by its host, and once it was asked, by its answer.
     pub fn kind(&self) -> RegistryKind {
         self.kind
+    }
+
+    /// Whether the credentials were sent, or would have been had their receiver been there: not to a registry that
+    /// doesn't ask for them.
+    pub fn has_used_credentials(&self) -> bool {
+        self.used
     }
 
     /// What a person should know about how the registry was reached.
@@ -176,7 +196,7 @@ impl<'a> Session<'a> {
         match reached.login {
             // Open at its door (anonymous access is on), but not here.
             Login::Open => {
-                self.ladder.within(reached.adopt(&answer.headers)).await?;
+                reached.adopt(&mut self.ladder, &answer.headers).await?;
                 Ok(true)
             }
             Login::Basic => Ok(false),
@@ -204,6 +224,7 @@ impl<'a> Session<'a> {
         }
         self.reach().await?;
         let Some(reached) = &mut self.reached else { return Err(not_reached()) };
+        self.used |= self.credentials.is_some() && !matches!(reached.login, Login::Open);
         match reached.login {
             Login::Open => Ok(None),
             Login::Basic => self.credentials.map(token::basic).transpose(),
@@ -241,9 +262,17 @@ impl<'a> Session<'a> {
         }
     }
 
+    async fn admit(&mut self) -> Result<(), Diagnosis> {
+        if self.room.is_none() {
+            self.room = Some(self.ladder.admit(&self.shared.at_once).await?);
+        }
+        Ok(())
+    }
+
     /// Climbs as far as the challenge, once.
     async fn reach(&mut self) -> Result<(), Diagnosis> {
         if self.reached.is_none() {
+            self.admit().await?;
             let mut reached = Reached::begin(&mut self.ladder, self.shared, self.target).await?;
             reached.credentials = self.credentials;
             self.kind = reached.kind;
@@ -256,6 +285,7 @@ impl<'a> Session<'a> {
     pub(crate) async fn check_login(&mut self) -> Result<(), Diagnosis> {
         self.reach().await?;
         let Some(reached) = &mut self.reached else { return Err(not_reached()) };
+        self.used |= self.credentials.is_some() && !matches!(reached.login, Login::Open);
         let checked = match reached.log_in(&mut self.ladder, self.credentials).await {
             Ok(_) => Ok(()),
             Err(diagnosis) => Err(diagnosis),
@@ -336,6 +366,7 @@ impl<'a> Session<'a> {
         path: String,
         max_body: usize,
     ) -> Result<Answer, Diagnosis> {
+        self.admit().await?;
         let website = Target::new(self.shared.hub.website.clone());
         let (mut channel, _) = transport::open(&mut self.ladder, self.shared, &website).await?;
         let ask = Ask { max_body, ..Ask::get(path) };

@@ -8,9 +8,12 @@ use std::hint::black_box;
 use criterion::Criterion;
 use matching::resolve;
 use purser_registry_client::{Reference, canonical_registry_host};
-use store::RegistryRow;
+use store::{Entries, RegistryRow};
 
 // The resolver and its row are no part of the crate's interface, so they are built in here as they are.
+#[path = "../src/store/entries.rs"]
+#[allow(dead_code, unused_imports, reason = "as above")]
+mod entries;
 #[path = "../src/domain/matching.rs"]
 #[allow(
     dead_code,
@@ -26,7 +29,7 @@ mod error {
 }
 
 mod store {
-    pub use crate::row::Model as RegistryRow;
+    pub use crate::{entries::Entries, row::Model as RegistryRow};
 }
 
 const ENTRIES: usize = 10_000;
@@ -34,31 +37,40 @@ const ENTRIES: usize = 10_000;
 /// An organization's entries, and the image that is looked for among them.
 struct Case {
     name: &'static str,
-    image: &'static str,
+    image: String,
     entries: Vec<RegistryRow>,
 }
 
-fn cases() -> [Case; 3] {
+fn cases() -> [Case; 4] {
     [
         // The image's entry is the last of them.
         Case {
             name: "200 hosts",
-            image: "registry-199.example.com:5000/team-9999/app:1.2",
+            image: "registry-199.example.com:5000/team-9999/app:1.2".to_owned(),
             entries: entries(|number| format!("registry-{}.example.com:5000/team-{number}", number % 200)),
         },
         Case {
             name: "one host",
-            image: "ghcr.io/organization/team-9999/app:1.2",
+            image: "ghcr.io/organization/team-9999/app:1.2".to_owned(),
             entries: entries(|number| format!("ghcr.io/organization/team-{number}")),
         },
         Case {
             name: "one host, everything fits, by the default",
-            image: "app:1.2",
+            image: "app:1.2".to_owned(),
             entries: {
                 let mut entries = entries(|_| "ghcr.io/organization".to_owned());
                 entries.iter_mut().last().into_iter().for_each(|entry| entry.is_default = true);
                 entries
             },
+        },
+        // Of the longest path every part is looked for.
+        Case {
+            name: "one host, the deepest image",
+            image: format!("ghcr.io/a{}", "/a".repeat(120)),
+            entries: entries(|number| match number {
+                0 => "ghcr.io/a".to_owned(),
+                _ => format!("ghcr.io/a/{number}"),
+            }),
         },
     ]
 }
@@ -103,7 +115,7 @@ impl RegistryRow {
 }
 
 /// What one would write first: every entry as text, the longest that the image begins with.
-fn naive<'a>(entries: &'a [RegistryRow], reference: &Reference) -> Option<&'a RegistryRow> {
+fn naive<'a>(entries: &'a Entries, reference: &Reference) -> Option<&'a RegistryRow> {
     let default = entries.iter().find(|entry| entry.is_default);
     let written = |entry: &RegistryRow| {
         let namespace = entry.namespace.as_deref().map(|namespace| format!("{namespace}/"));
@@ -121,14 +133,15 @@ fn naive<'a>(entries: &'a [RegistryRow], reference: &Reference) -> Option<&'a Re
 
 fn matching(criterion: &mut Criterion) {
     for case in cases() {
-        let parse = || Reference::parse(black_box(case.image)).expect("a reference");
-        let chosen = || resolve(&case.entries, parse(), None).expect("a match").entry;
-        let (ours, theirs) = (chosen(), naive(&case.entries, &parse()));
+        let entries = Entries::from(case.entries);
+        let parse = || Reference::parse(black_box(&case.image)).expect("a reference");
+        let chosen = || resolve(&entries, parse(), None).expect("a match").entry;
+        let (ours, theirs) = (chosen(), naive(&entries, &parse()));
         assert!(std::ptr::eq(ours.expect("an entry"), theirs.expect("an entry")), "{}", case.name);
         let mut group = criterion.benchmark_group(case.name);
         group.bench_function("reading the reference alone", |bencher| bencher.iter(parse));
         group.bench_function("reading and matching", |bencher| bencher.iter(chosen));
-        group.bench_function("naive scan", |bencher| bencher.iter(|| naive(&case.entries, &parse())));
+        group.bench_function("naive scan", |bencher| bencher.iter(|| naive(&entries, &parse())));
         group.finish();
     }
 }

@@ -30,6 +30,7 @@ mod error;
 mod http;
 mod local_agent;
 pub mod logging;
+mod open_files;
 mod private_file;
 mod rpc;
 mod secret_hash;
@@ -73,7 +74,7 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<()> {
         store,
         vault,
         dispatch: dispatch.clone(),
-        registries: RegistryClient::new(egress(&settings), USER_AGENT),
+        registries: RegistryClient::new(egress(&settings), USER_AGENT).at_most(asked_at_once()),
         catalogs: CatalogCache::new(),
         known_keys: KnownKeys::new()?,
         agent_url: settings.public_url.clone().unwrap_or_else(|| agent_url(address)),
@@ -128,6 +129,11 @@ async fn open(settings: &Settings) -> Result<(Store, Arc<Vault>)> {
 fn egress(settings: &Settings) -> EgressPolicy {
     EgressPolicy::new(settings.egress_allow.clone(), settings.egress_deny.clone())
         .allow_loopback(settings.listen.ip().is_loopback())
+}
+
+/// How many registries are asked at once: callers, agents and the database need sockets, too.
+fn asked_at_once() -> usize {
+    usize::try_from(open_files::raise() / 4).unwrap_or(usize::MAX)
 }
 
 /// What agents dial, as much as this process can know of it by itself.

@@ -34,6 +34,7 @@ pub struct Builder {
     environment: Vec<(String, String)>,
     data: Option<Arc<TempDir>>,
     database_url: Option<String>,
+    open_files: Option<(u32, u32)>,
 }
 
 /// A running (or killed) control plane. Dropping it kills it, drops its database and removes its
@@ -100,6 +101,13 @@ impl Builder {
         self
     }
 
+    /// The limits of open files, soft and hard.
+    #[must_use]
+    pub fn open_files(mut self, soft: u32, hard: u32) -> Self {
+        self.open_files = Some((soft, hard));
+        self
+    }
+
     /// Starts it and waits until it listens.
     ///
     /// # Panics
@@ -129,7 +137,16 @@ impl Builder {
         listen: &str,
         log: &Path,
     ) -> Result<(Process, String), String> {
-        let mut command = tied(built("purser-server"));
+        let program = built("purser-server");
+        let mut command = match self.open_files {
+            None => tied(program),
+            Some((soft, hard)) => {
+                // It replaces itself by the program.
+                let mut command = tied("prlimit");
+                command.arg(format!("--nofile={soft}:{hard}")).arg(program);
+                command
+            }
+        };
         command.env_clear().env("RUST_LOG", &self.rust_log).env("HOME", folder.path().join("home"));
         command.envs(env::var_os("PATH").map(|path| ("PATH", path)));
         command.args(["--listen", listen, "--log-format", "json", "--local-agent", &self.local_agent]);
@@ -185,6 +202,7 @@ impl Purser {
             environment: Vec::new(),
             data: None,
             database_url: None,
+            open_files: None,
         }
     }
 

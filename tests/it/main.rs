@@ -8,6 +8,7 @@ mod bad_input;
 mod browse;
 mod channel;
 mod config;
+mod credential_use;
 mod dokploy_docs;
 mod enrolment;
 mod hostile;

@@ -88,7 +88,26 @@ async fn the_least_entry_has_defaults_and_nulls() {
     for member in ["namespace", "username", "imagePrefix", "credentialsUpdatedAt", "lastTest"] {
         assert_eq!(created[member], Value::Null, "{member}");
     }
-    assert_eq!((&created["registryType"], &created["hasCredentials"]), (&json!("cloud"), &json!(false)));
+    assert_eq!(created["hasCredentials"], false);
+}
+
+#[tokio::test]
+async fn the_type_is_that_of_the_registrys_kind_unless_said() {
+    let purser = Purser::start().await;
+    let client = purser.client();
+    for (url, kind) in [
+        ("ghcr.io/org", "cloud"),
+        ("https://index.docker.io/v1/", "cloud"),
+        ("123456789012.dkr.ecr.eu-central-1.amazonaws.com", "cloud"),
+        ("registry.example.com:5000", "selfHosted"),
+    ] {
+        let mut input = json!({"registryName": url, "registryUrl": url});
+        assert_eq!(client.mutate("registry.create", input.clone()).await["registryType"], kind, "{url}");
+        for said in ["cloud", "selfHosted"] {
+            input["registryType"] = json!(said);
+            assert_eq!(client.mutate("registry.create", input.clone()).await["registryType"], said, "{url}");
+        }
+    }
 }
 
 #[tokio::test]

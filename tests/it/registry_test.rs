@@ -2,7 +2,8 @@
 
 use http::StatusCode;
 use purser_tests::{
-    Agent, Answer, BreakableProxy, Client, Purser, Road, Testbed, User,
+    Agent, Answer, BreakableProxy, Client, Hostile, Purser, Road, Testbed, User,
+    hostile::{bearer, json, token},
     image::{self, Local},
     road::succeeded,
     scan_for_secret, unique,
@@ -71,6 +72,91 @@ async fn a_wrong_password_is_unauthorized_and_is_not_remembered() {
             }
         }
     }
+}
+
+#[tokio::test]
+async fn a_refused_login_is_advised_as_the_registrys_kind_needs_it_by_tests_and_pulls() {
+    let road = Road::start().await;
+    let user = Testbed::get().user(Kind::Plain);
+    // Harbor is told by its token server's path.
+    let harbor = Hostile::start(|asked| match asked.path() {
+        "/service/token" => json("401 Unauthorized", &json!({"errors": [{"code": "UNAUTHORIZED"}]})).into(),
+        _ => bearer(&format!("http://{}/service/token", asked.address)).into(),
+    })
+    .await;
+    let address = harbor.address().to_string();
+    let entry = road.entry(&address, user).await;
+    let advised = |error: &Value| {
+        assert_eq!(error["code"], "unauthorized", "{error:#}");
+        assert!(error["advice"].as_str().unwrap().contains("robot$"), "{error:#}");
+    };
+    for server in both(&road) {
+        let refused = test(&road.client, of(user, &address, &server)).await;
+        advised(&refused.error()["data"]["diagnosis"]);
+    }
+    let job = road.pull(&format!("{address}/team/app:1"), json!({"registryId": entry})).await;
+    advised(&job["targets"][0]["error"]);
+}
+
+/// Loopback in a spelling that is nowhere taken for loopback: to the rules, just another host.
+const ELSEWHERE: &str = "[::ffff:127.0.0.1]";
+
+#[tokio::test]
+async fn a_login_at_a_foreign_token_server_succeeds_only_where_the_entry_names_it() {
+    let road = Road::start().await;
+    let user = Testbed::get().user(Kind::Symbols);
+    let tokens = Hostile::start(|asked| {
+        match asked.authorized() {
+            true => token("a-token"),
+            false => json("401 Unauthorized", &json!({})),
+        }
+        .into()
+    })
+    .await;
+    let foreign = format!("{ELSEWHERE}:{}", tokens.address().port());
+    let realm = format!("http://{foreign}/token");
+    let registry = Hostile::start(move |asked| {
+        match asked.authorization.as_deref() {
+            Some("Bearer a-token") => json("200 OK", &json!({})),
+            _ => bearer(&realm),
+        }
+        .into()
+    })
+    .await;
+    let address = registry.address().to_string();
+    let with = |allow: Value, server: &Value| {
+        let mut input = of(user, &address, server);
+        input["realmAllow"] = allow;
+        input
+    };
+    let refusals =
+        [json!([]), json!([format!("{ELSEWHERE}:1")]), json!(["127.0.0.1"]), json!(["registry.example.com"])];
+    for server in both(&road) {
+        for allow in &refusals {
+            let denied = test(&road.client, with(allow.clone(), &server)).await;
+            assert_eq!(denied.diagnosis(), "realm_denied", "{allow} {denied:?}");
+            let message = denied.error()["message"].as_str().unwrap().to_owned();
+            assert!(message.contains(&foreign), "{message}");
+        }
+    }
+    assert_eq!(tokens.connections(), 0, "a token server that was denied was asked");
+
+    for allow in [ELSEWHERE.to_owned(), foreign.clone()] {
+        let input = json!({
+            "registryName": unique("realm"), "registryUrl": address, "username": user.username,
+            "password": user.password, "realmAllow": [allow],
+        });
+        let entry = road.client.mutate("registry.create", input).await["registryId"].clone();
+        for server in both(&road) {
+            let before = tokens.authorized();
+            let tested = test(&road.client, with(json!([allow]), &server)).await;
+            assert_eq!(tested.data()["credentials"], "verified", "{tested:?}");
+            let stored = road.test(entry.as_str().unwrap(), server.as_str()).await;
+            assert_eq!(stored.data()["credentials"], "verified", "{stored:?}");
+            assert!(tokens.authorized() >= before + 2, "another token server was asked");
+        }
+    }
+    assert!(scan_for_secret(&registry.received(), &user.password).is_empty(), "it is not the registry's");
 }
 
 #[tokio::test]

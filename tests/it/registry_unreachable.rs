@@ -3,8 +3,13 @@
 use std::time::{Duration, Instant};
 
 use purser_tests::{
-    Answer, Authority, BreakableProxy, Canned, Road, Testbed, certificate::Validity, road::failed,
-    scan_for_secret, user::Kind,
+    Answer, Authority, BreakableProxy, Canned, Hostile, Purser, Road, Testbed,
+    certificate::Validity,
+    hostile::{Front, Reply},
+    road::failed,
+    scan_for_secret,
+    user::Kind,
+    wait::eventually,
 };
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -197,4 +202,35 @@ async fn a_token_server_that_must_not_see_the_secret_never_does() {
         assert!(scan_for_secret(&seen, password).is_empty(), "{seen}");
     }
     assert!(thief.requests().is_empty(), "{:?}", thief.requests());
+}
+
+/// Callers who test many dead addresses at once take neither all sockets nor the server's attention.
+#[tokio::test]
+async fn with_few_open_files_few_registries_are_asked_at_once_and_the_others_are_told() {
+    const HARD: u32 = 512;
+    // What the server allows itself: a quarter of its sockets.
+    const AT_ONCE: usize = HARD as usize / 4;
+    const MORE: usize = 12;
+    let purser = Purser::builder().open_files(256, HARD).start().await;
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", purser.pid())).unwrap();
+    let files = limits.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap();
+    assert_eq!(files.split_whitespace().take(2).collect::<Vec<_>>(), ["512", "512"], "{limits}");
+
+    let silent = Hostile::behind(Front::Silent, std::sync::Arc::new(|_| Reply::last(""))).await;
+    let input = json!({"registryUrl": silent.address().to_string(), "insecure": true});
+    let tests: Vec<_> = (0..AT_ONCE + MORE)
+        .map(|_| {
+            let (client, input) = (purser.client(), input.clone());
+            tokio::spawn(async move { client.trpc_mutation("registry.testRegistry", &input).await })
+        })
+        .collect();
+    eventually(VERDICT, async || (silent.connections() >= AT_ONCE).then_some(())).await;
+    purser.client().query("registry.all", Value::Null).await;
+    let mut turned_away = 0;
+    for test in tests {
+        let answer = test.await.unwrap();
+        assert_eq!(answer.diagnosis(), "timeout", "{answer:?}");
+        turned_away += usize::from(answer.error()["message"].as_str().unwrap().contains("turn did not come"));
+    }
+    assert_eq!(turned_away, MORE);
 }

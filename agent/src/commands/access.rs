@@ -42,6 +42,11 @@ impl Access {
         self.credentials.as_ref()
     }
 
+    /// As whom.
+    pub(super) fn username(&self) -> Option<&str> {
+        self.credentials.as_ref().map(|credentials| credentials.username.as_str())
+    }
+
     /// The credential for the engine.
     pub(super) fn login(&self) -> Option<Login<'_>> {
         self.credentials.as_ref().map(|credentials| Login {

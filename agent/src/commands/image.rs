@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use purser_proto_schema::agent::command::{Failure, Outcome};
-use purser_registry_client::{AuthScheme, Diagnosis, DiagnosisCode, Reference};
+use purser_registry_client::{AuthScheme, Diagnosis, DiagnosisCode, Reference, RegistryKind};
 
 use super::{Commands, access::Access};
 use crate::{
@@ -27,11 +27,13 @@ impl Commands {
     ) -> Result<Outcome, Failure> {
         let image = access.reference(image)?;
         let login = access.login();
-        if login.is_some() {
-            self.vet(access, VET_DEADLINE).await?;
-        }
+        let kind = match login {
+            Some(_) => self.vet(access, VET_DEADLINE).await?.kind,
+            None => RegistryKind::of_host(&access.target().address.host),
+        };
         let report = |state| progress.report(state);
-        let digest = self.engine.pull(&image, platform, login.as_ref(), report).await?;
+        let pulled = self.engine.pull(&image, platform, login.as_ref(), report).await;
+        let digest = pulled.map_err(|refusal| kind.advise(refusal, access.username()))?;
         let pulled = self.read_back(&image, &digest).await?;
         if let Some(wanted) = platform.filter(|wanted| !runs_on(&pulled, wanted)) {
             return Err(other_platform(&pulled, wanted));
@@ -63,13 +65,18 @@ impl Commands {
 
         // The engine repeats a refused login for most of a minute, so it is tried once before.
         let login = access.login();
-        if let Some(login) = &login
-            && self.vet(access, VET_DEADLINE).await?.auth != AuthScheme::None
-        {
-            self.engine.login(login, LOGIN_DEADLINE).await?;
+        let mut kind = RegistryKind::of_host(&access.target().address.host);
+        if let Some(login) = &login {
+            let vetted = self.vet(access, VET_DEADLINE).await?;
+            kind = vetted.kind;
+            if vetted.auth != AuthScheme::None {
+                let login = self.engine.login(login, LOGIN_DEADLINE).await;
+                login.map_err(|refusal| kind.advise(refusal, access.username()))?;
+            }
         }
         let name = Name::give(&self.engine, &image, &target).await?;
-        let digest = self.engine.push(&target, login.as_ref(), |state| progress.report(state)).await?;
+        let pushed = self.engine.push(&target, login.as_ref(), |state| progress.report(state)).await;
+        let digest = pushed.map_err(|refusal| kind.advise(refusal, access.username()))?;
         let pushed = self.read_back(&target, &digest).await?;
         name.keep();
         Ok(Outcome::Image { digest, size_bytes: pushed.size_bytes })

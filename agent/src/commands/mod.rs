@@ -51,7 +51,8 @@ impl Commands {
 
     /// What the registry asks for, and whether its token server may see the secret.
     async fn vet(&self, access: &Access, deadline: Duration) -> Result<ProbeOutcome, Failure> {
-        self.registries.probe(access.target(), deadline).await.map_err(failure)
+        let vetted = self.registries.probe(access.target(), access.credentials(), deadline).await;
+        vetted.map_err(failure)
     }
 }
 

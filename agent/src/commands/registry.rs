@@ -29,7 +29,7 @@ impl Commands {
             let tested = self.registries.test(access.target(), None, scope, left()).await;
             return tested.map(report).map_err(failure);
         };
-        let ProbeOutcome { auth, mut steps, mut warnings, .. } = self.vet(access, left()).await?;
+        let ProbeOutcome { auth, kind, mut steps, mut warnings, .. } = self.vet(access, left()).await?;
         let credentials = if auth == AuthScheme::None {
             warnings.push(
                 "The registry never asked for credentials, so they were neither sent nor verified."
@@ -40,6 +40,7 @@ impl Commands {
             let (step, result) = self.engine_login(&login, left()).await;
             steps.push(step);
             if let Err(diagnosis) = result {
+                let diagnosis = kind.advise(diagnosis, Some(login.username));
                 return Err(Failure { diagnosis, steps, warnings });
             }
             CredentialsVerdict::Verified

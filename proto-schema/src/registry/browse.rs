@@ -23,7 +23,7 @@ pub struct MatchResult {
     pub registry_id: Option<RegistryId>,
     /// Why, in words.
     pub reason: String,
-    /// Entries as good as the chosen one, which is the default or the oldest of them.
+    /// The oldest of the entries as good as the chosen one, which is the default or older; at most 100.
     pub rivals: Vec<RegistryId>,
     /// Every entry of the organization and what became of it, oldest first.
     pub candidates: Vec<Candidate>,

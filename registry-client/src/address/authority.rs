@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::AddressError;
+use super::{AddressError, idn};
 
 /// A host: what is looked up, or dialled as it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,11 +15,9 @@ pub(crate) enum Host {
 }
 
 impl Host {
-    /// Reads a host without a port; IPv6 in brackets.
+    /// Reads a host without a port; IPv6 in brackets. Other letters than ASCII's become ASCII here, so nothing behind
+    /// this sees them.
     pub(crate) fn parse(text: &str) -> Result<Self, AddressError> {
-        if !text.is_ascii() {
-            return Err(AddressError::NotAscii);
-        }
         if let Some(inner) = text.strip_prefix('[') {
             let inner = inner.strip_suffix(']').ok_or(AddressError::Host)?;
             return inner.parse::<Ipv6Addr>().map(|ip| Self::Ip(ip.into())).map_err(|_| AddressError::Host);
@@ -27,7 +25,10 @@ impl Host {
         if let Ok(ip) = text.parse::<Ipv4Addr>() {
             return Ok(Self::Ip(ip.into()));
         }
-        let name = text.to_ascii_lowercase();
+        let mut name = text.to_ascii_lowercase();
+        if !name.is_ascii() || name.split('.').any(|label| label.starts_with("xn--")) {
+            name = idn::to_ascii(&name).ok_or(AddressError::Letters)?;
+        }
         if name.len() > 253 || !name.split('.').all(is_label) {
             return Err(AddressError::Host);
         }

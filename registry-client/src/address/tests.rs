@@ -58,8 +58,6 @@ fn what_is_no_address_is_refused_with_the_right_advice() {
         ("ghcr .io", AddressError::Character),
         ("ghcr.io\\x", AddressError::Character),
         ("ghcr.io/a\0b", AddressError::Character),
-        ("☃.com", AddressError::NotAscii),
-        ("gһcr.io", AddressError::NotAscii),
         ("ghcr.io:", AddressError::Port),
         ("ghcr.io:0", AddressError::Port),
         ("ghcr.io:65536", AddressError::Port),
@@ -90,6 +88,72 @@ fn what_is_no_address_is_refused_with_the_right_advice() {
         assert_eq!(RegistryAddress::parse(input), Err(expected), "{input}");
     }
     assert_eq!(RegistryAddress::parse(&"a".repeat(2000)), Err(AddressError::TooLong));
+}
+
+#[test]
+fn a_host_in_other_letters_is_the_same_as_in_its_ascii_form() {
+    for (typed, host) in [
+        ("bücher.example", "xn--bcher-kva.example"),
+        ("https://Bücher.Example/Team/", "xn--bcher-kva.example"),
+        ("BÜCHER.example:5000", "xn--bcher-kva.example:5000"),
+        ("bu\u{308}cher.example", "xn--bcher-kva.example"),
+        ("XN--BCHER-KVA.example", "xn--bcher-kva.example"),
+        ("faß.example", "xn--fa-hia.example"),
+        ("реестр.рф", "xn--e1aa5aceg.xn--p1ai"),
+        ("реестр.example", "xn--e1aa5aceg.example"),
+        ("登録.example", "xn--7wyo62d.example"),
+        ("dockerの登録.jp", "xn--docker-ge4eu732cj95b.jp"),
+        ("레지스트리.kr", "xn--om2b23a15p8shb5l.kr"),
+        // Entered in ASCII, so nobody is misled.
+        ("xn--n3h.com", "xn--n3h.com"),
+    ] {
+        let address = parse(typed);
+        assert_eq!(address.host, host, "{typed}");
+        assert_eq!(parse(host).host, host, "{typed}");
+        assert!(address.serves(host), "{typed}");
+        assert!(address.api_authority().is_ascii() && address.engine_server_address().is_ascii());
+    }
+    assert_eq!(canonical_registry_host("Bücher.example"), "xn--bcher-kva.example");
+    assert_eq!(crate::check_realm_host("Bücher.example:8443").as_deref(), Ok("xn--bcher-kva.example:8443"));
+}
+
+#[test]
+fn a_host_that_is_taken_for_another_or_is_none_is_refused() {
+    let long = format!("{}.example", "ü".repeat(63));
+    for typed in [
+        // Cyrillic, Greek and other look-alikes among Latin letters.
+        "g\u{4bb}cr.io",
+        "d\u{3bf}cker.io",
+        "gh\u{441}r.io",
+        "ghc\u{261}.io\u{301}\u{441}",
+        // What mapping would make another name or an address of.
+        "１２７.0.0.1",
+        "①②⑦.0.0.1",
+        "127。0。0。1",
+        "ｇｈｃｒ.io",
+        "ghcr\u{2024}io",
+        "gh\u{200b}cr.io",
+        "gh\u{ad}cr.io",
+        "gh\u{202e}cr.io",
+        "ghcr.io\u{ff0f}team",
+        "☃.com",
+        "💩.la",
+        // No labels.
+        "\u{308}a.example",
+        "-ü.example",
+        "ü-.example",
+        "ü_x.example",
+        "ü..example",
+        "ü.example.",
+        &long,
+        "xn--.example",
+        "xn--a.example",
+        "xn--zzzzzzzz.example",
+        "xn--ghcr-.io",
+        "xn--a-ecp.ru",
+    ] {
+        assert_eq!(RegistryAddress::parse(typed), Err(AddressError::Letters), "{typed}");
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::RegistryKind;
 
-/// Who runs a registry, in the words of the API.
+/// Who runs a registry. It says nothing about the protocol; callers use it to sort.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum RegistryType {

@@ -97,3 +97,31 @@ fn refused_logins_are_advised_by_kind_and_user_name() {
     let dns = RegistryKind::Ecr.advise(Diagnosis::new(Code::Dns, "m", "general"), Some("bob"));
     assert_eq!(dns.advice, "general");
 }
+
+#[test]
+fn a_user_name_that_no_login_of_the_kind_has_is_doubted_and_no_other() {
+    use RegistryKind::{Acr, DockerHub, Ecr, EcrPublic, Ghcr, GoogleArtifactRegistry as Google, Unknown};
+    for (kind, username, word) in [
+        (Ecr, "admin", "AWS"),
+        (Ecr, "aws", "AWS"),
+        (EcrPublic, "AKIAEXAMPLE", "AWS"),
+        (Google, "someone@example.com", "_json_key"),
+        (DockerHub, "someone@example.com", "Docker ID"),
+    ] {
+        let doubt = kind.doubts_username(username);
+        assert!(doubt.is_some_and(|doubt| doubt.contains(word)), "{kind:?} {username}");
+    }
+    for (kind, username) in [
+        (Ecr, "AWS"),
+        (EcrPublic, "AWS"),
+        (Google, "_json_key"),
+        (Google, "_json_key_base64"),
+        (Google, "oauth2accesstoken"),
+        (DockerHub, "someone"),
+        (Ghcr, "someone@example.com"),
+        (Acr, "00000000-0000-0000-0000-000000000000"),
+        (Unknown, "AWS"),
+    ] {
+        assert_eq!(kind.doubts_username(username), None, "{kind:?} {username}");
+    }
+}

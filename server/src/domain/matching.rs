@@ -10,7 +10,7 @@ use purser_registry_client::{Reference, canonical_registry_host};
 
 use crate::{
     error::{Error, Result},
-    store::RegistryRow,
+    store::{Entries, RegistryRow},
 };
 
 const DOCKER_HUB: &str = "docker.io";
@@ -29,17 +29,19 @@ pub struct Match<'a> {
 }
 
 impl Match<'_> {
-    /// What became of an entry, by the very comparison that chose.
+    /// What became of an entry.
     pub fn fate(&self, entry: &RegistryRow) -> Fate {
-        let rank = match standing(entry, &self.host, &self.reference) {
-            Standing::OtherHost => return Fate::OtherHost,
-            Standing::OtherNamespace => return Fate::OtherNamespace,
-            Standing::Fits(rank) => rank,
-        };
+        if entry.registry_host != self.host {
+            return Fate::OtherHost;
+        }
+        if !in_namespace(&self.reference, entry.namespace.as_deref()) {
+            return Fate::OtherNamespace;
+        }
+        let length = |entry: &RegistryRow| entry.namespace.as_ref().map_or(0, String::len);
         match self.entry {
             Some(chosen) if chosen.registry_id == entry.registry_id => Fate::Chosen,
-            Some(chosen) if Rank::of(chosen).namespace > rank.namespace => Fate::ShorterNamespace,
-            Some(chosen) if Rank::of(chosen).is_default => Fate::NotDefault,
+            Some(chosen) if length(chosen) > length(entry) => Fate::ShorterNamespace,
+            Some(chosen) if chosen.is_default => Fate::NotDefault,
             _ => Fate::Newer,
         }
     }
@@ -49,17 +51,17 @@ impl Match<'_> {
 ///
 /// # Errors
 /// [`Error::NotFound`] when it is none of the organization's.
-pub fn named<'a>(entries: &'a [RegistryRow], id: &RegistryId) -> Result<&'a RegistryRow> {
+pub fn named<'a>(entries: &'a Entries, id: &RegistryId) -> Result<&'a RegistryRow> {
     entries.iter().find(|entry| entry.registry_id == id.as_str()).ok_or(Error::NotFound("Registry"))
 }
 
-/// Resolves a reference. `entries` are the organization's, oldest first.
+/// Resolves a reference among the organization's entries.
 ///
 /// # Errors
 /// [`Error::Invalid`] naming `registryId` when the named entry's host is not the image's, or `image`
 /// when it cannot stand below the default registry.
 pub fn resolve<'a>(
-    entries: &'a [RegistryRow],
+    entries: &'a Entries,
     reference: Reference,
     named: Option<&'a RegistryRow>,
 ) -> Result<Match<'a>> {
@@ -87,62 +89,30 @@ pub fn resolve<'a>(
 }
 
 /// Where names without a registry go, other than to Docker Hub.
-fn default_of(entries: &[RegistryRow]) -> Option<&RegistryRow> {
-    entries.iter().find(|entry| entry.is_default && entry.registry_host != DOCKER_HUB)
+fn default_of(entries: &Entries) -> Option<&RegistryRow> {
+    entries.default_entry().filter(|entry| entry.registry_host != DOCKER_HUB)
 }
 
-fn best<'a>(entries: &'a [RegistryRow], host: &str, reference: &Reference) -> Option<&'a RegistryRow> {
-    let fitting = entries.iter().filter_map(|entry| match standing(entry, host, reference) {
-        Standing::Fits(rank) => Some((rank, entry)),
-        Standing::OtherHost | Standing::OtherNamespace => None,
-    });
-    // The entries come oldest first, and the first of equals stays.
-    fitting.reduce(|best, next| if next.0 > best.0 { next } else { best }).map(|(_, entry)| entry)
+/// The best entry for a reference, looked up: an organization may have thousands.
+fn best<'a>(entries: &'a Entries, host: &str, reference: &Reference) -> Option<&'a RegistryRow> {
+    let of_host = entries.of_host(host);
+    let default = entries.default_entry().filter(|entry| entry.registry_host == host);
+    namespaces(reference.repository()).find_map(|namespace| {
+        let oldest = of_host.oldest_in(namespace)?;
+        Some(default.filter(|entry| entry.namespace.as_deref() == namespace).unwrap_or(oldest))
+    })
 }
 
-/// Whether an entry is for a reference, and how well.
-enum Standing {
-    OtherHost,
-    OtherNamespace,
-    Fits(Rank),
-}
-
-/// How well an entry fits: the longer namespace first, then the default.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Rank {
-    namespace: usize,
-    is_default: bool,
-}
-
-impl Rank {
-    fn of(entry: &RegistryRow) -> Self {
-        Self { namespace: entry.namespace.as_ref().map_or(0, String::len), is_default: entry.is_default }
-    }
-}
-
-/// The namespace is looked at first: it tells most entries of one host apart, and the choice then has one
-/// text to compare of each. The choice does not need the host of an entry whose namespace does not fit, and
-/// optimized it is not compared.
-fn standing(entry: &RegistryRow, host: &str, reference: &Reference) -> Standing {
-    let of_host = || entry.registry_host == host;
-    if in_namespace(reference, entry.namespace.as_deref()) {
-        if of_host() { Standing::Fits(Rank::of(entry)) } else { Standing::OtherHost }
-    } else if of_host() {
-        Standing::OtherNamespace
-    } else {
-        Standing::OtherHost
-    }
+/// The namespaces that a repository is in, longest first; the last is the whole registry.
+fn namespaces(repository: &str) -> impl Iterator<Item = Option<&str>> {
+    let parents = repository.rmatch_indices('/').map(|(slash, _)| Some(&repository[..slash]));
+    std::iter::once(Some(repository)).chain(parents).chain([None])
 }
 
 fn in_namespace(reference: &Reference, namespace: Option<&str>) -> bool {
     let Some(namespace) = namespace else { return true };
-    let repository = reference.repository();
-    // Lengths first: they settle most entries without a look at their texts.
-    let on_boundary = match repository.as_bytes().get(namespace.len()) {
-        Some(next) => *next == b'/',
-        None => repository.len() == namespace.len(),
-    };
-    on_boundary && repository.starts_with(namespace)
+    let rest = reference.repository().strip_prefix(namespace);
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 #[cfg(test)]
@@ -155,7 +125,8 @@ mod tests {
     }
 
     fn resolved(entries: &[RegistryRow], image: &str) -> (Option<String>, String) {
-        let found = resolve(entries, Reference::parse(image).unwrap(), None).unwrap();
+        let entries = Entries::from(entries.to_vec());
+        let found = resolve(&entries, Reference::parse(image).unwrap(), None).unwrap();
         (found.entry.map(|entry| entry.registry_id.clone()), found.reference.to_string())
     }
 
@@ -211,19 +182,51 @@ mod tests {
         ];
         let fates = |entries: &[RegistryRow]| {
             let reference = Reference::parse("ghcr.io/myorg/app").unwrap();
-            let found = resolve(entries, reference, None).unwrap();
+            let entries = Entries::from(entries.to_vec());
+            let found = resolve(&entries, reference, None).unwrap();
             entries.iter().map(|entry| found.fate(entry)).collect::<Vec<_>>()
         };
         use Fate::{Chosen, Newer, NotDefault, OtherHost, OtherNamespace, ShorterNamespace};
         assert_eq!(fates(&entries), [OtherHost, ShorterNamespace, Chosen, Newer, OtherNamespace]);
         let mut entries = entries;
-        entries[3].is_default = true;
+        (entries[1].is_default, entries[3].is_default) = (false, true);
         assert_eq!(fates(&entries), [OtherHost, ShorterNamespace, NotDefault, Chosen, OtherNamespace]);
+    }
+
+    /// What the rule says, by looking at every entry.
+    fn looked_through<'a>(entries: &'a Entries, found: &Match<'_>) -> Option<&'a RegistryRow> {
+        let rank = |entry: &RegistryRow| (entry.namespace.as_ref().map_or(0, String::len), entry.is_default);
+        let fits = |entry: &&RegistryRow| {
+            entry.registry_host == found.host && in_namespace(&found.reference, entry.namespace.as_deref())
+        };
+        entries.iter().filter(fits).reduce(|best, next| if rank(next) > rank(best) { next } else { best })
+    }
+
+    #[test]
+    fn looking_up_finds_what_looking_through_finds_and_one_fate_is_chosen() {
+        let hosts = ["docker.io", "ghcr.io", "ghcr.io:443"];
+        let namespaces = [None, Some("a"), Some("a-b"), Some("a/b"), Some("library"), Some("a/b/c")];
+        let rows = |twist: usize| (0..40).map(move |n| (n * 7 + twist * 13) * (n + twist + 3));
+        let images =
+            ["a", "a/b", "a/b/c/d", "a-b/c", "ghcr.io/a", "ghcr.io/a/b", "ghcr.io/a/bc", "ghcr.io:443/x"];
+        for twist in 0..60 {
+            let row = |(n, pick): (usize, usize)| {
+                let is_default = n == twist;
+                entry(&n.to_string(), hosts[pick % 3], namespaces[pick / 3 % 6], is_default)
+            };
+            let entries = Entries::from(rows(twist).enumerate().map(row).collect::<Vec<_>>());
+            for image in images {
+                let found = resolve(&entries, Reference::parse(image).unwrap(), None).unwrap();
+                assert_eq!(found.entry, looked_through(&entries, &found), "{image} {twist}");
+                let chosen = entries.iter().filter(|entry| found.fate(entry) == Fate::Chosen).count();
+                assert_eq!(chosen, usize::from(found.entry.is_some()), "{image} {twist}");
+            }
+        }
     }
 
     #[test]
     fn a_named_entry_of_another_host_is_refused() {
-        let entries = [entry("ghcr", "ghcr.io", None, false)];
+        let entries = Entries::from(vec![entry("ghcr", "ghcr.io", None, false)]);
         let reference = Reference::parse("registry.example.com/app").unwrap();
         assert!(matches!(resolve(&entries, reference, Some(&entries[0])), Err(Error::Invalid(_))));
     }

@@ -22,7 +22,8 @@ pub struct AuditEntry<'a> {
     pub server_id: Option<ServerId>,
     /// Which job.
     pub job_id: Option<JobId>,
-    /// `ok`, `accepted` for a job that ends later, or the error's code.
+    /// `ok`, `accepted` for a job that ends later, or the error's code; of a browse that the registry refused, the
+    /// diagnosis' code.
     pub outcome: &'a str,
 }
 

@@ -25,6 +25,7 @@ mod api_key;
 mod audit;
 mod batch;
 mod entity;
+mod entries;
 mod installation;
 mod job;
 mod registry;
@@ -40,6 +41,7 @@ pub use entity::{
     api_key::Model as ApiKeyRow, job::Model as JobRow, job_target::Model as TargetRow,
     registry::Model as RegistryRow, server::Model as ServerRow,
 };
+pub use entries::Entries;
 pub use job::{JobFilter, NewJob};
 pub use server::{Admission, Admittance, Admitted, NewJoinToken};
 pub use target::{Claim, Ending, Fence, TargetState};

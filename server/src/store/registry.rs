@@ -14,7 +14,7 @@ use sea_orm::{
 };
 
 use super::{
-    AuditEntry, RegistryRow, Store, TargetState, audit,
+    AuditEntry, Entries, RegistryRow, Store, TargetState, audit,
     entity::{job_target, organization, registry},
     failed,
 };
@@ -26,7 +26,7 @@ const SHOWN_USERS: usize = 10;
 
 impl Store {
     /// The organization's entries, oldest first.
-    pub async fn registry_all(&self, organization: &OrganizationId) -> Result<Arc<[RegistryRow]>> {
+    pub async fn registry_all(&self, organization: &OrganizationId) -> Result<Arc<Entries>> {
         let Some(kept) = &self.kept else { return self.registry_read(organization).await };
         let cache = &kept.registries;
         match cache.get(organization.as_str()) {
@@ -39,14 +39,14 @@ impl Store {
         }
     }
 
-    async fn registry_read(&self, organization: &OrganizationId) -> Result<Arc<[RegistryRow]>> {
+    async fn registry_read(&self, organization: &OrganizationId) -> Result<Arc<Entries>> {
         let rows = registry::Entity::find()
             .filter(registry::Column::OrganizationId.eq(organization.as_str()))
             .order_by_asc(registry::Column::RegistryId)
             .all(&self.db)
             .await
             .map_err(failed)?;
-        Ok(rows.into())
+        Ok(Arc::new(rows.into()))
     }
 
     /// Commits a transaction that wrote to an entry. A commit that fails may have happened all the same.

@@ -10,7 +10,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use super::RegistryRow;
+use super::Entries;
 
 /// Organizations that are kept; beyond it all are forgotten at once.
 const MAX_ORGANIZATIONS: usize = 1_000;
@@ -24,18 +24,18 @@ pub(super) struct RegistryCache {
 #[derive(Debug, Default)]
 struct State {
     generation: u64,
-    entries: HashMap<String, Arc<[RegistryRow]>>,
+    entries: HashMap<String, Arc<Entries>>,
 }
 
 impl RegistryCache {
     /// What is kept of an organization, or the generation under which it may be kept once it is read.
-    pub(super) fn get(&self, organization: &str) -> Result<Arc<[RegistryRow]>, u64> {
+    pub(super) fn get(&self, organization: &str) -> Result<Arc<Entries>, u64> {
         let state = self.lock();
         state.entries.get(organization).cloned().ok_or(state.generation)
     }
 
     /// Keeps what was read, unless something was written since `generation`.
-    pub(super) fn keep(&self, organization: &str, generation: u64, rows: &Arc<[RegistryRow]>) {
+    pub(super) fn keep(&self, organization: &str, generation: u64, rows: &Arc<Entries>) {
         let mut state = self.lock();
         if state.generation == generation {
             if state.entries.len() >= MAX_ORGANIZATIONS {
@@ -62,12 +62,16 @@ impl RegistryCache {
 mod tests {
     use super::*;
 
+    fn read() -> Arc<Entries> {
+        Arc::new(vec![crate::store::RegistryRow::of_host("ghcr.io")].into())
+    }
+
     #[test]
     fn what_was_read_before_a_write_is_not_kept_after_it() {
         let cache = RegistryCache::default();
         let Err(generation) = cache.get("org") else { panic!("nothing was read yet") };
         cache.forget();
-        cache.keep("org", generation, &Arc::from([RegistryRow::of_host("ghcr.io")]));
+        cache.keep("org", generation, &read());
         assert!(cache.get("org").is_err());
     }
 
@@ -75,7 +79,7 @@ mod tests {
     fn a_write_forgets_what_was_kept() {
         let cache = RegistryCache::default();
         let Err(generation) = cache.get("org") else { panic!("nothing was read yet") };
-        cache.keep("org", generation, &Arc::from([RegistryRow::of_host("ghcr.io")]));
+        cache.keep("org", generation, &read());
         assert!(cache.get("org").is_ok());
         cache.forget();
         assert!(cache.get("org").is_err());

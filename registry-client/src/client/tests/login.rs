@@ -113,7 +113,7 @@ async fn an_anonymous_token_is_called_anonymous() {
 #[tokio::test]
 async fn a_probe_says_where_a_secret_would_go_and_asks_nothing_there() {
     let fake = bearer_registry().await;
-    let outcome = client().probe(&at(fake.address), DEADLINE).await.unwrap();
+    let outcome = client().probe(&at(fake.address), None, DEADLINE).await.unwrap();
     assert_eq!((outcome.auth, outcome.realm_host), (AuthScheme::Bearer, Some(fake.address.to_string())));
     assert_eq!(fake.asked().len(), 1);
 }
@@ -127,7 +127,7 @@ async fn a_token_server_elsewhere_is_denied_by_name_and_never_asked() {
         .await;
         let tested =
             client().test(&at(fake.address), Some(&bob(PASSWORD)), None, DEADLINE).await.unwrap_err();
-        let probed = client().probe(&at(fake.address), DEADLINE).await.unwrap_err();
+        let probed = client().probe(&at(fake.address), None, DEADLINE).await.unwrap_err();
         for failure in [tested, probed] {
             assert_eq!(failure.diagnosis.code, DiagnosisCode::RealmDenied);
             assert!(failure.diagnosis.message.contains(realm.split('/').nth(2).unwrap()));
@@ -195,4 +195,17 @@ async fn a_key_file_of_3_kib_arrives_byte_for_byte() {
     .await;
     let outcome = client().test(&at(fake.address), Some(&bob(&key_file)), None, DEADLINE).await.unwrap();
     assert_eq!(outcome.credentials, CredentialsVerdict::Verified);
+}
+
+#[tokio::test]
+async fn a_token_server_that_is_named_after_the_secret_is_not_named() {
+    // Nothing listens there.
+    let challenge = "WWW-Authenticate: Bearer realm=\"http://localhost:1/token\"";
+    let fake = Fake::start(move |_| answer("401 Unauthorized", &[challenge], "")).await;
+    let failure =
+        client().test(&at(fake.address), Some(&bob("LocalHost")), None, DEADLINE).await.unwrap_err();
+    let text = serde_json::to_string(&(&failure.diagnosis, &failure.steps)).unwrap();
+    assert!(text.contains("go to the token server [redacted]:1") && !text.contains("localhost"), "{text}");
+    let failure = client().test(&at(fake.address), Some(&bob("other")), None, DEADLINE).await.unwrap_err();
+    assert!(failure.steps.iter().any(|step| step.detail.contains("localhost")), "{:?}", failure.steps);
 }

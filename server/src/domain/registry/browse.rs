@@ -1,15 +1,17 @@
 //! `registry.catalog`, `tags`, `manifest`, `rateLimit` and `presets`: looking into a registry, seen from
-//! the control plane. Reads only, also in the database.
+//! the control plane. Of the database they only read, but that a credential was used is audited like every
+//! use: where the registry was asked with it, and not where an answer was remembered.
 
 use std::{sync::Arc, time::Duration};
 
+use futures_util::future::BoxFuture;
 use purser_proto_schema::{
-    error::TestDiagnosis,
+    error::{Code, TestDiagnosis},
     ids::{OrganizationId, RegistryId},
     registry::{CatalogInput, Manifest, ManifestInput, RateLimitInput, TagsInput},
 };
 use purser_registry_client::{
-    Credentials, Preset, Reference, RegistryAddress, RegistryClient, RegistryKind, Session, Target,
+    Credentials, Diagnosis, DiagnosisCode, Preset, Reference, RegistryAddress, RegistryKind, Session, Target,
     browse::{BrowseError, MAX_ITEMS, Page, RateLimit},
     canonical_registry_host,
 };
@@ -18,7 +20,7 @@ use super::{catalog_cache::Key, open_password};
 use crate::{
     app::App,
     dispatch::plan,
-    domain::{caller::Call, matching},
+    domain::{audit, caller::Call, matching},
     error::{Error, Issues, Result},
     store::RegistryRow,
     vault::Vault,
@@ -37,11 +39,12 @@ pub async fn catalog(app: Arc<App>, call: Arc<Call>, input: CatalogInput) -> Res
         return Ok(Page::clone(&page));
     }
     let place = Place::of_entry(&app.vault, call.organization(), &row)?;
-    let read = async {
-        let mut session = place.open(&app.registries, DEADLINE);
-        let page = session.catalog(input.cursor.as_deref(), limit).await?;
-        Ok(with_warnings(page, &session))
-    };
+    let read = place.ask(&app, &call, DEADLINE, move |session| {
+        Box::pin(async move {
+            let page = session.catalog(input.cursor.as_deref(), limit).await?;
+            Ok(with_warnings(page, session))
+        })
+    });
     let page = if refresh {
         app.catalogs.replace(key, read.await.map_err(refused)?).await
     } else {
@@ -55,25 +58,35 @@ pub async fn tags(app: Arc<App>, call: Arc<Call>, input: TagsInput) -> Result<Pa
     let limit = limit(input.limit, MAX_ITEMS)?;
     let row = app.store.registry_one(call.organization(), &input.registry_id).await?;
     let place = Place::of_entry(&app.vault, call.organization(), &row)?;
-    let mut session = place.open(&app.registries, DEADLINE);
-    let page = session.tags(&input.repository, input.cursor.as_deref(), limit).await.map_err(refused)?;
-    Ok(with_warnings(page, &session))
+    let read = place.ask(&app, &call, DEADLINE, move |session| {
+        Box::pin(async move {
+            let page = session.tags(&input.repository, input.cursor.as_deref(), limit).await?;
+            Ok(with_warnings(page, session))
+        })
+    });
+    read.await.map_err(refused)
 }
 
 /// `registry.manifest`
 pub async fn manifest(app: Arc<App>, call: Arc<Call>, input: ManifestInput) -> Result<Manifest> {
-    let wanted = wanted(&app, &call, input).await?;
-    let mut session = wanted.place.open(&app.registries, DEADLINE);
-    let mut image = session.manifest(&wanted.repository, &wanted.version).await.map_err(refused)?;
-    image.warnings.extend_from_slice(session.warnings());
-    Ok(Manifest { registry_id: wanted.registry_id, image })
+    let Wanted { place, repository, version } = wanted(&app, &call, input).await?;
+    let registry_id = place.entry.clone();
+    let read = place.ask(&app, &call, DEADLINE, move |session| {
+        Box::pin(async move {
+            let mut image = session.manifest(&repository, &version).await?;
+            image.warnings.extend_from_slice(session.warnings());
+            Ok(image)
+        })
+    });
+    Ok(Manifest { registry_id, image: read.await.map_err(refused)? })
 }
 
 /// `registry.rateLimit`
 pub async fn rate_limit(app: Arc<App>, call: Arc<Call>, input: RateLimitInput) -> Result<RateLimit> {
     let row = app.store.registry_one(call.organization(), &input.registry_id).await?;
     let place = Place::of_entry(&app.vault, call.organization(), &row)?;
-    place.open(&app.registries, DEADLINE).rate_limit().await.map_err(refused)
+    let read = place.ask(&app, &call, DEADLINE, |session| Box::pin(session.rate_limit()));
+    read.await.map_err(refused)
 }
 
 /// `registry.presets`
@@ -84,6 +97,8 @@ pub async fn presets() -> Result<&'static [Preset]> {
 
 /// A registry, and as whom it is asked.
 pub(super) struct Place {
+    /// None: without credentials.
+    entry: Option<RegistryId>,
     target: Target,
     credentials: Option<Credentials>,
 }
@@ -99,19 +114,56 @@ impl Place {
             .clone()
             .zip(password)
             .map(|(username, password)| Credentials { username, password: password.into_inner() });
-        Ok(Self { target, credentials })
+        Ok(Self { entry: Some(RegistryId::from_stored(row.registry_id.clone())), target, credentials })
     }
 
-    /// Begins to ask.
-    pub(super) fn open<'a>(&'a self, registries: &'a RegistryClient, deadline: Duration) -> Session<'a> {
-        registries.open(&self.target, self.credentials.as_ref(), deadline)
+    /// Asks, and notes where the entry's credential was used for it. In a task of its own: a caller that
+    /// hangs up must not keep that out of the audit.
+    pub(super) async fn ask<T, F>(
+        self,
+        app: &Arc<App>,
+        call: &Arc<Call>,
+        deadline: Duration,
+        question: F,
+    ) -> std::result::Result<T, BrowseError>
+    where
+        T: Send + 'static,
+        F: for<'s> FnOnce(&'s mut Session<'_>) -> BoxFuture<'s, std::result::Result<T, BrowseError>>
+            + Send
+            + 'static,
+    {
+        let (app, call) = (Arc::clone(app), Arc::clone(call));
+        let asked = tokio::spawn(async move {
+            let mut session = app.registries.open(&self.target, self.credentials.as_ref(), deadline);
+            let answer = question(&mut session).await;
+            if let Some(entry) = self.entry.filter(|_| session.has_used_credentials()) {
+                audit::record_use(&app, &call, entry, answer.as_ref().map_or_else(code, |_| audit::OK)).await;
+            }
+            answer
+        });
+        asked.await.unwrap_or_else(|ended| match ended.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => Err(BrowseError::Failed(Diagnosis::new(
+                DiagnosisCode::Other,
+                "the control plane is stopping",
+                "Ask again in a moment.",
+            ))),
+        })
+    }
+}
+
+/// How the audit calls a refusal.
+fn code(error: &BrowseError) -> &'static str {
+    match error {
+        BrowseError::Failed(diagnosis) => diagnosis.code.as_str(),
+        BrowseError::NotSupported { .. } => Code::NotImplemented.as_str(),
+        _ => Code::BadRequest.as_str(),
     }
 }
 
 /// Which image `registry.manifest` is about.
 struct Wanted {
     place: Place,
-    registry_id: Option<RegistryId>,
     repository: String,
     version: String,
 }
@@ -124,7 +176,7 @@ async fn wanted(app: &App, call: &Call, input: ManifestInput) -> Result<Wanted> 
         let row = app.store.registry_one(call.organization(), &id).await?;
         let place = Place::of_entry(&app.vault, call.organization(), &row)?;
         let version = input.reference.unwrap_or_else(|| "latest".to_owned());
-        return Ok(Wanted { place, registry_id: Some(id), repository, version });
+        return Ok(Wanted { place, repository, version });
     };
     let mut issues = Issues::default();
     for (field, given) in [("repository", &input.repository), ("reference", &input.reference)] {
@@ -144,11 +196,10 @@ async fn wanted(app: &App, call: &Call, input: ManifestInput) -> Result<Wanted> 
             place.target.address.namespace = None;
             place
         }
-        None => Place { target: public(found.reference.registry())?, credentials: None },
+        None => Place { entry: None, target: public(found.reference.registry())?, credentials: None },
     };
     Ok(Wanted {
         place,
-        registry_id: found.entry.map(|row| RegistryId::from_stored(row.registry_id.clone())),
         repository: found.reference.repository().to_owned(),
         version: found.reference.version().to_owned(),
     })

@@ -18,6 +18,9 @@ use crate::{
     store::RegistryRow,
 };
 
+/// How many rivals are listed; each is among the candidates, too.
+const MAX_RIVALS: usize = 100;
+
 /// `registry.match`
 pub async fn match_image(app: Arc<App>, call: Arc<Call>, input: MatchInput) -> Result<MatchResult> {
     let reference =
@@ -44,7 +47,7 @@ fn explain(entries: &[RegistryRow], found: &Match<'_>) -> MatchResult {
         .collect();
     let rivals =
         candidates.iter().filter(|candidate| matches!(candidate.fate, Fate::NotDefault | Fate::Newer));
-    let rivals: Vec<_> = rivals.map(|candidate| candidate.registry_id.clone()).collect();
+    let rivals: Vec<_> = rivals.map(|candidate| candidate.registry_id.clone()).take(MAX_RIVALS).collect();
     MatchResult {
         reference: MatchedReference {
             registry: found.host.clone(),

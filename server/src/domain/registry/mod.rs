@@ -9,7 +9,7 @@ use purser_proto_schema::{
     registry::{CreateInput, LastTest, OneInput, Registry, RegistryType, RemoveInput, UpdateInput},
     secret::Secret,
 };
-use purser_registry_client::RegistryAddress;
+use purser_registry_client::{RegistryAddress, RegistryKind};
 
 use super::caller::Call;
 use crate::{
@@ -47,6 +47,7 @@ pub async fn create(app: Arc<App>, call: Arc<Call>, input: CreateInput) -> Resul
     let realm_allow = fields::realm_allow(&mut issues, input.realm_allow.as_deref());
     let Some(address) = address else { return issues.into_result(()).and(Err(Error::NotFound("Registry"))) };
     let id = issues.into_result(RegistryId::generate())?;
+    let kind = RegistryKind::of_host(&address.host);
     let now = Utc::now();
     let mut row = RegistryRow {
         registry_id: id.to_string(),
@@ -59,7 +60,7 @@ pub async fn create(app: Arc<App>, call: Arc<Call>, input: CreateInput) -> Resul
         sealed_password: None,
         credentials_updated_at: None,
         image_prefix,
-        registry_type: type_text(input.registry_type.unwrap_or(RegistryType::Cloud)).to_owned(),
+        registry_type: type_text(input.registry_type.unwrap_or(kind.preset().registry_type)).to_owned(),
         is_default: input.is_default.unwrap_or_default(),
         insecure: input.insecure.unwrap_or_default(),
         ca_certificate,

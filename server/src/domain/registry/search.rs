@@ -32,7 +32,7 @@ pub async fn search(app: Arc<App>, call: Arc<Call>, input: SearchInput) -> Resul
     let until = Instant::now() + DEADLINE;
     if let Some(id) = &input.registry_id {
         let row = app.store.registry_one(call.organization(), id).await?;
-        let found = search_one(&app, &call, &row, &input.query, limit, until).await?;
+        let found = search_one(&app, &call, &row, &Arc::from(input.query), limit, until).await?;
         let mut gathered = Gathered::new(limit);
         gathered.add(0, &row, found);
         return Ok(gathered.finish());
@@ -58,18 +58,23 @@ pub async fn search(app: Arc<App>, call: Arc<Call>, input: SearchInput) -> Resul
 }
 
 async fn search_one(
-    app: &App,
-    call: &Call,
+    app: &Arc<App>,
+    call: &Arc<Call>,
     row: &RegistryRow,
-    query: &str,
+    query: &Arc<str>,
     limit: usize,
     until: Instant,
 ) -> Result<SearchResult> {
     let place = Place::of_entry(&app.vault, call.organization(), row)?;
-    let mut session = place.open(&app.registries, until.saturating_duration_since(Instant::now()));
-    let mut found = session.search(query, limit).await.map_err(refused)?;
-    found.warnings.extend_from_slice(session.warnings());
-    Ok(found)
+    let query = Arc::clone(query);
+    let asked = place.ask(app, call, until.saturating_duration_since(Instant::now()), move |session| {
+        Box::pin(async move {
+            let mut found = session.search(&query, limit).await?;
+            found.warnings.extend_from_slice(session.warnings());
+            Ok(found)
+        })
+    });
+    asked.await.map_err(refused)
 }
 
 /// Where a hit stands: exact ones first, then each registry's first, each registry's second, and so on.

@@ -13,7 +13,7 @@ use purser_proto_schema::{
     secret::Secret,
     time::Timestamp,
 };
-use purser_registry_client::{Credentials, Diagnosis, DiagnosisCode, Reference, ScopeProbe};
+use purser_registry_client::{Credentials, Diagnosis, DiagnosisCode, Reference, RegistryKind, ScopeProbe};
 use serde_json::json;
 
 use super::{fields, open_password};
@@ -78,6 +78,16 @@ struct Subject<'a> {
     entry: Option<&'a RegistryRow>,
     credentials: Option<(String, Secret)>,
     scope: Option<ScopeProbe>,
+}
+
+impl Subject<'_> {
+    /// A warning where the user name can't be right. An entry's is known here even where only the agent is
+    /// given its secret.
+    fn doubt(&self) -> Option<&'static str> {
+        let given = self.credentials.as_ref().map(|(username, _)| username.as_str());
+        let username = given.or_else(|| self.entry?.username.as_deref())?;
+        RegistryKind::of_host(&self.host).doubts_username(username)
+    }
 }
 
 /// `registry.testRegistry`
@@ -202,10 +212,12 @@ fn scope(issues: &mut Issues, repository: Option<&str>, access: Option<&AccessLi
 
 async fn run(app: &App, call: &Call, site: &Site, subject: Subject<'_>) -> Result<TestResult> {
     let host = subject.host.clone();
-    let report = match site {
+    let doubt = subject.doubt();
+    let mut report = match site {
         Site::ControlPlane => from_here(app, subject).await?,
         Site::Server(server) => from_host(app, call, server, subject).await?,
     };
+    report.warnings.extend(doubt.map(ToOwned::to_owned));
     Ok(TestResult {
         success: true,
         tested_from: site.tested_from(),
@@ -288,4 +300,24 @@ fn no_verdict(server: &str) -> Error {
         "Try again; if it stays so, look at the log of purser-agent on that host.",
     );
     Error::TestFailed(Box::new(TestDiagnosis { diagnosis, steps: Vec::new() }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_name_that_the_registry_never_has_is_doubted_given_or_stored() {
+        let mut row = RegistryRow::of_host("public.ecr.aws");
+        row.username = Some("someone".to_owned());
+        let doubt = |row: &RegistryRow, entry: bool, given: Option<&str>| {
+            let credentials = given.map(|name| (name.to_owned(), secrecy::SecretString::from("x").into()));
+            let (registry, host) = (plan::planned(row), row.registry_host.clone());
+            Subject { registry, host, entry: entry.then_some(row), credentials, scope: None }.doubt()
+        };
+        assert!(doubt(&row, true, None).is_some_and(|doubt| doubt.contains("AWS")));
+        assert!(doubt(&row, false, Some("admin")).is_some_and(|doubt| doubt.contains("AWS")));
+        assert_eq!(doubt(&row, false, Some("AWS")), None);
+        assert_eq!(doubt(&row, false, None), None);
+    }
 }
