@@ -20,10 +20,22 @@ pub struct AgentConfig {
     pub state_dir: PathBuf,
     /// The host's Docker Engine. It need not run yet.
     pub docker_host: DockerHost,
-    /// PEM of authorities that are trusted for the server besides those of the system.
-    pub ca_file: Option<PathBuf>,
+    /// Which certificates of the server are good enough, where it is dialled by TLS.
+    pub trust: Trust,
     /// Which registries' addresses the agent itself dials.
     pub egress: EgressPolicy,
+}
+
+/// Which certificates of the server are good enough. What the agent relies on is the pinned key inside
+/// the sealed channel: a certificate guards who talks to whom and when, no secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Trust {
+    /// Those of the system's authorities; another is taken all the same, and said once.
+    System,
+    /// Those of the system's authorities and of the ones in this PEM file, and no other.
+    File(PathBuf),
+    /// Any: the agent is part of the server's own process.
+    Pinned,
 }
 
 /// The server's address: `https://host[:port][/base]`, or `http://` where the sealed channel is enough.

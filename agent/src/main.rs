@@ -11,7 +11,7 @@ use std::{
 
 use clap::{Parser, ValueEnum, error::ErrorKind};
 use ipnet::IpNet;
-use purser_agent::{AgentConfig, AgentError, DEFAULT_DOCKER_HOST, run};
+use purser_agent::{AgentConfig, AgentError, DEFAULT_DOCKER_HOST, Trust, run};
 use purser_proto_schema::agent::join_token::JoinToken;
 use purser_registry_client::EgressPolicy;
 use tokio::{
@@ -46,7 +46,8 @@ struct Arguments {
     /// The Docker Engine: unix:// or, without TLS, tcp:// [default: unix:///var/run/docker.sock]
     #[arg(long, value_name = "URL", env = "DOCKER_HOST")]
     docker_host: Option<String>,
-    /// PEM of authorities to trust for the server besides the system's
+    /// PEM of authorities to trust for the server besides the system's, and to accept no other; without
+    /// it a certificate that cannot be verified is said once, and the server's pinned key decides
     #[arg(long, value_name = "FILE")]
     ca_file: Option<PathBuf>,
     /// Networks that the agent may dial although they are link-local or metadata addresses, by comma
@@ -131,7 +132,7 @@ fn config(arguments: Arguments) -> Result<AgentConfig, Refusal> {
         docker_host: given(arguments.docker_host)
             .unwrap_or_else(|| DEFAULT_DOCKER_HOST.to_owned())
             .parse()?,
-        ca_file: arguments.ca_file,
+        trust: arguments.ca_file.map_or(Trust::System, Trust::File),
         // The engine of this host talks to registries on its loopback, too.
         egress: EgressPolicy::new(
             networks("PURSER_EGRESS_ALLOW", &arguments.egress_allow)?,

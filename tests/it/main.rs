@@ -29,4 +29,5 @@ mod secrecy;
 mod server;
 mod smoke;
 mod tidy;
+mod tls;
 mod trpc;
