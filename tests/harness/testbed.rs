@@ -29,7 +29,7 @@ pub struct Testbed {
     pub folder: PathBuf,
     /// A socket that closes when the testbed dies.
     pub lifeline: PathBuf,
-    /// The Docker Engines, `host-a` and `host-b`.
+    /// The engines: `host-a` and `host-b` are Docker, `podman` is Podman.
     pub engines: Vec<EngineAddress>,
     /// The registries.
     pub registries: Registries,
@@ -46,7 +46,7 @@ pub struct Testbed {
 /// Where an engine listens.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct EngineAddress {
-    /// `host-a`, `host-b`.
+    /// `host-a`, `host-b`, `podman`.
     pub name: String,
     /// Its Unix socket.
     pub socket: PathBuf,
@@ -138,6 +138,11 @@ impl Testbed {
     /// Engine `host-b`.
     pub fn host_b(&self) -> Engine {
         self.engine("host-b")
+    }
+
+    /// The Podman, which speaks plain HTTP to loopback because its `registries.conf` says so.
+    pub fn podman(&self) -> Engine {
+        self.engine("podman")
     }
 
     /// The user with that kind of password.

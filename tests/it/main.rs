@@ -2,6 +2,22 @@
 
 #![allow(clippy::unwrap_used, reason = "everything here is a test, also what several tests call")]
 
+/// Declares tests of each engine: `docker::NAME` and `podman::NAME`, of functions that take the engine.
+macro_rules! on_each_engine {
+    ($($test:ident),+ $(,)?) => {
+        mod docker {
+            $(#[tokio::test] async fn $test() {
+                super::$test(purser_tests::Testbed::get().host_a()).await;
+            })+
+        }
+        mod podman {
+            $(#[tokio::test] async fn $test() {
+                super::$test(purser_tests::Testbed::get().podman()).await;
+            })+
+        }
+    };
+}
+
 mod answers;
 mod backoff;
 mod bad_input;

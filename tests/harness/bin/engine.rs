@@ -1,10 +1,11 @@
-//! Real Docker Engines, several on one machine.
+//! Real engines, several on one machine: Docker, and Podman behind Docker's API.
 
 use std::{
     fs,
     io::{Read as _, Write as _},
     os::unix::net::UnixStream,
-    path::Path,
+    path::{Path, PathBuf},
+    process::Command,
     thread,
     time::{Duration, Instant},
 };
@@ -51,8 +52,37 @@ impl RunningEngine {
             .arg("--host")
             .arg(format!("unix://{}", socket.display()))
             .env("HOME", home);
-        let log = folder.log(name);
-        let process = Process::start(name, command, &log).map_err(|error| format!("dockerd: {error}"))?;
+        Self::of(command, folder, name, socket)
+    }
+
+    /// A Podman that keeps everything in its folder and reads nothing of the machine's own settings.
+    pub(crate) fn start_podman(folder: &Folder, name: &str) -> Result<Self, String> {
+        let own = folder.path().join(name);
+        fs::create_dir_all(own.join("home")).map_err(|error| error.to_string())?;
+        let socket = own.join("podman.sock");
+        // Docker speaks plain HTTP to loopback without being told. An entry is one for all ports.
+        let registries = own.join("registries.conf");
+        let loopback = "[[registry]]\nlocation = \"127.0.0.1\"\ninsecure = true\n";
+        fs::write(&registries, loopback).map_err(|error| error.to_string())?;
+        let mut command = tied("podman");
+        // vfs mounts nothing.
+        command.args(["--storage-driver=vfs", "--cgroup-manager=cgroupfs", "--events-backend=none"]);
+        for (flag, part) in [("--root", "data"), ("--runroot", "run"), ("--tmpdir", "tmp")] {
+            command.arg(flag).arg(own.join(part));
+        }
+        command
+            .args(["system", "service", "--time=0"])
+            .arg(format!("unix://{}", socket.display()))
+            .env("HOME", own.join("home"))
+            .env("XDG_RUNTIME_DIR", own.join("home"))
+            .env("TMPDIR", &own)
+            .env("CONTAINERS_REGISTRIES_CONF", registries);
+        Self::of(command, folder, name, socket)
+    }
+
+    fn of(command: Command, folder: &Folder, name: &str, socket: PathBuf) -> Result<Self, String> {
+        let process =
+            Process::start(name, command, &folder.log(name)).map_err(|error| format!("{name}: {error}"))?;
         await_ping(&process, &socket)?;
         Ok(Self { address: EngineAddress { name: name.into(), socket }, process })
     }
@@ -69,7 +99,7 @@ fn await_ping(process: &Process, socket: &Path) -> Result<(), String> {
     let deadline = Instant::now() + START;
     while !answers(socket) {
         if process.exit_status().is_some() || Instant::now() >= deadline {
-            return Err(format!("dockerd did not start; its log ends with:\n{}", process.log_tail(20)));
+            return Err(format!("an engine did not start; its log ends with:\n{}", process.log_tail(20)));
         }
         thread::sleep(Duration::from_millis(50));
     }

@@ -47,11 +47,12 @@ impl Parts {
         let (engines, cluster, registries) = thread::scope(|scope| {
             let a = scope.spawn(|| RunningEngine::start(folder, "host-a"));
             let b = scope.spawn(|| RunningEngine::start(folder, "host-b"));
+            let podman = scope.spawn(|| RunningEngine::start_podman(folder, "podman"));
             let cluster = scope.spawn(|| Cluster::start(folder));
             let registries = start_registries(folder, &htpasswd, &tokens, &authority);
             // Each is joined before any failure is passed on: what did start has to end.
-            let (a, b, cluster) = (joined(a), joined(b), joined(cluster));
-            Ok::<_, String>((vec![a?, b?], cluster?, registries?))
+            let (a, b, podman, cluster) = (joined(a), joined(b), joined(podman), joined(cluster));
+            Ok::<_, String>((vec![a?, b?, podman?], cluster?, registries?))
         })?;
 
         let [basic, open, token, tls] = &registries;
