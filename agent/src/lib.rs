@@ -75,7 +75,14 @@ const WIND_DOWN: Duration = Duration::from_secs(4);
 pub async fn run(config: AgentConfig, stop: CancellationToken) -> Result<(), AgentError> {
     let state = State::open(&config.state_dir, config.join_token)?;
     let dialler = Dialler::new(config.server, &config.trust)?;
+    if config.docker_host.is_exposed() {
+        tracing::warn!(
+            "the Docker Engine is spoken to without TLS, so registry credentials pass the network in clear: run the \
+             agent beside its engine, or set DOCKER_TLS_VERIFY and DOCKER_CERT_PATH"
+        );
+    }
     let engine = Arc::new(Engine::new(config.docker_host));
+    engine.check()?;
     let registries = RegistryClient::new(config.egress, concat!("purser-agent/", env!("CARGO_PKG_VERSION")));
     let targets = Arc::new(Targets::default());
     let calls = Calls {

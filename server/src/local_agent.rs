@@ -48,8 +48,13 @@ pub async fn run(app: Arc<App>, organization: OrganizationId, local: Local, stop
         return;
     }
     let host = local.docker_host.as_deref().unwrap_or(DEFAULT_DOCKER_HOST);
-    let docker_host: DockerHost = match host.parse() {
-        Ok(host) => host,
+    let variable = |name: &str| std::env::var(name).ok();
+    let docker_host = match host.parse::<DockerHost>() {
+        Ok(host) => host.with_tls(
+            variable("DOCKER_TLS_VERIFY").as_deref(),
+            variable("DOCKER_CERT_PATH").as_deref(),
+            variable("HOME").as_deref(),
+        ),
         Err(error) => {
             tracing::error!(error = %chain(&error), "this machine does not join");
             return;

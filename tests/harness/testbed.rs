@@ -31,6 +31,10 @@ pub struct Testbed {
     pub lifeline: PathBuf,
     /// The engines: `host-a` and `host-b` are Docker, `podman` is Podman.
     pub engines: Vec<EngineAddress>,
+    /// `127.0.0.1:port` where `host-b` listens by TLS, too, for clients of its authority.
+    pub docker_by_tls: String,
+    /// The folder of `ca.pem`, `cert.pem` and `key.pem` of such a client.
+    pub docker_certificates: PathBuf,
     /// The registries.
     pub registries: Registries,
     /// Who may log in at the registries with authentication.

@@ -25,6 +25,7 @@ mod browse;
 mod channel;
 mod config;
 mod dokploy_docs;
+mod engine_by_tcp;
 mod enrolment;
 mod hostile;
 mod image_pull;

@@ -17,7 +17,7 @@ mod pull;
 mod push;
 mod wire;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bollard::{
     API_DEFAULT_VERSION, Docker,
@@ -34,10 +34,12 @@ use secrecy::{ExposeSecret as _, SecretString};
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
-use crate::config::DockerHost;
+use crate::{config::DockerHost, error::AgentError};
 
 pub(crate) use pull::Pulled;
 
+/// What bollard builds URLs from where it does not dial.
+const ANY_URL: &str = "http://docker";
 /// What a Podman says besides with every answer.
 const PODMAN_HEADER: &str = "libpod-api-version";
 /// For reads that need no registry.
@@ -124,6 +126,19 @@ pub(crate) struct Engine {
 }
 
 impl Engine {
+    /// Whether all that is needed to reach the engine is there.
+    ///
+    /// # Errors
+    /// [`AgentError::DockerCertificates`].
+    pub(crate) fn check(&self) -> Result<(), AgentError> {
+        match &self.host {
+            DockerHost::Tls { certificates, .. } => {
+                wire::client_config(certificates).map(drop).map_err(AgentError::DockerCertificates)
+            }
+            DockerHost::Unix(_) | DockerHost::Tcp(_) => Ok(()),
+        }
+    }
+
     /// The engine at this address.
     pub(crate) fn new(host: DockerHost) -> Self {
         Self { host, afterwards: TaskTracker::new() }
@@ -136,6 +151,12 @@ impl Engine {
                 Docker::connect_with_unix(&path.to_string_lossy(), seconds, API_DEFAULT_VERSION)
             }
             DockerHost::Tcp(address) => Docker::connect_with_http(address, seconds, API_DEFAULT_VERSION),
+            DockerHost::Tls { address, certificates } => {
+                let tls = wire::client_config(certificates).map_err(|error| no_answer(&error))?;
+                let address = address.clone();
+                let forward = move |request| wire::forward(address.clone(), Arc::clone(&tls), request);
+                Docker::connect_with_custom_transport(forward, Some(ANY_URL), seconds, API_DEFAULT_VERSION)
+            }
         };
         Ok(docker.map_err(diagnose)?.with_request_modifier(header::correct))
     }

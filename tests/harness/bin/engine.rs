@@ -3,6 +3,7 @@
 use std::{
     fs,
     io::{Read as _, Write as _},
+    net::TcpListener,
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::Command,
@@ -12,6 +13,7 @@ use std::{
 
 use nix::sys::signal::Signal;
 use purser_tests::{
+    certificate::{Authority, Validity},
     process::{Process, tied},
     testbed::EngineAddress,
 };
@@ -21,13 +23,47 @@ use crate::folder::Folder;
 /// One takes about 5 s on an idle machine.
 const START: Duration = Duration::from_secs(90);
 
+/// A TCP address where an engine listens for clients with certificates of its authority.
+pub(crate) struct ByTls {
+    /// `127.0.0.1:port`.
+    pub(crate) address: String,
+    /// `ca.pem`, `cert.pem` and `key.pem` of a client, and the engine's own `server.pem` and `server.key`.
+    pub(crate) folder: PathBuf,
+}
+
+impl ByTls {
+    pub(crate) fn prepare(folder: &Folder, authority: &Authority) -> Result<Self, String> {
+        // dockerd takes no port 0; this one was free a moment ago.
+        let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+        let own = folder.path().join("docker-tls");
+        let client = authority.issue(&["purser-agent"], Validity::Current);
+        let written = fs::create_dir_all(&own)
+            .and_then(|()| authority.issue(&["127.0.0.1"], Validity::Current).write(&own, "server"))
+            .and_then(|()| fs::write(own.join("ca.pem"), authority.pem()))
+            .and_then(|()| fs::write(own.join("cert.pem"), client.certificate))
+            .and_then(|()| fs::write(own.join("key.pem"), client.key));
+        written.map_err(|error| error.to_string())?;
+        Ok(Self { address: free.map_err(|error| error.to_string())?.to_string(), folder: own })
+    }
+
+    fn ask_for(&self, command: &mut Command) {
+        command.arg("--host").arg(format!("tcp://{}", self.address)).arg("--tlsverify");
+        for (flag, file) in
+            [("--tlscacert", "ca.pem"), ("--tlscert", "server.pem"), ("--tlskey", "server.key")]
+        {
+            command.arg(flag).arg(self.folder.join(file));
+        }
+    }
+}
+
 pub(crate) struct RunningEngine {
     pub(crate) address: EngineAddress,
     process: Process,
 }
 
 impl RunningEngine {
-    pub(crate) fn start(folder: &Folder, name: &str) -> Result<Self, String> {
+    /// A Docker Engine; with `by_tls` it listens there, too.
+    pub(crate) fn start(folder: &Folder, name: &str, by_tls: Option<&ByTls>) -> Result<Self, String> {
         let own = folder.path().join(name);
         let home = own.join("home");
         fs::create_dir_all(&home).map_err(|error| error.to_string())?;
@@ -52,6 +88,9 @@ impl RunningEngine {
             .arg("--host")
             .arg(format!("unix://{}", socket.display()))
             .env("HOME", home);
+        if let Some(by_tls) = by_tls {
+            by_tls.ask_for(&mut command);
+        }
         Self::of(command, folder, name, socket)
     }
 
