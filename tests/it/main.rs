@@ -37,6 +37,7 @@ mod local_agent;
 mod matching;
 mod organizations;
 mod passwords;
+mod podman;
 mod pull_credentials;
 mod recovery;
 mod registry;
