@@ -1,7 +1,7 @@
 //! What an agent is told: where its server, its engine and its state are. Reading it from arguments
 //! and environment is the binary's part.
 
-use std::{fmt, path::PathBuf, str::FromStr};
+use std::{fmt, net::IpAddr, path::PathBuf, str::FromStr};
 
 use http::Uri;
 use purser_proto_schema::agent::{PATH, join_token::JoinToken};
@@ -20,10 +20,22 @@ pub struct AgentConfig {
     pub state_dir: PathBuf,
     /// The host's Docker Engine. It need not run yet.
     pub docker_host: DockerHost,
-    /// PEM of authorities that are trusted for the server besides those of the system.
-    pub ca_file: Option<PathBuf>,
+    /// Which certificates of the server are good enough, where it is dialled by TLS.
+    pub trust: Trust,
     /// Which registries' addresses the agent itself dials.
     pub egress: EgressPolicy,
+}
+
+/// Which certificates of the server are good enough. What the agent relies on is the pinned key inside
+/// the sealed channel: a certificate guards who talks to whom and when, no secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Trust {
+    /// Those of the system's authorities; another is taken all the same, and said once.
+    System,
+    /// Those of the system's authorities and of the ones in this PEM file, and no other.
+    File(PathBuf),
+    /// Any: the agent is part of the server's own process.
+    Pinned,
 }
 
 /// The server's address: `https://host[:port][/base]`, or `http://` where the sealed channel is enough.
@@ -89,6 +101,41 @@ pub enum DockerHost {
     Unix(PathBuf),
     /// `host:port`, without TLS.
     Tcp(String),
+    /// `host:port`, with TLS and a client's certificate.
+    Tls {
+        /// `host:port`.
+        address: String,
+        /// The folder of `ca.pem`, `cert.pem` and `key.pem`.
+        certificates: PathBuf,
+    },
+}
+
+impl DockerHost {
+    /// The same engine by TLS, where it is a TCP address and Docker's variables ask for it: by
+    /// `DOCKER_TLS_VERIFY`, or by `DOCKER_CERT_PATH` alone. The engine's certificate is verified in any
+    /// case. The certificates are in `DOCKER_CERT_PATH`, or else in `.docker` below `home`.
+    #[must_use]
+    pub fn with_tls(self, verify: Option<&str>, cert_path: Option<&str>, home: Option<&str>) -> Self {
+        let given = |text: Option<&str>| text.filter(|text| !text.is_empty()).map(PathBuf::from);
+        let asked = given(verify).is_some() || given(cert_path).is_some();
+        match self {
+            Self::Tcp(address) if asked => {
+                let at_home = || given(home).unwrap_or_default().join(".docker");
+                Self::Tls { address, certificates: given(cert_path).unwrap_or_else(at_home) }
+            }
+            other => other,
+        }
+    }
+
+    /// Whether what is said to the engine, registry credentials among it, passes a network in clear.
+    #[must_use]
+    pub fn is_exposed(&self) -> bool {
+        let Self::Tcp(address) = self else { return false };
+        let host = address.rsplit_once(':').map_or(address.as_str(), |(host, _)| host);
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let loopback = host.parse().map_or(host == "localhost", |ip: IpAddr| ip.is_loopback());
+        !loopback
+    }
 }
 
 impl FromStr for DockerHost {
@@ -110,9 +157,9 @@ impl FromStr for DockerHost {
                     _ => Err(invalid("a TCP address needs host and port, such as tcp://127.0.0.1:2375")),
                 }
             }
-            Some(("https" | "ssh" | "npipe" | "fd", _)) => {
-                Err(invalid("this agent runs beside its engine and speaks unix:// and tcp:// only"))
-            }
+            Some(("https" | "ssh" | "npipe" | "fd", _)) => Err(invalid(
+                "this agent speaks unix:// and tcp:// only; tcp:// with TLS where DOCKER_TLS_VERIFY is set",
+            )),
             _ => Err(invalid("use a form such as unix:///var/run/docker.sock")),
         }
     }
@@ -160,5 +207,34 @@ mod tests {
         {
             assert!(text.parse::<DockerHost>().is_err(), "{text}");
         }
+    }
+    #[test]
+    fn dockers_variables_ask_for_tls_on_tcp() {
+        let tcp = || "tcp://192.0.2.1:2376".parse::<DockerHost>().unwrap();
+        let tls = |certificates: &str| DockerHost::Tls {
+            address: "192.0.2.1:2376".to_owned(),
+            certificates: certificates.into(),
+        };
+        assert_eq!(tcp().with_tls(Some("1"), Some("/certs"), Some("/root")), tls("/certs"));
+        assert_eq!(tcp().with_tls(None, Some("/certs"), Some("/root")), tls("/certs"));
+        assert_eq!(tcp().with_tls(Some("1"), None, Some("/root")), tls("/root/.docker"));
+        assert_eq!(tcp().with_tls(Some(""), Some(""), Some("/root")), tcp());
+        let unix = || "unix:///run/docker.sock".parse::<DockerHost>().unwrap();
+        assert_eq!(unix().with_tls(Some("1"), Some("/certs"), None), unix());
+    }
+
+    #[test]
+    fn only_plain_tcp_to_elsewhere_is_exposed() {
+        let exposed = |host: &str| host.parse::<DockerHost>().unwrap().is_exposed();
+        for host in ["tcp://192.0.2.1:2375", "tcp://docker.test:2375", "tcp://[2001:db8::1]:2375"] {
+            assert!(exposed(host), "{host}");
+        }
+        for host in
+            ["tcp://127.0.0.1:2375", "tcp://localhost:2375", "tcp://[::1]:2375", "unix:///run/docker.sock"]
+        {
+            assert!(!exposed(host), "{host}");
+        }
+        let tls = "tcp://192.0.2.1:2376".parse::<DockerHost>().unwrap().with_tls(Some("1"), None, None);
+        assert!(!tls.is_exposed());
     }
 }

@@ -13,6 +13,9 @@ pub enum AgentError {
     /// `--docker-host` cannot be used.
     #[error("the Docker host (--docker-host, DOCKER_HOST) cannot be used: {0}")]
     DockerHost(&'static str),
+    /// The files in `DOCKER_CERT_PATH` cannot be used.
+    #[error("the certificates for the Docker Engine (DOCKER_CERT_PATH) cannot be used: {0}")]
+    DockerCertificates(String),
     /// `--join-token` cannot be used.
     #[error("the join token (--join-token, PURSER_JOIN_TOKEN) cannot be used")]
     JoinToken(#[from] JoinTokenError),

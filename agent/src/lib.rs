@@ -6,6 +6,7 @@
 //! | [`config`] | where the server, the engine and the state folder are | the environment: that is `main.rs` |
 //! | `state` | the host's key, which server it belongs to, and verdicts nobody heard, on disk | secrets of registries |
 //! | `link` | dial, handshake, session, backoff, for ever | what a command is |
+//! | `certificate` | whether the server's certificate is good enough | what is pinned |
 //! | `websocket` | TCP, TLS and WebSocket under the sealed channel | what travels inside |
 //! | `calls` | what the server may ask, as thin methods | how it is done |
 //! | `targets` | what runs, what has ended and is not acknowledged | registries and engines |
@@ -18,6 +19,7 @@
 
 mod backoff;
 mod calls;
+mod certificate;
 mod commands;
 pub mod config;
 mod engine;
@@ -37,7 +39,7 @@ use ring::rand::{SecureRandom as _, SystemRandom};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-pub use config::{AgentConfig, DockerHost, ServerUrl};
+pub use config::{AgentConfig, DockerHost, ServerUrl, Trust};
 pub use error::AgentError;
 
 use crate::{
@@ -77,8 +79,15 @@ const KEEP_DEADLINE: Duration = Duration::from_secs(2);
 /// join. A server that is away or refuses is no error; it is dialled again.
 pub async fn run(config: AgentConfig, stop: CancellationToken) -> Result<(), AgentError> {
     let state = State::open(&config.state_dir, config.join_token)?;
-    let dialler = Dialler::new(config.server, config.ca_file.as_deref())?;
+    let dialler = Dialler::new(config.server, &config.trust)?;
+    if config.docker_host.is_exposed() {
+        tracing::warn!(
+            "the Docker Engine is spoken to without TLS, so registry credentials pass the network in clear: run the \
+             agent beside its engine, or set DOCKER_TLS_VERIFY and DOCKER_CERT_PATH"
+        );
+    }
     let engine = Arc::new(Engine::new(config.docker_host));
+    engine.check()?;
     let registries = RegistryClient::new(config.egress, concat!("purser-agent/", env!("CARGO_PKG_VERSION")));
     let (targets, keeping) = Keeping::restore(state.verdicts());
     let calls = Calls {

@@ -11,7 +11,7 @@ use std::{
 
 use clap::{Parser, ValueEnum, error::ErrorKind};
 use ipnet::IpNet;
-use purser_agent::{AgentConfig, AgentError, DEFAULT_DOCKER_HOST, run};
+use purser_agent::{AgentConfig, AgentError, DEFAULT_DOCKER_HOST, DockerHost, Trust, run};
 use purser_proto_schema::agent::join_token::JoinToken;
 use purser_registry_client::EgressPolicy;
 use tokio::{
@@ -43,10 +43,12 @@ struct Arguments {
     /// Where this host's key is kept [default: /var/lib/purser-agent]
     #[arg(long, value_name = "FOLDER", env = "PURSER_STATE_DIR")]
     state_dir: Option<String>,
-    /// The Docker Engine: unix:// or, without TLS, tcp:// [default: unix:///var/run/docker.sock]
+    /// The Docker Engine: unix:// or tcp://, by TLS where DOCKER_TLS_VERIFY or DOCKER_CERT_PATH is set
+    /// [default: unix:///var/run/docker.sock]
     #[arg(long, value_name = "URL", env = "DOCKER_HOST")]
     docker_host: Option<String>,
-    /// PEM of authorities to trust for the server besides the system's
+    /// PEM of authorities to trust for the server besides the system's, and to accept no other; without
+    /// it a certificate that cannot be verified is said once, and the server's pinned key decides
     #[arg(long, value_name = "FILE")]
     ca_file: Option<PathBuf>,
     /// Networks that the agent may dial although they are link-local or metadata addresses, by comma
@@ -123,15 +125,20 @@ fn config(arguments: Arguments) -> Result<AgentConfig, Refusal> {
     let given = |text: Option<String>| text.filter(|text| !text.trim().is_empty());
     let server = given(arguments.server)
         .ok_or_else(|| Refusal("no server: give --server URL or set PURSER_SERVER".to_owned()))?;
+    let docker_host = given(arguments.docker_host).unwrap_or_else(|| DEFAULT_DOCKER_HOST.to_owned());
+    let docker_host: DockerHost = docker_host.parse()?;
+    let variable = |name: &str| env::var(name).ok();
     let join_token = given(arguments.join_token).map(|text| JoinToken::decode(&text)).transpose();
     Ok(AgentConfig {
         server: server.parse()?,
         join_token: join_token.map_err(AgentError::from)?,
         state_dir: given(arguments.state_dir).unwrap_or_else(|| STATE_DIR.to_owned()).into(),
-        docker_host: given(arguments.docker_host)
-            .unwrap_or_else(|| DEFAULT_DOCKER_HOST.to_owned())
-            .parse()?,
-        ca_file: arguments.ca_file,
+        docker_host: docker_host.with_tls(
+            variable("DOCKER_TLS_VERIFY").as_deref(),
+            variable("DOCKER_CERT_PATH").as_deref(),
+            variable("HOME").as_deref(),
+        ),
+        trust: arguments.ca_file.map_or(Trust::System, Trust::File),
         // The engine of this host talks to registries on its loopback, too.
         egress: EgressPolicy::new(
             networks("PURSER_EGRESS_ALLOW", &arguments.egress_allow)?,

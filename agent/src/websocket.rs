@@ -1,9 +1,8 @@
 //! The WebSocket below the sealed channel, by tokio-tungstenite over an own dial.
 //!
-//! TLS guards the metadata and is verified as anywhere else; what the agent relies on is the pinned key
-//! inside. It may know nothing of what travels above: no key, no call, no target.
+//! TLS guards the metadata; what the agent relies on is the pinned key inside, see [`Trust`]. It may know nothing of what travels above: no key, no call, no target.
 
-use std::{io, path::Path, sync::Arc, time::Duration};
+use std::{io, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{
@@ -15,12 +14,7 @@ use purser_proto_schema::agent::{
     close::CloseCode,
     wire::{Incoming, WireError, WireReader, WireWriter},
 };
-use rustls::{
-    ClientConfig,
-    crypto::ring,
-    pki_types::{CertificateDer, ServerName, pem::PemObject as _},
-};
-use rustls_platform_verifier::Verifier;
+use rustls::pki_types::ServerName;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpSocket, TcpStream, lookup_host},
@@ -35,7 +29,11 @@ use tokio_tungstenite::{
     },
 };
 
-use crate::{config::ServerUrl, error::AgentError};
+use crate::{
+    certificate,
+    config::{ServerUrl, Trust},
+    error::AgentError,
+};
 
 /// From the name to the open WebSocket.
 const DIAL_DEADLINE: Duration = Duration::from_secs(10);
@@ -60,9 +58,16 @@ impl Dialler {
     /// Prepares TLS where the server's URL asks for it.
     ///
     /// # Errors
-    /// [`AgentError::CaFile`] or [`AgentError::Tls`] when the authorities cannot be loaded.
-    pub(crate) fn new(server: ServerUrl, ca_file: Option<&Path>) -> Result<Self, AgentError> {
-        let tls = if server.tls { Some(tls(ca_file)?) } else { None };
+    /// [`AgentError::CaFile`] when the authorities cannot be loaded, or there is no TLS for them.
+    pub(crate) fn new(server: ServerUrl, trust: &Trust) -> Result<Self, AgentError> {
+        let tls = match trust {
+            _ if server.tls => Some(certificate::client(trust)?.into()),
+            Trust::File(path) => {
+                let source = "the server's address (--server) does not begin with https://".into();
+                return Err(AgentError::CaFile { path: path.clone(), source });
+            }
+            Trust::System | Trust::Pinned => None,
+        };
         Ok(Self { server, tls })
     }
 
@@ -109,29 +114,6 @@ impl Dialler {
         }
         Err(last)
     }
-}
-
-fn tls(ca_file: Option<&Path>) -> Result<TlsConnector, AgentError> {
-    let mut authorities = Vec::new();
-    if let Some(path) = ca_file {
-        let failed = |source| AgentError::CaFile { path: path.to_owned(), source };
-        for authority in CertificateDer::pem_file_iter(path).map_err(|error| failed(error.into()))? {
-            authorities.push(authority.map_err(|error| failed(error.into()))?);
-        }
-        if authorities.is_empty() {
-            return Err(failed("there is no certificate in it".into()));
-        }
-    }
-    let failed = |error| AgentError::Tls(Box::<rustls::Error>::new(error));
-    let provider = Arc::new(ring::default_provider());
-    let verifier = Verifier::new_with_extra_roots(authorities, Arc::clone(&provider)).map_err(failed)?;
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(failed)?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(verifier))
-        .with_no_client_auth();
-    Ok(TlsConnector::from(Arc::new(config)))
 }
 
 fn limits() -> WebSocketConfig {

@@ -61,4 +61,4 @@ pub use outcome::{
 pub use realm::check_realm_host;
 pub use reference::{Reference, ReferenceError};
 pub use session::Session;
-pub use tls::{CaCertificateError, check_ca_certificate};
+pub use tls::{CaCertificateError, certificate_verifier, check_ca_certificate};

@@ -54,6 +54,17 @@ fn roots_of(certificates: &[CertificateDer<'static>]) -> Result<RootCertStore, C
     Ok(roots)
 }
 
+/// Judges servers as registries are judged: by the system's authorities, and by those in `extra_pem`, where a
+/// self-signed certificate stands for itself.
+///
+/// # Errors
+/// When `extra_pem` holds no certificate, or something else in one's place.
+pub fn certificate_verifier(
+    extra_pem: Option<&str>,
+) -> Result<Arc<dyn ServerCertVerifier>, CaCertificateError> {
+    Trust::new().verifier(extra_pem)
+}
+
 /// What all connections of a client share: the crypto provider and the system's roots.
 #[derive(Debug)]
 pub(crate) struct Trust {
@@ -71,10 +82,15 @@ impl Trust {
 
     /// Trusts the system's authorities, and those in `extra_pem`.
     pub(crate) fn verified(&self, extra_pem: Option<&str>) -> Result<Arc<ClientConfig>, Diagnosis> {
-        let extra = extra_pem.map(|pem| self.extra_roots(pem)).transpose().map_err(|error| {
+        let verifier = self.verifier(extra_pem).map_err(|error| {
             Diagnosis::new(Code::Other, error.to_string(), "Enter the authority's certificate in PEM form.")
         })?;
-        self.config(Arc::new(Verified {
+        self.config(verifier)
+    }
+
+    fn verifier(&self, extra_pem: Option<&str>) -> Result<Arc<dyn ServerCertVerifier>, CaCertificateError> {
+        let extra = extra_pem.map(|pem| self.extra_roots(pem)).transpose()?;
+        Ok(Arc::new(Verified {
             provider: Arc::clone(&self.provider),
             system: Arc::clone(&self.system),
             extra,

@@ -31,7 +31,7 @@ pub enum Command {
 /// The settings of the control plane.
 #[derive(Debug, Args)]
 pub struct Settings {
-    /// Where to listen. Other than loopback needs --behind-tls-proxy.
+    /// Where to listen. Other than on loopback it serves TLS.
     #[arg(long, env = "PURSER_LISTEN", default_value = "127.0.0.1:3000", global = true)]
     pub listen: SocketAddr,
     /// What agents dial, for join commands, such as `https://purser.example.com`.
@@ -52,7 +52,14 @@ pub struct Settings {
     /// Join this machine's own Docker Engine as server `local`.
     #[arg(long, env = "PURSER_LOCAL_AGENT", value_enum, default_value = "auto", global = true)]
     pub local_agent: LocalAgent,
-    /// A proxy in front terminates TLS.
+    /// The certificate to serve TLS with, PEM, the chain behind it; read again on SIGHUP. Without it,
+    /// and other than on loopback, one of its own making in the data dir.
+    #[arg(long, env = "PURSER_TLS_CERT", value_name = "FILE", global = true)]
+    pub tls_cert: Option<PathBuf>,
+    /// The certificate's private key, PEM.
+    #[arg(long, env = "PURSER_TLS_KEY", value_name = "FILE", hide_env_values = true, global = true)]
+    pub tls_key: Option<PathBuf>,
+    /// A proxy in front terminates TLS: without --tls-cert, none is served here.
     #[arg(long, env = "PURSER_BEHIND_TLS_PROXY", global = true)]
     pub behind_tls_proxy: bool,
     /// The form of log lines, on stderr.
@@ -108,11 +115,10 @@ impl Settings {
                 return Err("--database-url must start with postgres:// (SQLite needs none)".to_owned());
             }
         }
-        if !self.listen.ip().is_loopback() && !self.behind_tls_proxy {
-            return Err(format!(
-                "--listen {} is not loopback: put a proxy that terminates TLS in front and pass --behind-tls-proxy",
-                self.listen
-            ));
+        for (given, other) in [(&self.tls_cert, &self.tls_key), (&self.tls_key, &self.tls_cert)] {
+            if given.is_some() && other.is_none() {
+                return Err("--tls-cert and --tls-key belong together: give both, or neither".to_owned());
+            }
         }
         Ok(self)
     }

@@ -19,7 +19,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use purser_registry_client::{EgressPolicy, RegistryClient};
 use secrecy::ExposeSecret;
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::Notify};
 use tokio_util::sync::CancellationToken;
 
 mod app;
@@ -50,13 +50,15 @@ pub use error::{Error, Result, chain};
 const STOP: Duration = Duration::from_secs(8);
 const USER_AGENT: &str = concat!("purser-server/", env!("CARGO_PKG_VERSION"));
 
-/// Serves until `stop`, then closes sessions and lets calls under way end.
+/// Serves until `stop`, then closes sessions and lets calls under way end. At each `reload` the TLS
+/// certificate is read again.
 ///
 /// # Errors
-/// When the data folder, the master key, the database or the address cannot be used.
-pub async fn run(settings: Settings, stop: CancellationToken) -> Result<()> {
+/// When the data folder, the certificate, the master key, the database or the address cannot be used.
+pub async fn run(settings: Settings, reload: Arc<Notify>, stop: CancellationToken) -> Result<()> {
     private_file::make_folder(&settings.data_dir).map_err(Error::internal("making the data folder"))?;
     let _lock = private_file::lock(&settings.data_dir).map_err(Error::internal("taking the data folder"))?;
+    let tls = tls(&settings)?;
     let (store, vault) = open(&settings).await?;
     let organization = first_start::organization(&store).await?;
     let admin_key = settings.admin_api_key.as_ref();
@@ -77,21 +79,23 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<()> {
         registries: RegistryClient::new(egress(&settings), USER_AGENT).at_most(asked_at_once()),
         catalogs: CatalogCache::new(),
         known_keys: KnownKeys::new()?,
-        agent_url: settings.public_url.clone().unwrap_or_else(|| agent_url(address)),
+        agent_url: settings.public_url.clone().unwrap_or_else(|| agent_url(address, tls.is_some())),
     });
     let procedures = rpc::Procedures::register(Arc::clone(&app))?;
     let router = http::router(Arc::clone(&app), procedures, stop.clone());
-    tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "listening");
+    tracing::info!(%address, tls = tls.is_some(), version = env!("CARGO_PKG_VERSION"), "listening");
     let local = local_agent::Local {
         mode: settings.local_agent,
         listen: address,
+        tls: tls.is_some(),
         state_dir: settings.data_dir.join("local-agent"),
         docker_host: settings.docker_host,
         egress_allow: settings.egress_allow,
         egress_deny: settings.egress_deny,
     };
     let local = tokio::spawn(local_agent::run(app, organization, local, stop.clone()));
-    let serving = http::serve(listener, router, stop.clone(), STOP);
+    let reloading = tokio::spawn(read_again(tls.clone(), reload));
+    let serving = http::serve(listener, tls, router, stop.clone(), STOP);
     let stopping = async {
         stop.cancelled().await;
         tracing::info!("stopping");
@@ -101,7 +105,29 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<()> {
         }
     };
     tokio::join!(serving, stopping);
+    reloading.abort();
     Ok(())
+}
+
+/// The certificate to serve with; `None` where the address or a proxy makes TLS needless.
+fn tls(settings: &Settings) -> Result<Option<Arc<http::Tls>>> {
+    let listen = settings.listen.ip();
+    let source = match (&settings.tls_cert, &settings.tls_key) {
+        (Some(certificate), Some(key)) => http::Source::Given { certificate, key },
+        _ if settings.behind_tls_proxy || listen.is_loopback() => return Ok(None),
+        _ => http::Source::own(&settings.data_dir, listen, settings.public_url.as_deref()),
+    };
+    http::Tls::load(source).map(Arc::new).map(Some)
+}
+
+async fn read_again(tls: Option<Arc<http::Tls>>, reload: Arc<Notify>) {
+    loop {
+        reload.notified().await;
+        match &tls {
+            Some(tls) => Arc::clone(tls).reload().await,
+            None => tracing::info!("no TLS is served here; there is no certificate to read again"),
+        }
+    }
 }
 
 /// Seals every stored secret anew under the current master key, and gives how many changed.
@@ -137,10 +163,11 @@ fn asked_at_once() -> usize {
 }
 
 /// What agents dial, as much as this process can know of it by itself.
-fn agent_url(address: SocketAddr) -> String {
-    if address.ip().is_loopback() {
-        format!("http://{address}")
-    } else {
-        "https://YOUR-PURSER-ADDRESS".to_owned()
+fn agent_url(address: SocketAddr, tls: bool) -> String {
+    match (tls, address.ip()) {
+        (false, ip) if ip.is_loopback() => format!("http://{address}"),
+        (false, _) => "https://YOUR-PURSER-ADDRESS".to_owned(),
+        (true, ip) if ip.is_unspecified() => format!("https://YOUR-PURSER-ADDRESS:{}", address.port()),
+        (true, _) => format!("https://{address}"),
     }
 }

@@ -4,7 +4,7 @@
 use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
 use ipnet::IpNet;
-use purser_agent::{AgentConfig, DEFAULT_DOCKER_HOST, DockerHost};
+use purser_agent::{AgentConfig, DEFAULT_DOCKER_HOST, DockerHost, Trust};
 use purser_proto_schema::{
     agent::join_token::JoinToken,
     ids::{OrganizationId, ServerId},
@@ -29,6 +29,8 @@ pub struct Local {
     pub mode: LocalAgent,
     /// The control plane's own address.
     pub listen: SocketAddr,
+    /// Whether it serves TLS there.
+    pub tls: bool,
     /// The agent's state folder.
     pub state_dir: PathBuf,
     /// The engine; Docker's default when absent.
@@ -46,8 +48,13 @@ pub async fn run(app: Arc<App>, organization: OrganizationId, local: Local, stop
         return;
     }
     let host = local.docker_host.as_deref().unwrap_or(DEFAULT_DOCKER_HOST);
-    let docker_host: DockerHost = match host.parse() {
-        Ok(host) => host,
+    let variable = |name: &str| std::env::var(name).ok();
+    let docker_host = match host.parse::<DockerHost>() {
+        Ok(host) => host.with_tls(
+            variable("DOCKER_TLS_VERIFY").as_deref(),
+            variable("DOCKER_CERT_PATH").as_deref(),
+            variable("HOME").as_deref(),
+        ),
         Err(error) => {
             tracing::error!(error = %chain(&error), "this machine does not join");
             return;
@@ -70,12 +77,14 @@ async fn join(
     stop: CancellationToken,
 ) -> std::result::Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let Some(join_token) = join_token(app, organization, &local).await? else { return Ok(()) };
+    let scheme = if local.tls { "https" } else { "http" };
     let config = AgentConfig {
-        server: format!("http://{}", reachable(local.listen)).parse()?,
+        server: format!("{scheme}://{}", reachable(local.listen)).parse()?,
         join_token: join_token.0,
         state_dir: local.state_dir,
         docker_host,
-        ca_file: None,
+        // The certificate need not be for this address; the server is this very process.
+        trust: Trust::Pinned,
         // As any agent: the engine of its host talks to registries on its loopback, too.
         egress: EgressPolicy::new(local.egress_allow, local.egress_deny).allow_loopback(true),
     };

@@ -1,10 +1,13 @@
 //! `purser-server`: arguments, logging, signals, exit code.
 
-use std::process::ExitCode;
+use std::{process::ExitCode, sync::Arc};
 
 use clap::Parser;
 use purser_server::config::{Cli, Command, Settings};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::Notify,
+};
 use tokio_util::sync::CancellationToken;
 
 #[tokio::main]
@@ -39,22 +42,25 @@ async fn main() -> ExitCode {
 }
 
 async fn serve(settings: Settings) -> purser_server::Result<()> {
-    let stop = CancellationToken::new();
-    let stopped = stop.clone();
+    let (stop, reload) = (CancellationToken::new(), Arc::new(Notify::new()));
+    let (stopped, reloaded) = (stop.clone(), Arc::clone(&reload));
     tokio::spawn(async move {
-        let (Ok(mut terminate), Ok(mut interrupt)) =
-            (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+        let (Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup)) =
+            (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()))
         else {
             tracing::error!("signals cannot be received; stop the process by SIGKILL");
             return;
         };
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+                _ = hangup.recv() => reloaded.notify_one(),
+            }
         }
         stopped.cancel();
     });
-    purser_server::run(settings, stop).await
+    purser_server::run(settings, reload, stop).await
 }
 
 fn refuse(line: &str) -> ExitCode {

@@ -1,4 +1,4 @@
-//! A Docker Engine, driven past Purser by its plain HTTP API.
+//! A Docker Engine, or a Podman that serves its API, driven past Purser by plain HTTP.
 
 use std::{
     path::{Path, PathBuf},
@@ -77,10 +77,12 @@ impl Engine {
     /// # Panics
     /// The engine refused.
     pub async fn make_image(&self, repository: &str, tag: &str, payload: usize) -> String {
-        let path = format!("/images/create?fromSrc=-&repo={}&tag={tag}", percent::encode(repository));
-        let answer = self.request(Method::POST, &path, &[], image::archive(payload)).await;
+        // Named afterwards: Podman takes no notice of a tag here.
+        let answer =
+            self.request(Method::POST, "/images/create?fromSrc=-", &[], image::archive(payload)).await;
         let made = last_status(&answer);
         assert!(answer.status.is_success() && made.starts_with("sha256:"), "no image was made: {answer:?}");
+        self.tag(&made, repository, tag).await;
         made
     }
 

@@ -35,6 +35,7 @@ pub struct Builder {
     data: Option<Arc<TempDir>>,
     database_url: Option<String>,
     open_files: Option<(u32, u32)>,
+    trusted: Option<String>,
 }
 
 /// A running (or killed) control plane. Dropping it kills it, drops its database and removes its
@@ -42,6 +43,7 @@ pub struct Builder {
 pub struct Purser {
     builder: Builder,
     process: Process,
+    listening: Listening,
     address: String,
     url: String,
     log: PathBuf,
@@ -108,6 +110,15 @@ impl Builder {
         self
     }
 
+    /// A TLS certificate (as [`Issued::write`](crate::certificate::Issued::write) names its files in
+    /// `folder`), and the authority that clients trust for it.
+    #[must_use]
+    pub fn certificate(mut self, folder: &Path, name: &str, authority: &str) -> Self {
+        self.trusted = Some(authority.into());
+        let file = |extension: &str| folder.join(format!("{name}.{extension}")).display().to_string();
+        self.arg("--tls-cert").arg(&file("pem")).arg("--tls-key").arg(&file("key"))
+    }
+
     /// Starts it and waits until it listens.
     ///
     /// # Panics
@@ -125,9 +136,11 @@ impl Builder {
         let fresh = self.database_url.is_none() && database::is_postgres();
         let database = fresh.then(|| Arc::new(Database::create()));
         let log = folder.path().join("log");
-        let (process, address) = self.spawn(&folder, database.as_deref(), &self.listen, &log).await?;
-        let url = format!("http://{address}");
-        Ok(Purser { builder: self, process, address, url, log, database, folder })
+        let (process, listening) = self.spawn(&folder, database.as_deref(), &self.listen, &log).await?;
+        // All that the tests dial is loopback.
+        let address = listening.address.replace("0.0.0.0", "127.0.0.1");
+        let url = format!("{}://{address}", if listening.tls { "https" } else { "http" });
+        Ok(Purser { builder: self, process, listening, address, url, log, database, folder })
     }
 
     async fn spawn(
@@ -136,7 +149,7 @@ impl Builder {
         database: Option<&Database>,
         listen: &str,
         log: &Path,
-    ) -> Result<(Process, String), String> {
+    ) -> Result<(Process, Listening), String> {
         let program = built("purser-server");
         let mut command = match self.open_files {
             None => tied(program),
@@ -158,20 +171,29 @@ impl Builder {
         fs::create_dir_all(folder.path().join("home")).map_err(|error| error.to_string())?;
         let seen = fs::metadata(log).map_or(0, |meta| meta.len());
         let process = Process::start("purser-server", command, log).map_err(|error| error.to_string())?;
-        let (process, address) = on_a_thread(process, move |process| {
-            process.await_log_from(usize::try_from(seen).unwrap_or_default(), START, listening)
+        let (process, listening) = on_a_thread(process, move |process| {
+            process.await_log_from(usize::try_from(seen).unwrap_or_default(), START, Listening::read)
         })
         .await;
-        Ok((process, address?))
+        Ok((process, listening?))
     }
 }
 
-/// The address in the line that says that the server listens.
-fn listening(line: &str) -> Option<String> {
-    let line: Value = serde_json::from_str(line).ok()?;
-    let fields = &line["fields"];
-    let is_it = fields["message"].as_str()?.to_lowercase().contains("listening");
-    is_it.then(|| fields["address"].as_str().map(str::to_owned))?
+/// The line that says that the server listens.
+#[derive(PartialEq, Debug)]
+struct Listening {
+    address: String,
+    tls: bool,
+}
+
+impl Listening {
+    fn read(line: &str) -> Option<Self> {
+        let line: Value = serde_json::from_str(line).ok()?;
+        let fields = &line["fields"];
+        let is_it = fields["message"].as_str()?.to_lowercase().contains("listening");
+        let address = fields["address"].as_str().filter(|_| is_it)?.to_owned();
+        Some(Self { address, tls: fields["tls"] == true })
+    }
 }
 
 /// Runs a blocking wait beside the test's runtime.
@@ -203,10 +225,11 @@ impl Purser {
             data: None,
             database_url: None,
             open_files: None,
+            trusted: None,
         }
     }
 
-    /// `http://127.0.0.1:port`.
+    /// `http://127.0.0.1:port`, or `https://` where it serves TLS.
     pub fn url(&self) -> &str {
         &self.url
     }
@@ -275,7 +298,32 @@ impl Purser {
 
     /// A client without a key.
     pub fn anonymous(&self) -> Client {
-        Client::new(&self.url)
+        if self.listening.tls { Client::tls(&self.url, &self.trusted()) } else { Client::new(&self.url) }
+    }
+
+    /// What clients trust over TLS, in PEM: the authority of the certificate that it was given, or the
+    /// certificate of its own.
+    ///
+    /// # Panics
+    /// It has no certificate.
+    pub fn trusted(&self) -> String {
+        self.builder.trusted.clone().unwrap_or_else(|| {
+            let own = self.data_dir().join("tls-cert.pem");
+            fs::read_to_string(&own).unwrap_or_else(|error| panic!("{}: {error}", own.display()))
+        })
+    }
+
+    /// Sends any signal, e.g. SIGHUP.
+    pub fn signal(&self, signal: Signal) {
+        self.process.signal(signal);
+    }
+
+    /// Waits until its log holds `text`.
+    ///
+    /// # Panics
+    /// It did not within 30 s.
+    pub async fn await_log(&self, text: &str) {
+        crate::wait::eventually(START, async || self.logs().contains(text).then_some(())).await;
     }
 
     /// SIGKILL, now.
@@ -305,9 +353,10 @@ impl Purser {
     pub async fn restart(&mut self) {
         self.process.kill9();
         let (folder, database) = (self.folder.clone(), self.database.clone());
-        let started = self.builder.spawn(&folder, database.as_deref(), &self.address, &self.log).await;
-        let (process, address) = started.unwrap_or_else(|error| panic!("{error}"));
-        assert_eq!(address, self.address, "the same port");
+        let started =
+            self.builder.spawn(&folder, database.as_deref(), &self.listening.address, &self.log).await;
+        let (process, listening) = started.unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(listening, self.listening, "the same port");
         self.process = process;
     }
 }

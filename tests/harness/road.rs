@@ -35,6 +35,11 @@ impl Road {
         Self::over(Purser::start().await, &[Testbed::get().host_a()]).await
     }
 
+    /// A control plane and an agent on this host.
+    pub async fn on(engine: &Engine) -> Self {
+        Self::over(Purser::start().await, std::slice::from_ref(engine)).await
+    }
+
     /// A control plane and agents on `host-a` and `host-b`.
     pub async fn to_two_hosts() -> Self {
         let bed = Testbed::get();

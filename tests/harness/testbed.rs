@@ -29,8 +29,12 @@ pub struct Testbed {
     pub folder: PathBuf,
     /// A socket that closes when the testbed dies.
     pub lifeline: PathBuf,
-    /// The Docker Engines, `host-a` and `host-b`.
+    /// The engines: `host-a` and `host-b` are Docker, `podman` is Podman.
     pub engines: Vec<EngineAddress>,
+    /// `127.0.0.1:port` where `host-b` listens by TLS, too, for clients of its authority.
+    pub docker_by_tls: String,
+    /// The folder of `ca.pem`, `cert.pem` and `key.pem` of such a client.
+    pub docker_certificates: PathBuf,
     /// The registries.
     pub registries: Registries,
     /// Who may log in at the registries with authentication.
@@ -46,7 +50,7 @@ pub struct Testbed {
 /// Where an engine listens.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct EngineAddress {
-    /// `host-a`, `host-b`.
+    /// `host-a`, `host-b`, `podman`.
     pub name: String,
     /// Its Unix socket.
     pub socket: PathBuf,
@@ -138,6 +142,11 @@ impl Testbed {
     /// Engine `host-b`.
     pub fn host_b(&self) -> Engine {
         self.engine("host-b")
+    }
+
+    /// The Podman, which speaks plain HTTP to loopback because its `registries.conf` says so.
+    pub fn podman(&self) -> Engine {
+        self.engine("podman")
     }
 
     /// The user with that kind of password.

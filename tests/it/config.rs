@@ -13,7 +13,7 @@ const KEY_ONE: &str = "an-operators-own-key-1";
 const KEY_TWO: &str = "an-operators-own-key-2";
 
 /// What a start that must be refused says: one line on stderr, and a code that is not zero.
-fn refusal(arguments: &[&str], environment: &[(&str, &str)]) -> String {
+pub(crate) fn refusal(arguments: &[&str], environment: &[(&str, &str)]) -> String {
     let folder = purser_tests::Testbed::get().scratch("refused");
     let mut command = Command::new("timeout");
     command.arg("30").arg(built("purser-server")).args(["--local-agent", "off"]).args(arguments);
@@ -29,14 +29,6 @@ fn refusal(arguments: &[&str], environment: &[(&str, &str)]) -> String {
     assert_eq!(lines.len(), 1, "one clear line: {said}");
     assert!(!said.contains("panicked"), "{said}");
     said
-}
-
-#[test]
-fn a_listener_for_all_needs_tls_in_front() {
-    for address in ["0.0.0.0:0", "[::]:0", "192.0.2.1:3000"] {
-        assert!(refusal(&["--listen", address], &[]).contains("--behind-tls-proxy"), "{address}");
-        assert!(refusal(&[], &[("PURSER_LISTEN", address)]).contains("--behind-tls-proxy"), "{address}");
-    }
 }
 
 #[test]
@@ -113,6 +105,8 @@ async fn unknown_flags_are_refused_and_help_is_given() {
         "--database-url",
         "--egress-allow",
         "--local-agent",
+        "--tls-cert",
+        "--tls-key",
         "--behind-tls-proxy",
         "--log-format",
     ] {

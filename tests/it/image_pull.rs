@@ -2,13 +2,21 @@
 
 use http::StatusCode;
 use purser_tests::{
-    Agent, BreakableProxy, Purser, Road, Testbed,
+    Agent, BreakableProxy, Engine, Purser, Road, Testbed,
     image::{self, Published},
     road::{failed, succeeded},
     unique,
     user::Kind,
 };
 use serde_json::{Value, json};
+
+on_each_engine!(
+    a_private_image_is_pulled_and_its_digest_is_the_registrys,
+    an_image_without_a_tag_is_exactly_one_tag,
+    a_missing_tag_or_repository_is_not_found,
+    a_platform_that_the_image_has_not_is_never_another_one,
+    wait_holds_the_answer_until_the_end,
+);
 
 /// A private image: on the registry with token authentication nobody gets it without a login.
 async fn private(name: &str) -> Published {
@@ -22,10 +30,8 @@ async fn open(name: &str) -> Published {
     image::in_registry(&bed.host_b(), &bed.registries.open, name, 1000, None).await
 }
 
-#[tokio::test]
-async fn a_private_image_is_pulled_and_its_digest_is_the_registrys() {
-    let (bed, road) = (Testbed::get(), Road::start().await);
-    let engine = bed.host_a();
+async fn a_private_image_is_pulled_and_its_digest_is_the_registrys(engine: Engine) {
+    let (bed, road) = (Testbed::get(), Road::on(&engine).await);
     let entry = road.entry(&bed.registries.token, bed.user(Kind::Symbols)).await;
     let image = private("private").await;
     let job = road.pull(&image.reference(), Value::Null).await;
@@ -58,10 +64,9 @@ async fn a_private_image_is_pulled_and_its_digest_is_the_registrys() {
     assert_eq!(failed(&job)["error"]["code"], "not_found", "{job:#}");
 }
 
-#[tokio::test]
-async fn an_image_without_a_tag_is_exactly_one_tag() {
-    let (bed, road) = (Testbed::get(), Road::start().await);
-    let (maker, engine) = (bed.host_b(), bed.host_a());
+async fn an_image_without_a_tag_is_exactly_one_tag(engine: Engine) {
+    let (bed, road) = (Testbed::get(), Road::on(&engine).await);
+    let maker = bed.host_b();
     let repository = format!("{}/{}", bed.registries.open, unique("tags"));
     for tag in ["latest", "v1", "v2"] {
         maker.make_image(&repository, tag, 100).await;
@@ -79,9 +84,8 @@ async fn an_image_without_a_tag_is_exactly_one_tag() {
     }
 }
 
-#[tokio::test]
-async fn a_missing_tag_or_repository_is_not_found() {
-    let (bed, road) = (Testbed::get(), Road::start().await);
+async fn a_missing_tag_or_repository_is_not_found(engine: Engine) {
+    let (bed, road) = (Testbed::get(), Road::on(&engine).await);
     let image = open("missing").await;
     let absent = format!("{}/{}", bed.registries.open, unique("absent"));
     for reference in [format!("{}:v9", image.repository), absent] {
@@ -92,19 +96,18 @@ async fn a_missing_tag_or_repository_is_not_found() {
     }
 }
 
-#[tokio::test]
-async fn a_platform_that_the_image_has_not_is_never_another_one() {
-    let (bed, road) = (Testbed::get(), Road::start().await);
+async fn a_platform_that_the_image_has_not_is_never_another_one(engine: Engine) {
+    let road = Road::on(&engine).await;
     let image = open("platform").await;
     let right = road.pull(&image.reference(), json!({"platform": "linux/amd64"})).await;
     assert_eq!(succeeded(&right)["result"]["digest"], image.digest);
-    bed.host_a().remove(&image.reference()).await;
+    engine.remove(&image.reference()).await;
     let wrong = road.pull(&image.reference(), json!({"platform": "linux/arm64"})).await;
     let target = failed(&wrong);
     assert_eq!(target["error"]["code"], "not_found", "{target:#}");
     let said = target["error"].to_string();
     assert!(said.contains("arm64"), "{said}");
-    bed.host_a().remove(&image.reference()).await;
+    engine.remove(&image.reference()).await;
     for bad in ["linux", "linux/", "linux/amd64/v8/x", "linux/../info", "Linux/AMD64"] {
         let input = json!({"image": image.reference(), "serverId": road.host(), "platform": bad});
         let refused = road.client.trpc_mutation("image.pull", &input).await;
@@ -113,9 +116,8 @@ async fn a_platform_that_the_image_has_not_is_never_another_one() {
     }
 }
 
-#[tokio::test]
-async fn wait_holds_the_answer_until_the_end() {
-    let (bed, road) = (Testbed::get(), Road::start().await);
+async fn wait_holds_the_answer_until_the_end(engine: Engine) {
+    let road = Road::on(&engine).await;
     let image = open("wait").await;
     for wait in [json!(true), json!(false), Value::Null] {
         let input = json!({"image": image.reference(), "serverId": road.host(), "wait": wait});
@@ -126,7 +128,7 @@ async fn wait_holds_the_answer_until_the_end() {
             assert!(job["status"] == "queued" || job["status"] == "running", "{job:#}");
             succeeded(&road.ended(&job).await);
         }
-        bed.host_a().remove(&image.reference()).await;
+        engine.remove(&image.reference()).await;
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use http::{Method, StatusCode};
 use purser_tests::{
-    Client, Road, Testbed, User,
+    Client, Engine, Road, Testbed, User,
     image::Local,
     road::{failed, succeeded},
     unique,
@@ -12,13 +12,23 @@ use purser_tests::{
 };
 use serde_json::{Value, json};
 
-const MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+on_each_engine!(
+    what_is_pushed_is_what_the_registry_has,
+    the_entrys_prefix_namespace_or_username_names_the_target,
+    a_wrong_password_ends_a_push_at_once_and_leaves_no_name,
+    an_image_that_the_host_has_not_is_not_found,
+    a_reader_may_not_push_and_hears_it_quickly,
+);
+
+/// As Docker pushes it, or Podman.
+const MANIFESTS: &str = "application/vnd.docker.distribution.manifest.v2+json, \
+                         application/vnd.oci.image.manifest.v1+json";
 
 /// The digest that a registry with basic authentication, or with none, has under `image`.
 async fn digest_at_registry(image: &str, user: &User) -> Option<String> {
     let (registry, rest) = image.split_once('/').unwrap();
     let (name, tag) = rest.rsplit_once(':').unwrap();
-    let headers = [("authorization", user.basic()), ("accept", MANIFEST.to_owned())];
+    let headers = [("authorization", user.basic()), ("accept", MANIFESTS.to_owned())];
     let headers = headers.each_ref().map(|(name, value)| (*name, value.as_str()));
     let client = Client::new(&format!("http://{registry}"));
     let answer =
@@ -27,12 +37,11 @@ async fn digest_at_registry(image: &str, user: &User) -> Option<String> {
     Some(digest.to_str().unwrap().to_owned())
 }
 
-#[tokio::test]
-async fn what_is_pushed_is_what_the_registry_has() {
-    let (bed, road) = (Testbed::get(), Road::start().await);
+async fn what_is_pushed_is_what_the_registry_has(engine: Engine) {
+    let (bed, road) = (Testbed::get(), Road::on(&engine).await);
     let user = bed.user(Kind::Symbols);
     let entry = road.entry(&bed.registries.basic, user).await;
-    let local = Local::make(&bed.host_a(), "push", 1000).await;
+    let local = Local::make(&engine, "push", 1000).await;
     let job = road.push(&local.repository, &entry, Value::Null).await;
     let target = succeeded(&job);
     let name = format!("{}/{}/{}:latest", bed.registries.basic, user.username, local.repository);
@@ -47,11 +56,10 @@ async fn what_is_pushed_is_what_the_registry_has() {
 }
 
 /// What an entry makes of a local image's name, pushed for real.
-#[tokio::test]
-async fn the_entrys_prefix_namespace_or_username_names_the_target() {
-    let (bed, road) = (Testbed::get(), Road::start().await);
+async fn the_entrys_prefix_namespace_or_username_names_the_target(engine: Engine) {
+    let (bed, road) = (Testbed::get(), Road::on(&engine).await);
     let (open, plain) = (&bed.registries.open, bed.user(Kind::Plain));
-    let local = Local::make(&bed.host_a(), "below/named", 100).await;
+    let local = Local::make(&engine, "below/named", 100).await;
     let last = local.repository.rsplit('/').next().unwrap();
     let org = unique("org");
     for (url, username, prefix, path) in [
@@ -94,10 +102,9 @@ async fn the_entrys_prefix_namespace_or_username_names_the_target() {
 }
 
 /// An engine left alone repeats a refused login for most of a minute.
-#[tokio::test]
-async fn a_wrong_password_ends_a_push_at_once_and_leaves_no_name() {
-    let (bed, road) = (Testbed::get(), Road::start().await);
-    let local = Local::make(&bed.host_a(), "refused", 100).await;
+async fn a_wrong_password_ends_a_push_at_once_and_leaves_no_name(engine: Engine) {
+    let (bed, road) = (Testbed::get(), Road::on(&engine).await);
+    let local = Local::make(&engine, "refused", 100).await;
     for registry in [&bed.registries.basic, &bed.registries.token] {
         let entry = road.entry_with(registry, "plain", "not the password").await;
         let begun = Instant::now();
@@ -105,14 +112,13 @@ async fn a_wrong_password_ends_a_push_at_once_and_leaves_no_name() {
         assert!(begun.elapsed() < Duration::from_secs(10), "took {:?}", begun.elapsed());
         let target = failed(&job);
         assert_eq!(target["error"]["code"], "unauthorized", "{target:#}");
-        let tags = bed.host_a().tags_of(&format!("{registry}/plain/{}", local.repository)).await;
+        let tags = engine.tags_of(&format!("{registry}/plain/{}", local.repository)).await;
         assert!(tags.is_empty(), "a name was left: {tags:?}");
     }
 }
 
-#[tokio::test]
-async fn an_image_that_the_host_has_not_is_not_found() {
-    let (bed, road) = (Testbed::get(), Road::start().await);
+async fn an_image_that_the_host_has_not_is_not_found(engine: Engine) {
+    let (bed, road) = (Testbed::get(), Road::on(&engine).await);
     let entry = road.entry(&bed.registries.basic, bed.user(Kind::Plain)).await;
     let absent = unique("absent");
     let job = road.push(&absent, &entry, Value::Null).await;
@@ -127,11 +133,10 @@ async fn an_image_that_the_host_has_not_is_not_found() {
     }
 }
 
-#[tokio::test]
-async fn a_reader_may_not_push_and_hears_it_quickly() {
-    let (bed, road) = (Testbed::get(), Road::start().await);
+async fn a_reader_may_not_push_and_hears_it_quickly(engine: Engine) {
+    let (bed, road) = (Testbed::get(), Road::on(&engine).await);
     let entry = road.entry(&bed.registries.token, bed.user(Kind::Reader)).await;
-    let local = Local::make(&bed.host_a(), "reader", 100).await;
+    let local = Local::make(&engine, "reader", 100).await;
     let begun = Instant::now();
     let job = road.push(&local.repository, &entry, Value::Null).await;
     let error = &failed(&job)["error"];
@@ -139,7 +144,7 @@ async fn a_reader_may_not_push_and_hears_it_quickly() {
     assert!(["forbidden", "insufficient_scope"].contains(&code), "{error:#}");
     assert!(begun.elapsed() < Duration::from_secs(20), "took {:?}", begun.elapsed());
     let name = format!("{}/reader/{}", bed.registries.token, local.repository);
-    assert!(bed.host_a().tags_of(&name).await.is_empty(), "a name was left");
+    assert!(engine.tags_of(&name).await.is_empty(), "a name was left");
 }
 
 #[tokio::test]

@@ -2,6 +2,22 @@
 
 #![allow(clippy::unwrap_used, reason = "everything here is a test, also what several tests call")]
 
+/// Declares tests of each engine: `docker::NAME` and `podman::NAME`, of functions that take the engine.
+macro_rules! on_each_engine {
+    ($($test:ident),+ $(,)?) => {
+        mod docker {
+            $(#[tokio::test] async fn $test() {
+                super::$test(purser_tests::Testbed::get().host_a()).await;
+            })+
+        }
+        mod podman {
+            $(#[tokio::test] async fn $test() {
+                super::$test(purser_tests::Testbed::get().podman()).await;
+            })+
+        }
+    };
+}
+
 mod answers;
 mod backoff;
 mod bad_input;
@@ -10,6 +26,7 @@ mod channel;
 mod config;
 mod credential_use;
 mod dokploy_docs;
+mod engine_by_tcp;
 mod enrolment;
 mod hostile;
 mod image_pull;
@@ -21,6 +38,7 @@ mod local_agent;
 mod matching;
 mod organizations;
 mod passwords;
+mod podman;
 mod pull_credentials;
 mod recovery;
 mod registry;
@@ -31,4 +49,5 @@ mod server;
 mod smoke;
 mod strangers;
 mod tidy;
+mod tls;
 mod trpc;

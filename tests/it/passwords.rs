@@ -5,7 +5,7 @@
 //! have proves that the password arrived.
 
 use purser_tests::{
-    Road, Testbed, User,
+    Engine, Road, Testbed, User,
     image::{self, Local},
     road::succeeded,
     unique,
@@ -13,10 +13,16 @@ use purser_tests::{
 };
 use serde_json::json;
 
+on_each_engine!(
+    every_password_walks_the_road_to_a_basic_registry,
+    every_password_walks_the_road_to_a_token_registry,
+    every_one_time_password_pulls_a_private_image,
+    a_password_that_lost_its_last_character_is_refused_by_both_ends,
+);
+
 /// Stores `user` for `registry`, tests from both ends, pushes and pulls.
-async fn walk(road: &Road, user: &User, registry: &str) {
+async fn walk(road: &Road, engine: &Engine, user: &User, registry: &str) {
     let (bed, kind) = (Testbed::get(), user.kind);
-    let engine = bed.host_a();
     let entry = road.entry(registry, user).await;
     let auth = if registry == bed.registries.token { "bearer" } else { "basic" };
     for server in [None, Some(road.host())] {
@@ -30,7 +36,7 @@ async fn walk(road: &Road, user: &User, registry: &str) {
             .await
             .reference()
     } else {
-        let local = Local::make(&engine, "password", 100).await;
+        let local = Local::make(engine, "password", 100).await;
         let repository = unique("password");
         let pushed = road.push(&local.repository, &entry, json!({"repository": repository})).await;
         let pushed = succeeded(&pushed);
@@ -43,39 +49,35 @@ async fn walk(road: &Road, user: &User, registry: &str) {
     engine.remove(&reference).await;
 }
 
-#[tokio::test]
-async fn every_password_walks_the_road_to_a_basic_registry() {
-    let (bed, road) = (Testbed::get(), Road::start().await);
+async fn every_password_walks_the_road_to_a_basic_registry(engine: Engine) {
+    let (bed, road) = (Testbed::get(), Road::on(&engine).await);
     for user in &bed.users {
-        walk(&road, user, bed.basic_for(user)).await;
+        walk(&road, &engine, user, bed.basic_for(user)).await;
     }
 }
 
-#[tokio::test]
-async fn every_password_walks_the_road_to_a_token_registry() {
-    let (bed, road) = (Testbed::get(), Road::start().await);
+async fn every_password_walks_the_road_to_a_token_registry(engine: Engine) {
+    let (bed, road) = (Testbed::get(), Road::on(&engine).await);
     for user in &bed.users {
-        walk(&road, user, &bed.registries.token).await;
+        walk(&road, &engine, user, &bed.registries.token).await;
     }
 }
 
-#[tokio::test]
-async fn every_one_time_password_pulls_a_private_image() {
-    let (bed, road) = (Testbed::get(), Road::start().await);
+async fn every_one_time_password_pulls_a_private_image(engine: Engine) {
+    let (bed, road) = (Testbed::get(), Road::on(&engine).await);
     let owner = bed.user(Kind::Plain);
     let image = image::in_registry(&bed.host_b(), &bed.registries.token, "one-time", 100, Some(owner)).await;
     for user in &bed.users {
         let auth = json!({"auth": {"username": user.username, "password": user.password}});
         let pulled = road.pull(&image.reference(), auth).await;
         assert_eq!(succeeded(&pulled)["credentials"], "oneTime", "{:?}", user.kind);
-        assert!(bed.host_a().remove(&image.reference()).await, "{:?}", user.kind);
+        assert!(engine.remove(&image.reference()).await, "{:?}", user.kind);
     }
 }
 
 /// The other way round: a password that is damaged by one character is no password.
-#[tokio::test]
-async fn a_password_that_lost_its_last_character_is_refused_by_both_ends() {
-    let (bed, road) = (Testbed::get(), Road::start().await);
+async fn a_password_that_lost_its_last_character_is_refused_by_both_ends(engine: Engine) {
+    let (bed, road) = (Testbed::get(), Road::on(&engine).await);
     for user in &bed.users {
         let mut damaged = user.password.clone();
         damaged.pop();

@@ -2,7 +2,7 @@
 
 use http::StatusCode;
 use purser_tests::{
-    Agent, Answer, BreakableProxy, Client, Hostile, Purser, Road, Testbed, User,
+    Agent, Answer, BreakableProxy, Client, Engine, Hostile, Purser, Road, Testbed, User,
     hostile::{bearer, json, token},
     image::{self, Local},
     road::succeeded,
@@ -10,6 +10,14 @@ use purser_tests::{
     user::Kind,
 };
 use serde_json::{Value, json};
+
+on_each_engine!(
+    a_right_password_is_verified_from_both_ends,
+    a_wrong_password_is_unauthorized_and_is_not_remembered,
+    an_open_registry_never_sees_the_secret,
+    an_open_registry_is_not_sent_the_secret_by_a_pull_or_push,
+    access_is_proven_for_the_reader_on_the_token_registry,
+);
 
 /// The control plane and the host, as `serverId`.
 fn both(road: &Road) -> [Value; 2] {
@@ -26,9 +34,8 @@ fn of(user: &User, registry: &str, server: &Value) -> Value {
     })
 }
 
-#[tokio::test]
-async fn a_right_password_is_verified_from_both_ends() {
-    let (bed, road) = (Testbed::get(), Road::start().await);
+async fn a_right_password_is_verified_from_both_ends(engine: Engine) {
+    let (bed, road) = (Testbed::get(), Road::on(&engine).await);
     let user = bed.user(Kind::Symbols);
     let name = road.client.query("server.one", json!({"serverId": road.host()})).await["name"].clone();
     for server in both(&road) {
@@ -50,9 +57,8 @@ async fn a_right_password_is_verified_from_both_ends() {
     }
 }
 
-#[tokio::test]
-async fn a_wrong_password_is_unauthorized_and_is_not_remembered() {
-    let (bed, road) = (Testbed::get(), Road::start().await);
+async fn a_wrong_password_is_unauthorized_and_is_not_remembered(engine: Engine) {
+    let (bed, road) = (Testbed::get(), Road::on(&engine).await);
     let user = bed.user(Kind::Plain);
     let wrong = User { password: "not the password".into(), ..user.clone() };
     for server in both(&road) {
@@ -159,9 +165,8 @@ async fn a_login_at_a_foreign_token_server_succeeds_only_where_the_entry_names_i
     assert!(scan_for_secret(&registry.received(), &user.password).is_empty(), "it is not the registry's");
 }
 
-#[tokio::test]
-async fn an_open_registry_never_sees_the_secret() {
-    let (bed, road) = (Testbed::get(), Road::start().await);
+async fn an_open_registry_never_sees_the_secret(engine: Engine) {
+    let (bed, road) = (Testbed::get(), Road::on(&engine).await);
     let user = bed.user(Kind::Symbols);
     let proxy = BreakableProxy::start(&bed.registries.open).await;
     let registry = proxy.address().to_string();
@@ -180,13 +185,12 @@ async fn an_open_registry_never_sees_the_secret() {
     assert!(!String::from_utf8_lossy(&seen).to_lowercase().contains("authorization:"));
 }
 
-#[tokio::test]
-async fn an_open_registry_is_not_sent_the_secret_by_a_pull_or_push() {
-    let (bed, road) = (Testbed::get(), Road::start().await);
+async fn an_open_registry_is_not_sent_the_secret_by_a_pull_or_push(engine: Engine) {
+    let (bed, road) = (Testbed::get(), Road::on(&engine).await);
     let user = bed.user(Kind::Symbols);
     let proxy = BreakableProxy::start(&bed.registries.open).await;
     let entry = road.entry(&proxy.address().to_string(), user).await;
-    let local = Local::make(&bed.host_a(), "open", 100).await;
+    let local = Local::make(&engine, "open", 100).await;
     let job = road.push(&local.repository, &entry, json!({"repository": unique("open")})).await;
     let pushed = succeeded(&job);
     let job = road.pull(pushed["image"].as_str().unwrap(), Value::Null).await;
@@ -196,16 +200,15 @@ async fn an_open_registry_is_not_sent_the_secret_by_a_pull_or_push() {
     assert_eq!(scan_for_secret(&seen, &user.password), [], "sent to a registry that did not ask");
 }
 
-#[tokio::test]
-async fn access_is_proven_for_the_reader_on_the_token_registry() {
-    let (bed, road) = (Testbed::get(), Road::start().await);
+async fn access_is_proven_for_the_reader_on_the_token_registry(engine: Engine) {
+    let (bed, road) = (Testbed::get(), Road::on(&engine).await);
     let (owner, reader) = (bed.user(Kind::Plain), bed.user(Kind::Reader));
     let name = unique("access");
     let repository = format!("{}/{name}", bed.registries.token);
-    let engine = bed.host_b();
-    engine.make_image(&repository, "latest", 100).await;
-    engine.push(&repository, "latest", Some(owner)).await.unwrap();
-    engine.remove(&format!("{repository}:latest")).await;
+    let maker = bed.host_b();
+    maker.make_image(&repository, "latest", 100).await;
+    maker.push(&repository, "latest", Some(owner)).await.unwrap();
+    maker.remove(&format!("{repository}:latest")).await;
     for server in both(&road) {
         for (user, push) in [(owner, true), (reader, false)] {
             let mut input = of(user, &bed.registries.token, &server);

@@ -168,3 +168,23 @@ async fn a_server_that_is_not_connected_is_said_at_once() {
         assert_eq!(error["data"]["diagnosis"]["code"], "server_offline", "{error}");
     }
 }
+
+#[tokio::test]
+async fn a_host_says_which_engine_it_has() {
+    let bed = purser_tests::Testbed::get();
+    for (engine, name) in [(bed.host_a(), "Docker"), (bed.podman(), "Podman")] {
+        let road = purser_tests::Road::on(&engine).await;
+        // A busy Podman takes longer than a handshake waits; then the agent says it a minute later.
+        let row = purser_tests::eventually(std::time::Duration::from_secs(90), async || {
+            let row = road.client.query("server.one", json!({"serverId": road.host()})).await;
+            (!row["engine"].is_null()).then_some(row)
+        })
+        .await;
+        assert_eq!(row["engine"]["name"], name, "{row:#}");
+        for field in ["version", "apiVersion", "os", "arch"] {
+            assert!(row["engine"][field].as_str().is_some_and(|text| !text.is_empty()), "{field}: {row:#}");
+        }
+        // Nameless images and all.
+        assert!(road.client.query("image.all", json!({"serverId": road.host()})).await.is_array());
+    }
+}

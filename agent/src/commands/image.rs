@@ -3,16 +3,20 @@
 use std::{sync::Arc, time::Duration};
 
 use purser_proto_schema::agent::command::{Failure, Outcome};
-use purser_registry_client::{AuthScheme, Diagnosis, DiagnosisCode, Reference, RegistryKind};
+use purser_registry_client::{
+    AuthScheme, Diagnosis, DiagnosisCode, Reference, RegistryKind, browse::BrowseError,
+};
 
 use super::{Commands, access::Access};
 use crate::{
-    engine::{Engine, LocalImage},
+    engine::{Engine, LocalImage, Pulled},
     targets::ProgressSink,
 };
 
 /// For asking the registry before the engine is given a secret.
 const VET_DEADLINE: Duration = Duration::from_secs(15);
+/// For asking a registry what it has, where the engine does not say.
+const READ_BACK_DEADLINE: Duration = Duration::from_secs(15);
 /// For trying a login before a push.
 const LOGIN_DEADLINE: Duration = Duration::from_secs(30);
 
@@ -33,8 +37,14 @@ impl Commands {
         };
         let report = |state| progress.report(state);
         let pulled = self.engine.pull(&image, platform, login.as_ref(), report).await;
-        let digest = pulled.map_err(|refusal| kind.advise(refusal, access.username()))?;
-        let pulled = self.read_back(&image, &digest).await?;
+        let pulled = pulled.map_err(|refusal| kind.advise(refusal, access.username()))?;
+        let (digest, pulled) = match pulled {
+            Pulled::Digest(digest) => {
+                let pulled = self.read_back(&image, &digest).await?;
+                (digest, pulled)
+            }
+            Pulled::Image(id) => self.read_back_image(&image, &id, access).await?,
+        };
         if let Some(wanted) = platform.filter(|wanted| !runs_on(&pulled, wanted)) {
             return Err(other_platform(&pulled, wanted));
         }
@@ -70,16 +80,80 @@ impl Commands {
             let vetted = self.vet(access, VET_DEADLINE).await?;
             kind = vetted.kind;
             if vetted.auth != AuthScheme::None {
-                let login = self.engine.login(login, LOGIN_DEADLINE).await;
-                login.map_err(|refusal| kind.advise(refusal, access.username()))?;
+                let logged_in = self.log_in(access, login, LOGIN_DEADLINE).await;
+                logged_in.map_err(|refusal| Failure {
+                    diagnosis: kind.advise(refusal.diagnosis, access.username()),
+                    ..refusal
+                })?;
             }
         }
         let name = Name::give(&self.engine, &image, &target).await?;
         let pushed = self.engine.push(&target, login.as_ref(), |state| progress.report(state)).await;
         let digest = pushed.map_err(|refusal| kind.advise(refusal, access.username()))?;
-        let pushed = self.read_back(&target, &digest).await?;
+        let pushed = match self.read_back(&target, &digest).await {
+            // The image on the host keeps the digest that it had; only the registry has the new one.
+            Err(_) if self.engine.is_podman().await? => {
+                self.read_back_push(&image, &target, &digest, access).await?
+            }
+            pushed => pushed?,
+        };
         name.keep();
         Ok(Outcome::Image { digest, size_bytes: pushed.size_bytes })
+    }
+
+    /// The image that Podman says it pulled, and its digest: the only one that it has under this name, or
+    /// else the one that the registry names.
+    async fn read_back_image(
+        &self,
+        image: &Reference,
+        id: &str,
+        access: &Access,
+    ) -> Result<(String, LocalImage), Failure> {
+        let changed =
+            || gone(format!("the engine pulled an image {id}, but does not have it under this name"));
+        let local = self.engine.image(image).await?;
+        let local = local
+            .filter(|local| local.id.trim_start_matches("sha256:").starts_with(id))
+            .ok_or_else(changed)?;
+        let known = local.digests(&image.name());
+        let digest = match (image.digest(), known.as_slice()) {
+            (Some(asked), _) => asked.to_owned(),
+            (None, [only]) => only.clone(),
+            (None, _) => self.digest_at_registry(image, image.version(), access).await?,
+        };
+        if known.contains(&digest) { Ok((digest, local)) } else { Err(changed()) }
+    }
+
+    /// The image that a Podman pushed, if it still bears the name here, and the registry has it by its digest.
+    async fn read_back_push(
+        &self,
+        image: &LocalImage,
+        target: &Reference,
+        digest: &str,
+        access: &Access,
+    ) -> Result<LocalImage, Failure> {
+        let local = self.engine.image(target).await?.filter(|local| local.id == image.id);
+        let local =
+            local.ok_or_else(|| gone(format!("the image is not called {} any more", target.familiar())))?;
+        if self.digest_at_registry(target, digest, access).await? == digest {
+            return Ok(local);
+        }
+        Err(gone(format!("the engine named the digest {digest}, but the registry has another under it")))
+    }
+
+    /// What the registry has under a tag or digest now.
+    async fn digest_at_registry(
+        &self,
+        image: &Reference,
+        version: &str,
+        access: &Access,
+    ) -> Result<String, Failure> {
+        let mut session = self.registries.open(access.target(), access.credentials(), READ_BACK_DEADLINE);
+        let manifest = session.manifest(image.repository(), version).await;
+        manifest.map(|manifest| manifest.digest).map_err(|error| match error {
+            BrowseError::Failed(failed) => failed.into(),
+            error => gone(format!("the registry does not say which digest it has: {error}")),
+        })
     }
 
     /// The image as the engine has it now, if its digest is the one that the engine named.
@@ -87,11 +161,7 @@ impl Commands {
         let named = image.digest().is_none_or(|asked| asked == digest);
         let local = self.engine.image(image).await?;
         local.filter(|local| named && local.has_digest(&image.name(), digest)).ok_or_else(|| {
-            Failure::new(
-                DiagnosisCode::EngineError,
-                format!("the Docker Engine named the digest {digest}, but does not have the image under it"),
-                "Someone may have changed or removed the image meanwhile; try again.",
-            )
+            gone(format!("the Docker Engine named the digest {digest}, but does not have the image under it"))
         })
     }
 }
@@ -181,6 +251,15 @@ fn other_platform(image: &LocalImage, wanted: &str) -> Failure {
         DiagnosisCode::NotFound,
         format!("the image is for {}/{}, not for {wanted}", image.os, image.architecture),
         "Ask for a platform that the image is built for. The engine has pulled the other one.",
+    )
+}
+
+/// The engine said that it succeeded, and cannot show it.
+fn gone(message: String) -> Failure {
+    Failure::new(
+        DiagnosisCode::EngineError,
+        message,
+        "Someone may have changed or removed the image meanwhile; try again.",
     )
 }
 

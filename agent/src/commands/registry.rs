@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use purser_proto_schema::agent::command::{Failure, TestReport};
 use purser_registry_client::{
-    AuthScheme, CredentialsVerdict, Diagnosis, ProbeOutcome, ScopeProbe, Step, StepName, TestOutcome,
+    AuthScheme, CredentialsVerdict, DiagnosisCode, ProbeOutcome, ScopeProbe, Step, StepName, TestOutcome,
 };
 use tokio::time::Instant;
 
@@ -37,9 +37,9 @@ impl Commands {
             );
             CredentialsVerdict::NotRequired
         } else {
-            let (step, result) = self.engine_login(&login, left()).await;
+            let (step, result) = self.engine_login(access, &login, left()).await;
             steps.push(step);
-            if let Err(diagnosis) = result {
+            if let Err(Failure { diagnosis, .. }) = result {
                 let diagnosis = kind.advise(diagnosis, Some(login.username));
                 return Err(Failure { diagnosis, steps, warnings });
             }
@@ -65,13 +65,21 @@ impl Commands {
         Ok(TestReport { auth, credentials, access: access_verdict, steps, warnings })
     }
 
-    /// The engine's own login, as a step.
-    async fn engine_login(&self, login: &Login<'_>, deadline: Duration) -> (Step, Result<(), Diagnosis>) {
+    /// The login, as a step.
+    async fn engine_login(
+        &self,
+        access: &Access,
+        login: &Login<'_>,
+        deadline: Duration,
+    ) -> (Step, Result<LoggedIn, Failure>) {
         let begun = Instant::now();
-        let result = self.engine.login(login, deadline).await;
+        let result = self.log_in(access, login, deadline).await;
         // The engine's words are in the diagnosis, where a secret that is repeated is taken out.
         let detail = match &result {
-            Ok(()) => "the Docker Engine logged in",
+            Ok(LoggedIn::Engine) => "the Docker Engine logged in",
+            Ok(LoggedIn::Agent) => {
+                "the agent logged in: Podman does so by verified TLS only, though it pulls and pushes without"
+            }
             Err(_) => "the Docker Engine could not log in",
         };
         let duration_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -80,6 +88,44 @@ impl Commands {
             result,
         )
     }
+
+    /// Lets the engine log in, or the agent in place of a Podman that would not speak to this registry as
+    /// it does for a pull. Where the secret may go was asked before, and is the same for both.
+    pub(super) async fn log_in(
+        &self,
+        access: &Access,
+        login: &Login<'_>,
+        deadline: Duration,
+    ) -> Result<LoggedIn, Failure> {
+        let until = Instant::now() + deadline;
+        let diagnosis = match self.engine.login(login, deadline).await {
+            Ok(()) => return Ok(LoggedIn::Engine),
+            Err(diagnosis) => diagnosis,
+        };
+        let for_want_of_tls = matches!(
+            diagnosis.code,
+            DiagnosisCode::HttpOnHttps | DiagnosisCode::TlsUnknownAuthority | DiagnosisCode::TlsName
+        );
+        if !for_want_of_tls || !self.engine.is_lax_podman(&access.target().address.host).await? {
+            return Err(diagnosis.into());
+        }
+        let left = until.saturating_duration_since(Instant::now());
+        // Under the same rules: plain HTTP to loopback and insecure entries only.
+        let tested = self.registries.test(access.target(), access.credentials(), None, left).await;
+        match tested.map_err(failure)?.credentials {
+            CredentialsVerdict::Verified => Ok(LoggedIn::Agent),
+            CredentialsVerdict::NotRequired | CredentialsVerdict::Anonymous => Err(diagnosis.into()),
+        }
+    }
+}
+
+/// Who proved that the credentials are right.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LoggedIn {
+    /// The engine.
+    Engine,
+    /// The agent itself.
+    Agent,
 }
 
 fn report(outcome: TestOutcome) -> TestReport {

@@ -2,7 +2,11 @@
 //!
 //! Its faults are answered here, each in one place: the alphabet of the credentials header ([`header`]),
 //! the missing login call ([`login`]), failures inside a 200 ([`pull`], [`push`]), names that go raw into
-//! URLs (only a [`Reference`] becomes a name). It may know no target, no link and no registry protocol.
+//! URLs (only a [`Reference`] becomes a name).
+//!
+//! Podman serves Docker's API with ways of its own: a pull ends without a digest ([`pull`]), a push gives
+//! the image a digest that the host does not learn, and the login takes verified TLS alone, whatever
+//! `registries.conf` says, but for `localhost`. Whoever meets one asks [`Engine::is_podman`]. It may know no target, no link and no registry protocol.
 //!
 //! Every answer is a [`Diagnosis`] or the thing itself.
 
@@ -11,8 +15,9 @@ mod login;
 mod progress;
 mod pull;
 mod push;
+mod wire;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bollard::{
     API_DEFAULT_VERSION, Docker,
@@ -21,13 +26,22 @@ use bollard::{
     models::{ImageInspect, ImageSummary, SystemVersion},
     query_parameters::{ListImagesOptionsBuilder, RemoveImageOptionsBuilder, TagImageOptionsBuilder},
 };
+use bytes::Bytes;
+use http::Method;
 use purser_proto_schema::{image::Image, server, time::Timestamp};
 use purser_registry_client::{Diagnosis, DiagnosisCode, Reference, classify_engine_message};
 use secrecy::{ExposeSecret as _, SecretString};
+use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
-use crate::config::DockerHost;
+use crate::{config::DockerHost, error::AgentError};
 
+pub(crate) use pull::Pulled;
+
+/// What bollard builds URLs from where it does not dial.
+const ANY_URL: &str = "http://docker";
+/// What a Podman says besides with every answer.
+const PODMAN_HEADER: &str = "libpod-api-version";
 /// For reads that need no registry.
 const READ_PATIENCE: Duration = Duration::from_secs(10);
 /// Until the engine begins to answer a pull or push; it asks the registry first. The target's own deadline
@@ -66,6 +80,15 @@ pub(crate) struct LocalImage {
 }
 
 impl LocalImage {
+    /// The digests under which the engine knows the image by this name.
+    pub(crate) fn digests(&self, name: &str) -> Vec<String> {
+        let known = self.repo_digests.iter().filter_map(|known| Reference::parse(known).ok());
+        known
+            .filter(|known| known.name() == name)
+            .filter_map(|known| known.digest().map(str::to_owned))
+            .collect()
+    }
+
     #[cfg(test)]
     pub(crate) fn of_platform(os: &str, architecture: &str) -> Self {
         let inspected = ImageInspect {
@@ -78,10 +101,7 @@ impl LocalImage {
 
     /// Whether the engine knows the image under this name and digest.
     pub(crate) fn has_digest(&self, name: &str, digest: &str) -> bool {
-        self.repo_digests
-            .iter()
-            .filter_map(|known| Reference::parse(known).ok())
-            .any(|known| known.name() == name && known.digest() == Some(digest))
+        self.digests(name).iter().any(|known| known == digest)
     }
 }
 
@@ -106,6 +126,19 @@ pub(crate) struct Engine {
 }
 
 impl Engine {
+    /// Whether all that is needed to reach the engine is there.
+    ///
+    /// # Errors
+    /// [`AgentError::DockerCertificates`].
+    pub(crate) fn check(&self) -> Result<(), AgentError> {
+        match &self.host {
+            DockerHost::Tls { certificates, .. } => {
+                wire::client_config(certificates).map(drop).map_err(AgentError::DockerCertificates)
+            }
+            DockerHost::Unix(_) | DockerHost::Tcp(_) => Ok(()),
+        }
+    }
+
     /// The engine at this address.
     pub(crate) fn new(host: DockerHost) -> Self {
         Self { host, afterwards: TaskTracker::new() }
@@ -118,6 +151,12 @@ impl Engine {
                 Docker::connect_with_unix(&path.to_string_lossy(), seconds, API_DEFAULT_VERSION)
             }
             DockerHost::Tcp(address) => Docker::connect_with_http(address, seconds, API_DEFAULT_VERSION),
+            DockerHost::Tls { address, certificates } => {
+                let tls = wire::client_config(certificates).map_err(|error| no_answer(&error))?;
+                let address = address.clone();
+                let forward = move |request| wire::forward(address.clone(), Arc::clone(&tls), request);
+                Docker::connect_with_custom_transport(forward, Some(ANY_URL), seconds, API_DEFAULT_VERSION)
+            }
         };
         Ok(docker.map_err(diagnose)?.with_request_modifier(header::correct))
     }
@@ -126,6 +165,29 @@ impl Engine {
     pub(crate) async fn describe(&self) -> Result<server::Engine, Diagnosis> {
         let version = self.docker(READ_PATIENCE)?.version().await.map_err(diagnose)?;
         Ok(description(version))
+    }
+
+    /// Whether this is Podman, not Docker. Asked anew: an engine may be replaced behind its socket.
+    pub(crate) async fn is_podman(&self) -> Result<bool, Diagnosis> {
+        // Its version takes it half a second: it starts two programs to ask them for theirs.
+        let asked = timeout(READ_PATIENCE, wire::ask(&self.host, Method::GET, "/_ping", Bytes::new())).await;
+        let answer = asked.map_err(|error| no_answer(&error.to_string()))?;
+        let answer = answer.map_err(|error| no_answer(&error.to_string()))?;
+        Ok(answer.headers().contains_key(PODMAN_HEADER))
+    }
+
+    /// Whether this is a Podman that goes to a registry without verified TLS, as its `registries.conf` has
+    /// it. Its login takes no notice of that.
+    pub(crate) async fn is_lax_podman(&self, registry: &str) -> Result<bool, Diagnosis> {
+        if !self.is_podman().await? {
+            return Ok(false);
+        }
+        let info = self.docker(READ_PATIENCE)?.info().await.map_err(diagnose)?;
+        let registries = info.registry_config.and_then(|config| config.index_configs).unwrap_or_default();
+        // To Podman an entry for a host is one for all of its ports.
+        let host = registry.rsplit_once(':').map_or(registry, |(host, _)| host);
+        let lax = |name| registries.get(name).is_some_and(|known| known.secure == Some(false));
+        Ok(lax(registry) || lax(host))
     }
 
     /// The images on the host that have a name.

@@ -77,7 +77,7 @@ fn link(server: &Server, pinned: &StaticKey, folder: &std::path::Path) -> Link {
     let url = format!("http://127.0.0.1:{}", server.port).parse().unwrap();
     let token = JoinToken::generate(ServerId::generate(), pinned.fingerprint()).unwrap();
     Link {
-        dialler: Dialler::new(url, None).unwrap(),
+        dialler: Dialler::new(url, &crate::config::Trust::System).unwrap(),
         state: State::open(folder, Some(token)).unwrap(),
         engine: Arc::new(Engine::new(DockerHost::Unix("/nowhere/docker.sock".into()))),
         targets: Arc::default(),

@@ -180,7 +180,8 @@ static CAUSES: &[Cause] = &[
         Code::HttpOnHttps,
         &[&["server gave http response to https client"]],
         "the registry speaks plain HTTP, not TLS",
-        "Put TLS in front of it, or list it under insecure-registries in that host's daemon.json.",
+        "Put TLS in front of it, or list it under insecure-registries in that host's daemon.json (Podman: insecure = true in \
+         registries.conf).",
     ),
     // The network.
     cause(
@@ -215,7 +216,11 @@ static CAUSES: &[Cause] = &[
     // What is asked for.
     cause(
         Code::NotFound,
-        &[&["no matching manifest for"], &["no match for platform"]],
+        &[
+            &["no matching manifest for"],
+            &["no match for platform"],
+            &["no image found in", "for architecture"],
+        ],
         "the image doesn't exist for this platform",
         "Choose a platform that the image was built for.",
     ),
@@ -227,7 +232,7 @@ static CAUSES: &[Cause] = &[
     ),
     cause(
         Code::NotFound,
-        &[&["tag does not exist"]],
+        &[&["tag does not exist"], &["image not known"]],
         "the image to push doesn't exist on that host",
         "Build or tag it there first.",
     ),

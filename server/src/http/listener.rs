@@ -1,15 +1,25 @@
-//! The listener: accepted sockets, their number, and how long a caller may take to ask.
+//! The listener: accepted sockets, their number, and how long a caller may take to ask. A caller shakes
+//! hands in a task of its own, so that a slow one keeps nobody else waiting.
 
 use std::{sync::Arc, time::Duration};
 
 use axum::Router;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::{conn::auto::Builder, graceful::GracefulShutdown},
+    server::{
+        conn::auto::Builder,
+        graceful::{GracefulShutdown, Watcher},
+    },
     service::TowerToHyperService,
 };
-use tokio::{net::TcpListener, sync::Semaphore};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+};
 use tokio_util::sync::CancellationToken;
+
+use super::Tls;
 
 /// Connections at once; further ones wait to be accepted.
 const CONNECTIONS: usize = 20_000;
@@ -19,7 +29,13 @@ const HEAD: Duration = Duration::from_secs(30);
 const REFUSED: Duration = Duration::from_millis(200);
 
 /// Serves until `stop`, then lets calls under way end, at most `within`.
-pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToken, within: Duration) {
+pub async fn serve(
+    listener: TcpListener,
+    tls: Option<Arc<Tls>>,
+    router: Router,
+    stop: CancellationToken,
+    within: Duration,
+) {
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     let draining = GracefulShutdown::new();
     let mut http = Builder::new(TokioExecutor::new()).http1_only();
@@ -37,13 +53,13 @@ pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToke
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "TCP_NODELAY could not be set");
         }
-        let service = TowerToHyperService::new(router.clone());
-        let connection = http.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
-        let connection = draining.watch(connection);
+        let connection =
+            Connection { http: http.clone(), router: router.clone(), draining: draining.watcher() };
+        let (tls, stop) = (tls.clone(), stop.clone());
         tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                // A caller that went away, took too long or does not speak HTTP.
-                tracing::debug!(%error, "a connection ended");
+            match tls {
+                None => connection.serve(stream).await,
+                Some(tls) => connection.secure(&tls, stream, &stop).await,
             }
             drop(place);
         });
@@ -51,5 +67,35 @@ pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToke
     drop(listener);
     if tokio::time::timeout(within, draining.shutdown()).await.is_err() {
         tracing::warn!("some calls were still under way; they end with the process");
+    }
+}
+
+/// What one connection needs.
+struct Connection {
+    http: Builder<TokioExecutor>,
+    router: Router,
+    draining: Watcher,
+}
+
+impl Connection {
+    async fn secure(self, tls: &Tls, stream: TcpStream, stop: &CancellationToken) {
+        let shaken = tokio::select! {
+            () = stop.cancelled() => return,
+            shaken = tls.accept(stream) => shaken,
+        };
+        match shaken {
+            Ok(stream) => self.serve(stream).await,
+            // A caller that went away, took too long, does not speak TLS or does not trust us.
+            Err(error) => tracing::debug!(%error, "a TLS handshake failed"),
+        }
+    }
+
+    async fn serve(self, stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) {
+        let service = TowerToHyperService::new(self.router);
+        let connection = self.http.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
+        if let Err(error) = self.draining.watch(connection).await {
+            // A caller that went away, took too long or does not speak HTTP.
+            tracing::debug!(%error, "a connection ended");
+        }
     }
 }

@@ -8,7 +8,7 @@
 //! | `/healthz`, `/readyz` | [`health`] |
 //!
 //! The plain door `/api/<procedure>`, subscriptions, the documents and the web console get modules of
-//! their own beside these. A door authenticates ([`auth`]), finds the procedure in the table and calls
+//! their own beside these. [`tls`] is below all of them. A door authenticates ([`auth`]), finds the procedure in the table and calls
 //! it in process ([`in_process`]); it decides nothing.
 
 use std::sync::Arc;
@@ -24,12 +24,15 @@ mod body;
 mod health;
 mod in_process;
 mod listener;
+mod own_certificate;
 mod rpc;
 mod rpc_socket;
 mod superjson;
+mod tls;
 mod trpc;
 
 pub use listener::serve;
+pub use tls::{Source, Tls};
 
 /// The largest body of a call, in bytes.
 const MAX_BODY: usize = 1024 * 1024;

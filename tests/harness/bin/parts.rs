@@ -16,7 +16,7 @@ use tokio::runtime::Runtime;
 
 use crate::{
     auth_proxy,
-    engine::RunningEngine,
+    engine::{ByTls, RunningEngine},
     folder::Folder,
     lifeline,
     postgres::Cluster,
@@ -43,15 +43,17 @@ impl Parts {
         let tokens = TokenServer::start(runtime, folder, users.clone())?;
         let authority = Authority::new("purser testbed authority");
         let htpasswd = write_htpasswd(folder, &users)?;
+        let by_tls = ByTls::prepare(folder, &authority)?;
 
         let (engines, cluster, registries) = thread::scope(|scope| {
-            let a = scope.spawn(|| RunningEngine::start(folder, "host-a"));
-            let b = scope.spawn(|| RunningEngine::start(folder, "host-b"));
+            let a = scope.spawn(|| RunningEngine::start(folder, "host-a", None));
+            let b = scope.spawn(|| RunningEngine::start(folder, "host-b", Some(&by_tls)));
+            let podman = scope.spawn(|| RunningEngine::start_podman(folder, "podman"));
             let cluster = scope.spawn(|| Cluster::start(folder));
             let registries = start_registries(folder, &htpasswd, &tokens, &authority);
             // Each is joined before any failure is passed on: what did start has to end.
-            let (a, b, cluster) = (joined(a), joined(b), joined(cluster));
-            Ok::<_, String>((vec![a?, b?], cluster?, registries?))
+            let (a, b, podman, cluster) = (joined(a), joined(b), joined(podman), joined(cluster));
+            Ok::<_, String>((vec![a?, b?, podman?], cluster?, registries?))
         })?;
 
         let [basic, open, token, tls] = &registries;
@@ -60,6 +62,8 @@ impl Parts {
             folder: path.into(),
             lifeline: path.join("lifeline.sock"),
             engines: engines.iter().map(|engine| engine.address.clone()).collect(),
+            docker_by_tls: by_tls.address.clone(),
+            docker_certificates: by_tls.folder.clone(),
             registries: Registries {
                 basic: basic.address.clone(),
                 open: open.address.clone(),

@@ -94,6 +94,54 @@ const MESSAGES: [(&str, Code); 64] = [
     ("permission denied while trying to connect to the docker API", Code::EngineError),
 ];
 
+/// As Podman 4.3 puts them.
+const PODMAN_MESSAGES: [(&str, Code); 9] = [
+    (
+        "initializing source docker://127.0.0.1:5000/a:v9: reading manifest v9 in 127.0.0.1:5000/a: manifest unknown: \
+         manifest unknown",
+        Code::NotFound,
+    ),
+    (
+        "initializing source docker://127.0.0.1:5000/a:v1: reading manifest v1 in 127.0.0.1:5000/a: unauthorized: \
+         authentication required",
+        Code::Unauthorized,
+    ),
+    (
+        "trying to reuse blob sha256:e3b0 at destination: checking whether a blob sha256:e3b0 exists in \
+         127.0.0.1:5000/a: unauthorized: authentication required",
+        Code::Unauthorized,
+    ),
+    (
+        "initializing source docker://127.0.0.1:1/a:v9: pinging container registry 127.0.0.1:1: Get \
+         \"https://127.0.0.1:1/v2/\": dial tcp 127.0.0.1:1: connect: connection refused",
+        Code::Connect,
+    ),
+    (
+        "initializing source docker://r.test/a:v9: pinging container registry r.test: Get \"https://r.test/v2/\": dial \
+         tcp: lookup r.test on 10.0.0.1:53: no such host",
+        Code::Dns,
+    ),
+    (
+        "login attempt to 127.0.0.1:5000 failed with status: pinging container registry 127.0.0.1:5000: Get \
+         \"https://127.0.0.1:5000/v2/\": http: server gave HTTP response to HTTPS client",
+        Code::HttpOnHttps,
+    ),
+    ("login attempt to localhost:5000 failed with status: 401 Unauthorized", Code::Unauthorized),
+    ("failed to find image 127.0.0.1:5000/a:v1: 127.0.0.1:5000/a:v1: image not known", Code::NotFound),
+    (
+        "choosing an image from manifest list docker://r.test/a:v1: no image found in manifest list for architecture \
+         arm64, variant \"\", OS linux",
+        Code::NotFound,
+    ),
+];
+
+#[test]
+fn what_podman_says_means_the_same() {
+    for (message, code) in PODMAN_MESSAGES {
+        assert_eq!(classify_engine_message(message).code, code, "{message}");
+    }
+}
+
 #[test]
 fn every_known_message_is_recognised_in_any_letter_case() {
     for (message, code) in MESSAGES {
