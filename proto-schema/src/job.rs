@@ -17,6 +17,9 @@ procedures! {
     Query "job.all" [JobRead] All(AllInput) -> JobPage;
     /// Cancels what has not ended: queued targets at once, running ones when the engine has stopped.
     Mutation "job.cancel" [JobWrite] Cancel(OneInput) -> Job;
+    /// The job as it is now, then as it becomes, at most five times a second. A slow reader is told the
+    /// newest and not everything between. Ends after the job has: the last one told is final.
+    Subscription "job.watch" [JobRead] Watch(OneInput) -> Job;
 }
 
 /// What a job does.
@@ -68,7 +71,7 @@ pub enum CredentialSource {
 }
 
 /// A job as callers see it.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Job {
     /// Its id.
@@ -92,7 +95,7 @@ pub struct Job {
 }
 
 /// One server's part of a job.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Target {
     /// Its id.
@@ -136,7 +139,7 @@ pub struct Progress {
 }
 
 /// What a successful target brought.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TargetResult {
     /// The image's digest, read back from the engine; null for a test.
@@ -149,7 +152,7 @@ pub struct TargetResult {
 }
 
 /// Why a target failed.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TargetError {
     /// A diagnosis code, such as `unauthorized`.

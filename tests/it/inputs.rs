@@ -208,6 +208,10 @@ pub const CALLS: &[Call] = &[
     call("job.cancel", "job:write", &[must("jobId", Job)]),
 ];
 
+/// Those that are called on doors that go on answering: `job_watch.rs` asks of them what is asked of
+/// [`CALLS`] elsewhere.
+pub const SUBSCRIPTIONS: &[Call] = &[call("job.watch", "job:read", &[must("jobId", Job)])];
+
 /// Things of one organization, made by [`Things::make`].
 #[derive(Clone, Debug)]
 pub struct Things {
@@ -257,7 +261,8 @@ impl Things {
 
 #[test]
 fn every_procedure_is_listed() {
-    let here: BTreeSet<_> = CALLS.iter().map(|call| (call.name, call.permission)).collect();
+    let here: BTreeSet<_> =
+        CALLS.iter().chain(SUBSCRIPTIONS).map(|call| (call.name, call.permission)).collect();
     let table: BTreeSet<_> = procedure::table().map(|info| (info.name, info.permission.as_str())).collect();
     assert_eq!(here, table, "tests/it/inputs.rs lists every procedure and its permission");
 }

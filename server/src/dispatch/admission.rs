@@ -22,7 +22,7 @@ use purser_proto_schema::{
 };
 
 use super::{
-    Dispatch, Session, Shared, attempt_of, pump, report,
+    Dispatch, Session, Shared, pump, report,
     resume::{self, Reconciled},
     session, write,
 };
@@ -219,7 +219,7 @@ async fn live<R: WireReader, W: WireWriter>(shared: &Arc<Shared>, terms: Terms, 
     let _ = late.set(Arc::downgrade(&session));
     for target in &reconciled.going_on {
         if let Ok(kind) = target.job_kind() {
-            session.enter(attempt_of(target).target_id, kind);
+            session.enter(target, kind);
         }
     }
     if let Err(reason) = take_over(shared, &session) {

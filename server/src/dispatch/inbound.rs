@@ -39,8 +39,11 @@ impl Inbound {
 #[async_trait]
 impl ServerCallsServer for Inbound {
     async fn target_progress(&self, progress: ProgressReport) -> RpcResult<()> {
-        if let Some(session) = self.session() {
-            session.note(&progress.attempt.target_id, progress.seq, progress.snapshot);
+        let noted = self
+            .session()
+            .and_then(|session| session.note(&progress.attempt.target_id, progress.seq, progress.snapshot));
+        if let Some(job) = noted {
+            self.shared()?.watches.progressed(&job);
         }
         Ok(())
     }

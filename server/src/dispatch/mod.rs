@@ -21,12 +21,12 @@ use purser_proto_schema::{
         close::CloseCode,
         noise::StaticKey,
     },
-    ids::{JobId, ServerId},
+    ids::{JobId, ServerId, TargetId},
     image::Image,
     job::Progress,
 };
 use tokio::{
-    sync::{Semaphore, watch},
+    sync::Semaphore,
     time::{Instant, timeout_at},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -45,15 +45,15 @@ pub mod plan;
 mod pump;
 mod resume;
 mod session;
+mod watches;
 
 pub use place::Place;
 use session::Session;
+use watches::Watches;
+pub use watches::{Change, Watch};
 
 /// Handshakes at once; more are turned away at the door.
 const HANDSHAKES: usize = 64;
-
-/// What is known of a job's last change: the target that ended by its agent's verdict, if that was it.
-pub type Change = Option<Arc<TargetRow>>;
 
 /// A handle to the sessions. Cheap to clone.
 #[derive(Clone)]
@@ -66,7 +66,7 @@ struct Shared {
     vault: Arc<Vault>,
     channel_key: StaticKey,
     sessions: RwLock<HashMap<ServerId, Arc<Session>>>,
-    watches: Mutex<HashMap<JobId, watch::Sender<Change>>>,
+    watches: Arc<Watches>,
     handshakes: Arc<Semaphore>,
     stop: CancellationToken,
     tasks: TaskTracker,
@@ -80,7 +80,7 @@ impl Dispatch {
             vault,
             channel_key,
             sessions: RwLock::default(),
-            watches: Mutex::default(),
+            watches: Arc::default(),
             handshakes: Arc::new(Semaphore::new(HANDSHAKES)),
             stop,
             tasks: TaskTracker::new(),
@@ -148,15 +148,18 @@ impl Dispatch {
     }
 
     /// How far a target is, where its agent has said.
-    pub fn progress(&self, target: &TargetRow) -> Option<Progress> {
-        self.shared.session(&target.server())?.progress(&target.id())
+    pub fn progress(&self, server: &ServerId, target: &TargetId) -> Option<Progress> {
+        self.shared.session(server)?.progress(target)
     }
 
     /// A watch that is marked whenever the job changes. Take it before reading the job.
-    pub fn watch(&self, job: &JobId) -> watch::Receiver<Change> {
-        let mut watches = lock(&self.shared.watches);
-        watches.retain(|_, sender| sender.receiver_count() > 0);
-        watches.entry(job.clone()).or_insert_with(|| watch::channel(None).0).subscribe()
+    pub fn watch(&self, job: &JobId) -> Watch {
+        self.shared.watches.watch(job)
+    }
+
+    /// Says that a job's targets were ended elsewhere.
+    pub fn changed(&self, job: &JobId) {
+        self.shared.watches.may_have_ended(job, None);
     }
 
     /// Whether the control plane is stopping.
@@ -189,21 +192,21 @@ impl Shared {
         self.sessions.read().unwrap_or_else(PoisonError::into_inner).get(server).cloned()
     }
 
+    /// Says that a job may have ended, or one of its targets.
     fn changed(&self, job: Option<JobId>) {
         if let Some(job) = job {
-            self.tell(&job, None);
+            self.watches.may_have_ended(&job, None);
         }
     }
 
+    /// Says that a target has ended by its agent's verdict.
     fn ended(&self, target: TargetRow) {
-        self.tell(&target.job(), Some(Arc::new(target)));
+        self.watches.may_have_ended(&target.job(), Some(Arc::new(target)));
     }
 
-    fn tell(&self, job: &JobId, change: Change) {
-        let sender = lock(&self.watches).get(job).cloned();
-        if let Some(sender) = sender {
-            sender.send_replace(change);
-        }
+    /// Says that a target stands elsewhere than before, and has not ended.
+    fn moved(&self, job: &JobId) {
+        self.watches.moved(job);
     }
 }
 

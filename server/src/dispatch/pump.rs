@@ -60,7 +60,7 @@ async fn next(shared: &Arc<Shared>, session: &Arc<Session>) -> Result<bool> {
             return Ok(false);
         }
     };
-    session.enter(target.id(), target.job_kind()?);
+    session.enter(&target, target.job_kind()?);
     let handing = hand_over_completed(Arc::clone(shared), Arc::clone(session), target);
     shared.tasks.spawn(handing);
     Ok(true)
@@ -68,6 +68,7 @@ async fn next(shared: &Arc<Shared>, session: &Arc<Session>) -> Result<bool> {
 
 /// Gives a claimed target, which has its place, to the agent: with its credential.
 pub(super) async fn hand_over_completed(shared: Arc<Shared>, session: Arc<Session>, target: TargetRow) {
+    shared.moved(&target.job());
     let handed_over = match plan::complete(&shared.store, &shared.vault, &target).await {
         Ok(Ok(command)) => hand_over(&shared, &session, &target, command).await,
         Ok(Err(failure)) => fail(&shared, &session, &target, failure).await,
@@ -125,6 +126,7 @@ async fn hand_over(
         }
         Ok(StartReply::Busy) => {
             let put_back = shared.store.target_put_back(&attempt).await?;
+            shared.moved(&target.job());
             if put_back.is_some_and(|target| target.cancel_requested) {
                 shared.changed(shared.store.target_cancelled(&attempt.target_id).await?);
             }

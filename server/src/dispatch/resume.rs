@@ -78,6 +78,7 @@ async fn lost(shared: &Shared, target: &TargetRow) -> Result<()> {
         tracing::warn!(job = %target.job_id, target = %target.target_id, server = %target.server_id,
             attempt = attempt.attempt, "the agent lost a target; queued again");
         shared.store.target_requeue(&attempt, chrono::Utc::now() + QUEUED_AGAIN).await?;
+        shared.moved(&target.job());
         return Ok(());
     }
     let failure = Failure::new(

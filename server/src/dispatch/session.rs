@@ -14,19 +14,21 @@ use purser_proto_schema::{
         handshake::Limits,
         peer::Peer,
     },
-    ids::TargetId,
+    ids::{JobId, TargetId},
     job::{JobKind, Progress},
 };
 use tokio::sync::Notify;
 
 use super::lock;
-use crate::store::Fence;
+use crate::store::{Fence, TargetRow};
 
 /// Pulls and pushes that a host works on at once.
 const TRANSFERS: usize = 3;
 /// Tests that a host works on at once. They are short and somebody waits, so they have places of
 /// their own.
 const TESTS: usize = 16;
+/// The most that a target can say of itself before its verdict, in percent.
+const ALMOST: u8 = 99;
 
 /// What an agent may expect.
 pub(super) const LIMITS: Limits =
@@ -46,6 +48,8 @@ pub(super) struct Session {
 /// A target that has a place.
 struct UnderWay {
     kind: JobKind,
+    /// Whose watchers are told of it.
+    job: JobId,
     /// The newest that its agent said, with its number; goes with the place, so that no more is kept
     /// than places.
     progress: Option<(u64, Progress)>,
@@ -80,16 +84,16 @@ impl Session {
     }
 
     /// Takes a place for a target.
-    pub(super) fn enter(&self, target: TargetId, kind: JobKind) {
-        lock(&self.under_way).insert(target, UnderWay { kind, progress: None });
+    pub(super) fn enter(&self, target: &TargetRow, kind: JobKind) {
+        lock(&self.under_way).insert(target.id(), UnderWay { kind, job: target.job(), progress: None });
     }
 
     /// Takes a place for a target, if there is one for its kind.
-    pub(super) fn enter_if_free(&self, target: TargetId, kind: JobKind) -> bool {
+    pub(super) fn enter_if_free(&self, target: &TargetRow, kind: JobKind) -> bool {
         let mut under_way = lock(&self.under_way);
         let free = free_kinds(&under_way).contains(&kind);
         if free {
-            under_way.insert(target, UnderWay { kind, progress: None });
+            under_way.insert(target.id(), UnderWay { kind, job: target.job(), progress: None });
         }
         free
     }
@@ -101,13 +105,19 @@ impl Session {
         }
     }
 
-    /// Keeps how far a target is, while it has a place. Calls may overtake each other: the newest stays.
-    pub(super) fn note(&self, target: &TargetId, seq: u64, progress: Progress) {
-        if let Some(under_way) = lock(&self.under_way).get_mut(target)
-            && under_way.progress.as_ref().is_none_or(|(newest, _)| *newest < seq)
-        {
-            under_way.progress = Some((seq, progress));
+    /// Keeps how far a target is, while it has a place, and gives its job. Calls may overtake each other:
+    /// the newest stays. Whatever an agent says, a percentage does not fall, and only an end is 100.
+    pub(super) fn note(&self, target: &TargetId, seq: u64, mut progress: Progress) -> Option<JobId> {
+        let mut under_way = lock(&self.under_way);
+        let under_way = under_way.get_mut(target)?;
+        let before = under_way.progress.as_ref();
+        if before.is_some_and(|(newest, _)| *newest >= seq) {
+            return None;
         }
+        let reached = before.and_then(|(_, before)| before.percent);
+        progress.percent = progress.percent.map(|percent| percent.min(ALMOST)).max(reached);
+        under_way.progress = Some((seq, progress));
+        Some(under_way.job.clone())
     }
 
     /// How far a target is, where its agent has said.

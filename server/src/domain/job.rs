@@ -13,16 +13,17 @@ use purser_proto_schema::{
     secret::Secret,
 };
 use serde_json::Value;
-use tokio::{
-    sync::watch,
-    time::{Instant, timeout_at},
-};
+use tokio::time::{Instant, timeout_at};
+
+mod watch;
+
+pub use watch::watch;
 
 use super::caller::Call;
 use crate::{
     app::App,
     dispatch::{
-        Change, Place,
+        Place, Watch,
         plan::{self, Plan},
     },
     error::{Error, Result},
@@ -69,10 +70,9 @@ pub struct NewTarget {
 }
 
 /// A job that is stored, and how to hear of it.
-#[derive(Debug)]
 pub struct Accepted {
     id: JobId,
-    changes: watch::Receiver<Change>,
+    changes: Watch,
 }
 
 /// Stores a job and wakes its servers. From here on it ends with the truth, whatever dies.
@@ -167,10 +167,8 @@ pub async fn wait_for_verdict(
     patience: Duration,
 ) -> Result<Option<Verdict>> {
     let until = Instant::now() + patience;
-    change(app, call, &mut accepted, until).await;
     // Told with the change: the only target is the whole job, which need not be read again.
-    let told = accepted.changes.borrow().clone();
-    if let Some(target) = told {
+    if let Some(target) = change(app, call, &mut accepted, until).await {
         return verdict(&target);
     }
     let left = until.saturating_duration_since(Instant::now());
@@ -178,12 +176,14 @@ pub async fn wait_for_verdict(
     Ok(targets.first().map(verdict).transpose()?.flatten())
 }
 
-/// Waits for a sign that a job may have changed.
-async fn change(app: &App, call: &Call, accepted: &mut Accepted, until: Instant) {
+/// Waits for a sign that a job may have ended, and gives the target that did, where that is known.
+async fn change(app: &App, call: &Call, accepted: &mut Accepted, until: Instant) -> Option<Arc<TargetRow>> {
     tokio::select! {
-        _ = timeout_at(until.min(Instant::now() + SLOW_POLL), accepted.changes.changed()) => {}
-        () = call.gone.cancelled() => {}
-        () = app.dispatch.stopping() => {}
+        ended = timeout_at(until.min(Instant::now() + SLOW_POLL), accepted.changes.ended()) => {
+            ended.ok().flatten()
+        }
+        () = call.gone.cancelled() => None,
+        () = app.dispatch.stopping() => None,
     }
 }
 
@@ -225,6 +225,7 @@ pub async fn all(app: Arc<App>, call: Arc<Call>, input: AllInput) -> Result<JobP
 pub async fn cancel(app: Arc<App>, call: Arc<Call>, input: OneInput) -> Result<Job> {
     let running = app.store.job_cancel(call.organization(), &input.job_id).await?;
     call.about_job(&input.job_id);
+    app.dispatch.changed(&input.job_id);
     app.dispatch.cancel(running).await?;
     one(app, call, input).await
 }
@@ -251,7 +252,11 @@ fn view(app: &App, job: JobRow, targets: Vec<TargetRow>) -> Result<Job> {
 
 fn view_target(app: &App, target: TargetRow) -> Result<Target> {
     let status = TargetState::shown(&target.status)?;
-    let progress = if status == JobStatus::Running { app.dispatch.progress(&target) } else { None };
+    let progress = if status == JobStatus::Running {
+        app.dispatch.progress(&target.server(), &target.id())
+    } else {
+        None
+    };
     let (result, error) = match verdict(&target)? {
         Some(Verdict::Succeeded { outcome, duration_ms }) => (Some(result(outcome, duration_ms)), None),
         Some(Verdict::Failed { failure, .. }) => {
