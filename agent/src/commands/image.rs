@@ -2,8 +2,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use purser_proto_schema::agent::command::{Failure, Outcome};
+use purser_proto_schema::{
+    agent::command::{Failure, Outcome},
+    job::Progress,
+};
 use purser_registry_client::{AuthScheme, Diagnosis, DiagnosisCode, Reference};
+use tokio::sync::watch;
 
 use super::{Commands, access::Access};
 use crate::{
@@ -23,14 +27,14 @@ impl Commands {
         image: &str,
         platform: Option<&str>,
         access: &Access,
-        progress: &ProgressSink,
+        progress: &watch::Sender<Progress>,
     ) -> Result<Outcome, Failure> {
         let image = access.reference(image)?;
         let login = access.login();
         if login.is_some() {
             self.vet(access, VET_DEADLINE).await?;
         }
-        let report = |state| progress.report(state);
+        let report = |state| drop(progress.send_replace(state));
         let digest = self.engine.pull(&image, platform, login.as_ref(), report).await?;
         let pulled = self.read_back(&image, &digest).await?;
         if let Some(wanted) = platform.filter(|wanted| !runs_on(&pulled, wanted)) {
