@@ -40,7 +40,7 @@ impl Commands {
             let (step, result) = self.engine_login(&login, left()).await;
             steps.push(step);
             if let Err(diagnosis) = result {
-                return Err(Failure { diagnosis, steps, warnings });
+                return Err(Failure { steps, warnings, ..Failure::from(diagnosis) });
             }
             CredentialsVerdict::Verified
         };
@@ -58,7 +58,7 @@ impl Commands {
             warnings.dedup();
             match result {
                 Ok(access) => access_verdict = access,
-                Err(diagnosis) => return Err(Failure { diagnosis, steps, warnings }),
+                Err(diagnosis) => return Err(Failure { steps, warnings, ..Failure::from(diagnosis) }),
             }
         }
         Ok(TestReport { auth, credentials, access: access_verdict, steps, warnings })

@@ -214,7 +214,8 @@ async fn live<R: WireReader, W: WireWriter>(shared: &Arc<Shared>, terms: Terms, 
     };
     let liveness = Liveness { ping_every: Some(heartbeat), lost_after: heartbeat * 3 };
     let peer = Peer::start(reader, writer, sealer, opener, inbound.into_rpc().into(), liveness);
-    let session = Arc::new(Session::new(fence.clone(), admitted.row.name.clone(), peer));
+    let turns = shared.turns.of(&OrganizationId::from_stored(admitted.row.organization_id.clone()));
+    let session = Arc::new(Session::new(fence.clone(), admitted.row.name.clone(), peer, turns));
     // Nobody else sets it.
     let _ = late.set(Arc::downgrade(&session));
     for target in &reconciled.going_on {

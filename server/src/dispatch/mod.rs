@@ -38,6 +38,7 @@ use crate::{
 };
 
 mod admission;
+mod again;
 mod deadlines;
 mod inbound;
 mod place;
@@ -45,15 +46,22 @@ pub mod plan;
 mod pump;
 mod resume;
 mod session;
+mod turns;
 mod watches;
 
 pub use place::Place;
 use session::Session;
+use turns::Turns;
 use watches::Watches;
 pub use watches::{Change, Watch};
 
 /// Handshakes at once; more are turned away at the door.
 const HANDSHAKES: usize = 64;
+
+/// How often a target is given out in one round: after its agent died with it, and after what heals.
+const ATTEMPTS: u32 = 3;
+/// Of a job with a limit, how many queued targets are looked at when one has ended.
+const WAITING: u64 = 200;
 
 /// A handle to the sessions. Cheap to clone.
 #[derive(Clone)]
@@ -67,6 +75,7 @@ struct Shared {
     channel_key: StaticKey,
     sessions: RwLock<HashMap<ServerId, Arc<Session>>>,
     watches: Arc<Watches>,
+    turns: Turns,
     handshakes: Arc<Semaphore>,
     stop: CancellationToken,
     tasks: TaskTracker,
@@ -81,6 +90,7 @@ impl Dispatch {
             channel_key,
             sessions: RwLock::default(),
             watches: Arc::default(),
+            turns: Turns::default(),
             handshakes: Arc::new(Semaphore::new(HANDSHAKES)),
             stop,
             tasks: TaskTracker::new(),
@@ -190,6 +200,43 @@ impl Dispatch {
 impl Shared {
     fn session(&self, server: &ServerId) -> Option<Arc<Session>> {
         self.sessions.read().unwrap_or_else(PoisonError::into_inner).get(server).cloned()
+    }
+
+    /// Gives back a target's place, and lets the next one of its job begin where that has a limit.
+    fn leave(self: &Arc<Self>, session: &Session, target: &TargetId) {
+        let Some(job) = session.leave(target) else { return };
+        let shared = Arc::clone(self);
+        self.tasks.spawn(async move {
+            match shared.store.servers_waiting(&job, WAITING).await {
+                Ok(servers) => {
+                    // One place was given back, so one server with a free place is enough. If another
+                    // was quicker there, the slow poll finds what is left.
+                    let mut sessions = servers.iter().filter_map(|server| shared.session(server));
+                    if let Some(session) = sessions.find(|session| session.has_free_transfer()) {
+                        session.wake();
+                    }
+                }
+                Err(error) => {
+                    tracing::error!(%job, error = %crate::error::chain(&error), "looking for a job's next target");
+                }
+            }
+        });
+    }
+
+    /// Lets a server's queue be looked at when a target in it may be tried again.
+    fn wake_at(self: &Arc<Self>, server: ServerId, at: chrono::DateTime<chrono::Utc>) {
+        let shared = Arc::clone(self);
+        self.tasks.spawn(async move {
+            let wait = (at - chrono::Utc::now()).to_std().unwrap_or_default();
+            tokio::select! {
+                () = shared.stop.cancelled() => {}
+                () = tokio::time::sleep(wait) => {
+                    if let Some(session) = shared.session(&server) {
+                        session.wake();
+                    }
+                }
+            }
+        });
     }
 
     /// Says that a job may have ended, or one of its targets.

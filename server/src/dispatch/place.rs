@@ -48,7 +48,7 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         if let Some(target) = self.target.take() {
-            self.session.leave(&target);
+            self.shared.leave(&self.session, &target);
         }
     }
 }

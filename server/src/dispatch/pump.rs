@@ -48,6 +48,7 @@ async fn next(shared: &Arc<Shared>, session: &Arc<Session>) -> Result<bool> {
     if free.is_empty() || session.peer().end_token().is_cancelled() {
         return Ok(false);
     }
+    let _turn = session.turn().await;
     // Only looked at first: a claim makes every other writer wait.
     if !shared.store.target_waits(&session.fence.server_id, &free).await? {
         return Ok(false);
@@ -90,7 +91,7 @@ pub(super) async fn hand_over_completed(shared: Arc<Shared>, session: Arc<Sessio
 }
 
 async fn hand_over(
-    shared: &Shared,
+    shared: &Arc<Shared>,
     session: &Arc<Session>,
     target: &TargetRow,
     command: Command,
@@ -104,6 +105,7 @@ async fn hand_over(
         attempt: attempt.clone(),
         job_id: target.job_id.clone(),
         deadline_ms: remaining_ms(target),
+        stall_ms: u64::try_from(target.stall_limit_ms).ok(),
         command,
     };
     match session.client().target_start(request).await {
@@ -132,7 +134,7 @@ async fn hand_over(
             }
             // Keeps its place for a moment, which is what leaves the agent alone.
             tokio::time::sleep(BUSY).await;
-            session.leave(&attempt.target_id);
+            shared.leave(session, &attempt.target_id);
             Ok(())
         }
         Ok(StartReply::Unsupported) => {
@@ -153,9 +155,9 @@ async fn hand_over(
     }
 }
 
-async fn fail(shared: &Shared, session: &Session, target: &TargetRow, failure: Failure) -> Result<()> {
+async fn fail(shared: &Arc<Shared>, session: &Session, target: &TargetRow, failure: Failure) -> Result<()> {
     end_failed(&shared.store, target, failure).await.map(|job| shared.changed(job))?;
-    session.leave(&target.id());
+    shared.leave(session, &target.id());
     Ok(())
 }
 

@@ -17,7 +17,7 @@ use purser_proto_schema::{
     ids::{JobId, TargetId},
     job::{JobKind, Progress},
 };
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 
 use super::lock;
 use crate::store::{Fence, TargetRow};
@@ -43,6 +43,7 @@ pub(super) struct Session {
     peer: Peer,
     under_way: Mutex<HashMap<TargetId, UnderWay>>,
     more: Notify,
+    turns: Arc<Semaphore>,
 }
 
 /// A target that has a place.
@@ -50,14 +51,22 @@ struct UnderWay {
     kind: JobKind,
     /// Whose watchers are told of it.
     job: JobId,
+    /// Whether its job may have so many under way only.
+    limited: bool,
     /// The newest that its agent said, with its number; goes with the place, so that no more is kept
     /// than places.
     progress: Option<(u64, Progress)>,
 }
 
+impl UnderWay {
+    fn new(target: &TargetRow, kind: JobKind) -> Self {
+        Self { kind, job: target.job(), limited: target.max_parallel.is_some(), progress: None }
+    }
+}
+
 impl Session {
-    pub(super) fn new(fence: Fence, name: String, peer: Peer) -> Self {
-        Self { fence, name, peer, under_way: Mutex::default(), more: Notify::new() }
+    pub(super) fn new(fence: Fence, name: String, peer: Peer, turns: Arc<Semaphore>) -> Self {
+        Self { fence, name, peer, under_way: Mutex::default(), more: Notify::new(), turns }
     }
 
     /// Says that the queue may hold something.
@@ -85,7 +94,7 @@ impl Session {
 
     /// Takes a place for a target.
     pub(super) fn enter(&self, target: &TargetRow, kind: JobKind) {
-        lock(&self.under_way).insert(target.id(), UnderWay { kind, job: target.job(), progress: None });
+        lock(&self.under_way).insert(target.id(), UnderWay::new(target, kind));
     }
 
     /// Takes a place for a target, if there is one for its kind.
@@ -93,16 +102,28 @@ impl Session {
         let mut under_way = lock(&self.under_way);
         let free = free_kinds(&under_way).contains(&kind);
         if free {
-            under_way.insert(target.id(), UnderWay { kind, job: target.job(), progress: None });
+            under_way.insert(target.id(), UnderWay::new(target, kind));
         }
         free
     }
 
-    /// Gives a target's place back.
-    pub(super) fn leave(&self, target: &TargetId) {
-        if lock(&self.under_way).remove(target).is_some() {
-            self.wake();
-        }
+    /// Gives a target's place back. Gives its job where that has a limit: another server's target may
+    /// begin now.
+    #[must_use]
+    pub(super) fn leave(&self, target: &TargetId) -> Option<JobId> {
+        let left = lock(&self.under_way).remove(target)?;
+        self.wake();
+        left.limited.then_some(left.job)
+    }
+
+    /// Whether a pull or push could begin.
+    pub(super) fn has_free_transfer(&self) -> bool {
+        self.free_kinds().contains(&JobKind::Pull)
+    }
+
+    /// Waits for this organization's turn at the database.
+    pub(super) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        self.turns.acquire().await.ok()
     }
 
     /// Keeps how far a target is, while it has a place, and gives its job. Calls may overtake each other:

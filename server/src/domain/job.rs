@@ -15,8 +15,12 @@ use purser_proto_schema::{
 use serde_json::Value;
 use tokio::time::{Instant, timeout_at};
 
+mod limits;
+mod retry;
 mod watch;
 
+pub use limits::{FanOut, Limits};
+pub use retry::retry;
 pub use watch::watch;
 
 use super::caller::Call;
@@ -46,10 +50,10 @@ pub struct Request {
     pub kind: JobKind,
     /// What the caller asked, without secrets.
     pub asked: Value,
-    /// How long a target may wait for its agent.
-    pub queue_time: Duration,
-    /// How long an attempt may take on the host.
-    pub run_time: Duration,
+    /// How long each target may take.
+    pub limits: Limits,
+    /// How it spreads over them.
+    pub fan_out: FanOut,
 }
 
 /// One server's part of it.
@@ -117,11 +121,17 @@ pub async fn accept(app: &App, call: &Call, request: Request, targets: Vec<NewTa
             status: TargetState::Queued.as_str().to_owned(),
             attempt: 0,
             cancel_requested: false,
-            queue_deadline: now + request.queue_time,
-            run_limit_ms: i64::try_from(request.run_time.as_millis()).unwrap_or(i64::MAX),
+            queue_deadline: now + request.limits.queue,
+            run_limit_ms: millis(request.limits.run),
             run_deadline: None,
             finished_at: None,
             verdict: None,
+            not_before: None,
+            attempts_before: 0,
+            queue_limit_ms: millis(request.limits.queue),
+            stall_limit_ms: millis(request.limits.stall),
+            max_parallel: request.fan_out.max_parallel.and_then(|limit| i32::try_from(limit).ok()),
+            fail_fast: request.fan_out.fail_fast,
         })
     });
     let targets = rows.collect::<Result<Vec<_>>>()?;
@@ -258,6 +268,8 @@ fn view_target(app: &App, target: TargetRow) -> Result<Target> {
         None
     };
     let (result, error) = match verdict(&target)? {
+        // An earlier attempt's.
+        _ if status == JobStatus::Running => (None, None),
         Some(Verdict::Succeeded { outcome, duration_ms }) => (Some(result(outcome, duration_ms)), None),
         Some(Verdict::Failed { failure, .. }) => {
             let diagnosis = failure.diagnosis;
@@ -283,6 +295,10 @@ fn view_target(app: &App, target: TargetRow) -> Result<Target> {
         progress,
         result,
         error,
+        next_attempt_at: target
+            .not_before
+            .filter(|at| status == JobStatus::Queued && *at > Utc::now())
+            .map(Into::into),
     })
 }
 
@@ -293,6 +309,10 @@ fn result(outcome: Outcome, duration_ms: u64) -> TargetResult {
             TargetResult { digest: Some(digest), size_bytes, duration_ms }
         }
     }
+}
+
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// A wire enum as its column's text.
