@@ -15,7 +15,11 @@ use purser_proto_schema::{
 };
 use purser_registry_client::{Diagnosis, DiagnosisCode};
 
-use crate::{commands::Commands, engine::Engine, targets::Targets};
+use crate::{
+    commands::Commands,
+    engine::Engine,
+    targets::{Limits, Targets},
+};
 
 /// The code of an answer that is a [`Diagnosis`].
 const DIAGNOSIS: i32 = -32_000;
@@ -33,16 +37,20 @@ pub(crate) struct Calls {
 #[async_trait]
 impl AgentCallsServer for Calls {
     async fn target_start(&self, request: StartTarget) -> RpcResult<StartReply> {
-        let StartTarget { attempt, job_id, deadline_ms, command } = request;
-        let (target_id, attempt_number, name) = (attempt.target_id.clone(), attempt.attempt, command.name());
-        let reply = if matches!(command, Command::Unknown) {
-            StartReply::Unsupported
-        } else {
-            let commands = Arc::clone(&self.commands);
-            self.targets.start(attempt, Duration::from_millis(deadline_ms), |progress| async move {
-                commands.run(command, progress).await
-            })
+        let StartTarget { attempt, job_id, deadline_ms, stall_ms, command } = request;
+        let limits = Limits {
+            deadline: Duration::from_millis(deadline_ms),
+            stall: stall_ms.map(Duration::from_millis),
         };
+        let (target_id, attempt_number, name) = (attempt.target_id.clone(), attempt.attempt, command.name());
+        let reply =
+            if matches!(command, Command::Unknown) {
+                StartReply::Unsupported
+            } else {
+                let commands = Arc::clone(&self.commands);
+                self.targets
+                    .start(attempt, limits, |progress| async move { commands.run(command, progress).await })
+            };
         tracing::info!(%job_id, %target_id, attempt = attempt_number, command = name, reply = reply.name(), "target");
         Ok(reply)
     }

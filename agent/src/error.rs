@@ -57,6 +57,9 @@ pub enum AgentError {
     /// What answers is no WebSocket.
     #[error("the server's address does not answer as a Purser server")]
     WebSocket(#[source] Box<tokio_tungstenite::tungstenite::Error>),
+    /// The system has no randomness.
+    #[error("the system gives no random bytes")]
+    Random,
     /// A step took too long.
     #[error("the server did not answer in time while {0}")]
     Timeout(&'static str),

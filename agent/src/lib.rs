@@ -43,7 +43,12 @@ pub use config::{AgentConfig, DockerHost, ServerUrl, Trust};
 pub use error::AgentError;
 
 use crate::{
-    calls::Calls, commands::Commands, engine::Engine, link::Link, state::State, targets::Keeping,
+    calls::Calls,
+    commands::{Commands, SharedPulls},
+    engine::Engine,
+    link::Link,
+    state::State,
+    targets::Keeping,
     websocket::Dialler,
 };
 
@@ -91,7 +96,7 @@ pub async fn run(config: AgentConfig, stop: CancellationToken) -> Result<(), Age
     let registries = RegistryClient::new(config.egress, concat!("purser-agent/", env!("CARGO_PKG_VERSION")));
     let (targets, keeping) = Keeping::restore(state.verdicts());
     let calls = Calls {
-        commands: Arc::new(Commands { engine: Arc::clone(&engine), registries }),
+        commands: Arc::new(Commands { engine: Arc::clone(&engine), registries, pulls: SharedPulls::new()? }),
         engine: Arc::clone(&engine),
         targets: Arc::clone(&targets),
     };

@@ -54,6 +54,7 @@ async fn verdicts(targets: &Targets, client: &Client) {
 }
 
 async fn progress(targets: &Targets, client: &Client) {
+    targets.tell_all_again();
     loop {
         targets.until_moved().await;
         stream::iter(targets.progress())

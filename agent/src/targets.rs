@@ -14,7 +14,7 @@ mod outbox;
 
 use std::{
     collections::HashMap,
-    future::Future,
+    future::{Future, pending},
     mem,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -32,7 +32,7 @@ use purser_proto_schema::{
 };
 use purser_registry_client::DiagnosisCode;
 use tokio::{
-    sync::Notify,
+    sync::{Notify, watch},
     task::JoinError,
     time::{Instant, timeout},
 };
@@ -74,6 +74,23 @@ struct Running {
     progress: Progress,
     /// Whether `progress` is newer than the last report.
     moved: bool,
+    /// Marked with every sign that the work goes on.
+    alive: watch::Sender<()>,
+}
+
+/// How long a target may take.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// In all.
+    pub(crate) deadline: Duration,
+    /// Without progress.
+    pub(crate) stall: Option<Duration>,
+}
+
+impl From<Duration> for Limits {
+    fn from(deadline: Duration) -> Self {
+        Self { deadline, stall: None }
+    }
 }
 
 /// Where a command says how far it is. Never waits for the link.
@@ -87,6 +104,11 @@ impl ProgressSink {
     pub(crate) fn report(&self, progress: Progress) {
         let mut table = self.targets.table();
         let Some(running) = table.running_try(&self.attempt) else { return };
+        // The engine reports what moved, so a report is a sign of life even where nothing of it is
+        // counted, as in unpacking; but not that it waits to begin anew.
+        if progress.phase != "retrying" {
+            running.alive.send_replace(());
+        }
         if running.progress != progress {
             running.progress = progress;
             running.moved = true;
@@ -115,7 +137,12 @@ impl Targets {
 
     /// Takes a target and begins `work` in its own task, unless the try is known already. The task ends
     /// the work at the deadline, and when it is cancelled.
-    pub(crate) fn start<F, W>(self: &Arc<Self>, attempt: Attempt, deadline: Duration, work: F) -> StartReply
+    pub(crate) fn start<F, W>(
+        self: &Arc<Self>,
+        attempt: Attempt,
+        limits: impl Into<Limits>,
+        work: F,
+    ) -> StartReply
     where
         F: FnOnce(ProgressSink) -> W,
         W: Future<Output = Result<Outcome, Failure>> + Send + 'static,
@@ -141,14 +168,21 @@ impl Targets {
             seq: 0,
             progress: Progress::default(),
             moved: false,
+            alive: watch::Sender::new(()),
         };
+        let alive = running.alive.subscribe();
         table.running.insert(attempt.target_id.clone(), running);
         drop(table);
 
         let work = work(ProgressSink { targets: Arc::clone(self), attempt: attempt.clone() });
-        let targets = Arc::clone(self);
+        let (targets, limits) = (Arc::clone(self), limits.into());
         self.tasks.spawn(async move {
-            let verdict = see_through(work, deadline, cancel).await;
+            let mut verdict = see_through(work, limits, cancel, alive).await;
+            if let Verdict::Failed { failure, .. } = &mut verdict
+                && failure.diagnosis.code == DiagnosisCode::Timeout
+            {
+                failure.diagnosis.message.push_str(&targets.standing(&attempt));
+            }
             targets.end(attempt, verdict);
         });
         StartReply::Accepted
@@ -162,6 +196,20 @@ impl Targets {
     /// What the server asks for and takes at most.
     pub(crate) fn agreed(&self) -> Agreed {
         self.table().agreed
+    }
+
+    /// Where a try stands, to be put behind what stopped it.
+    fn standing(&self, attempt: &Attempt) -> String {
+        let mut table = self.table();
+        let Some(progress) = table.running_try(attempt).map(|running| &running.progress) else {
+            return String::new();
+        };
+        let Progress { phase, downloaded_bytes, total_bytes, layers_done, layers_total, .. } = progress;
+        match total_bytes {
+            _ if phase.is_empty() => String::new(),
+            Some(total) => format!("; it stood at {phase}, {downloaded_bytes} of {total} bytes"),
+            None => format!("; it stood at {phase}, {layers_done} of {layers_total} layers"),
+        }
     }
 
     /// Stops a try. Its verdict still comes; a try that is not running is left alone.
@@ -249,6 +297,14 @@ impl Targets {
             .collect()
     }
 
+    /// A new session knows nothing of what was reported before.
+    pub(crate) fn tell_all_again(&self) {
+        for running in self.table().running.values_mut() {
+            running.moved = running.progress != Progress::default();
+        }
+        self.moved.notify_one();
+    }
+
     /// Waits until a target has progressed since the last call.
     pub(crate) async fn until_moved(&self) {
         self.moved.notified().await;
@@ -267,7 +323,12 @@ impl Targets {
 }
 
 /// Runs work to its verdict, whatever happens to it.
-async fn see_through<W>(work: W, deadline: Duration, cancel: CancellationToken) -> Verdict
+async fn see_through<W>(
+    work: W,
+    Limits { deadline, stall }: Limits,
+    cancel: CancellationToken,
+    alive: watch::Receiver<()>,
+) -> Verdict
 where
     W: Future<Output = Result<Outcome, Failure>> + Send + 'static,
 {
@@ -281,6 +342,11 @@ where
             task.abort();
             let _ = task.await;
             return Verdict::Cancelled;
+        }
+        stall = stalled(stall.filter(|stall| *stall < deadline), alive) => {
+            task.abort();
+            let _ = task.await;
+            return Verdict::Failed { failure: no_progress(stall), duration_ms: millis(started) };
         }
     };
     let failure = match result {
@@ -296,6 +362,19 @@ where
     Verdict::Failed { failure, duration_ms: millis(started) }
 }
 
+/// Waits until there was no sign of life for so long. Never ends without a limit, or when nobody could
+/// give a sign any more.
+async fn stalled(stall: Option<Duration>, mut alive: watch::Receiver<()>) -> Duration {
+    let Some(stall) = stall else { return pending().await };
+    loop {
+        match timeout(stall, alive.changed()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => return pending().await,
+            Err(_) => return stall,
+        }
+    }
+}
+
 fn millis(since: Instant) -> u64 {
     u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
@@ -305,6 +384,14 @@ fn overdue(deadline: Duration) -> Failure {
         DiagnosisCode::Timeout,
         format!("the work was not done within {} s", deadline.as_secs()),
         "Look at the registry's and the host's network and load, then try again.",
+    )
+}
+
+fn no_progress(stall: Duration) -> Failure {
+    Failure::new(
+        DiagnosisCode::Timeout,
+        format!("there was no progress for {} s", stall.as_secs()),
+        "Look at the registry and at the network between it and this host, or give a longer stallTimeoutSeconds.",
     )
 }
 

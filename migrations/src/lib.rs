@@ -11,6 +11,7 @@ mod m20261121_000004_job;
 mod m20261121_000005_audit;
 mod m20261121_000006_realm_allow;
 mod m20261121_000007_session_history;
+mod m20261121_000008_job_rounds;
 
 /// Brings a database to the present shape.
 pub struct Migrator;
@@ -26,6 +27,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261121_000005_audit::Migration),
             Box::new(m20261121_000006_realm_allow::Migration),
             Box::new(m20261121_000007_session_history::Migration),
+            Box::new(m20261121_000008_job_rounds::Migration),
         ]
     }
 }

@@ -16,7 +16,8 @@ use crate::{
 procedures! {
     /// Pulls an image onto one host or several. The credential is `auth`, else the entry that
     /// `registryId` names, else the entry whose namespace or host fits best, else the default for
-    /// names without a registry, else none; the job says which.
+    /// names without a registry, else none; the job says which. What may heal by itself (the network, a
+    /// registry's 5xx, a rate limit) is tried up to three times.
     Mutation "image.pull" [ImagePull] Pull(PullInput) -> Job;
     /// Pushes a local image of a host to a registry entry, under the entry's prefix.
     Mutation "image.push" [ImagePush] Push(PushInput) -> Job;
@@ -53,6 +54,16 @@ pub struct PullInput {
     pub auth: Option<OneTimeAuth>,
     /// Such as `linux/arm64`; the host's own when absent.
     pub platform: Option<String>,
+    /// How many hosts at once, 1 to 1000; all when absent.
+    pub max_parallel: Option<u32>,
+    /// After the first failure, cancel what has not started.
+    pub fail_fast: Option<bool>,
+    /// How long a target may wait for its host, in seconds, at most a week; 15 minutes when absent.
+    pub queue_timeout_seconds: Option<u32>,
+    /// How long it may go on without progress, in seconds, at most a day; 10 minutes when absent.
+    pub stall_timeout_seconds: Option<u32>,
+    /// How long it may run in all, in seconds, at most a day; an hour when absent.
+    pub timeout_seconds: Option<u32>,
     /// Answer when the job has ended, or after 15 minutes.
     pub wait: Option<bool>,
 }
@@ -71,6 +82,12 @@ pub struct PushInput {
     pub repository: Option<String>,
     /// The tag, in place of the image's own.
     pub tag: Option<String>,
+    /// How long a target may wait for its host, in seconds, at most a week; 15 minutes when absent.
+    pub queue_timeout_seconds: Option<u32>,
+    /// How long it may go on without progress, in seconds, at most a day; 10 minutes when absent.
+    pub stall_timeout_seconds: Option<u32>,
+    /// How long it may run in all, in seconds, at most a day; an hour when absent.
+    pub timeout_seconds: Option<u32>,
     /// Answer when the job has ended, or after 15 minutes.
     pub wait: Option<bool>,
 }

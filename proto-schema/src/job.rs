@@ -15,8 +15,15 @@ procedures! {
     Query "job.one" [JobRead] One(OneInput) -> Job;
     /// Jobs, newest first, a page at a time.
     Query "job.all" [JobRead] All(AllInput) -> JobPage;
+    /// Repeats the failed targets of an ended job, and those that `failFast` held back, with the entry's
+    /// newest credential: the same job, with one more attempt each. Needs the permission of what it
+    /// repeats, too.
+    Mutation "job.retry" [JobWrite] Retry(OneInput) -> Job;
     /// Cancels what has not ended: queued targets at once, running ones when the engine has stopped.
     Mutation "job.cancel" [JobWrite] Cancel(OneInput) -> Job;
+    /// The job as it is now, then as it becomes, at most five times a second. A slow reader is told the
+    /// newest and not everything between. Ends after the job has: the last one told is final.
+    Subscription "job.watch" [JobRead] Watch(OneInput) -> Job;
 }
 
 /// What a job does.
@@ -68,7 +75,7 @@ pub enum CredentialSource {
 }
 
 /// A job as callers see it.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Job {
     /// Its id.
@@ -92,7 +99,7 @@ pub struct Job {
 }
 
 /// One server's part of a job.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Target {
     /// Its id.
@@ -113,8 +120,11 @@ pub struct Target {
     pub progress: Option<Progress>,
     /// What came out; null unless it succeeded.
     pub result: Option<TargetResult>,
-    /// What went wrong; null unless it failed.
+    /// What went wrong; null unless it failed, was held back by `failFast`, or waits to be tried again.
     pub error: Option<TargetError>,
+    /// When it is tried again; only while it waits for that.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub next_attempt_at: Option<Timestamp>,
 }
 
 /// How far a pull or push is.
@@ -136,7 +146,7 @@ pub struct Progress {
 }
 
 /// What a successful target brought.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TargetResult {
     /// The image's digest, read back from the engine; null for a test.
@@ -149,7 +159,7 @@ pub struct TargetResult {
 }
 
 /// Why a target failed.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TargetError {
     /// A diagnosis code, such as `unauthorized`.

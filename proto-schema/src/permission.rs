@@ -46,7 +46,7 @@ permissions! {
     ImagePush = "image:push",
     /// See jobs.
     JobRead = "job:read",
-    /// Cancel jobs.
+    /// Cancel and repeat jobs.
     JobWrite = "job:write",
 }
 

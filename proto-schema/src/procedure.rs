@@ -8,7 +8,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::permission::Permission;
 
-/// Whether a procedure only reads.
+/// How a procedure is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Kind {
@@ -16,6 +16,9 @@ pub enum Kind {
     Query,
     /// May change something; never called by GET.
     Mutation,
+    /// Reads, and goes on telling: a row of events, each an output with an id. Only on doors that can
+    /// go on answering.
+    Subscription,
 }
 
 /// What is known of a procedure without calling it.
@@ -23,12 +26,22 @@ pub enum Kind {
 pub struct ProcedureInfo {
     /// The dotted name, the same on every door, such as `registry.testRegistryById`.
     pub name: &'static str,
-    /// Query or mutation.
+    /// Query, mutation or subscription.
     pub kind: Kind,
     /// What a key needs to call it.
     pub permission: Permission,
     /// What it does, for people: Markdown, from the doc comment of its declaration.
     pub docs: &'static str,
+}
+
+impl ProcedureInfo {
+    /// The JSON-RPC method that ends one of this subscription's: `job.unwatch` of `job.watch`. `None`
+    /// for other kinds.
+    #[must_use]
+    pub fn unsubscribe(&self) -> Option<String> {
+        let (namespace, name) = self.name.split_once('.').filter(|_| self.kind == Kind::Subscription)?;
+        Some(format!("{namespace}.un{name}"))
+    }
 }
 
 /// A procedure as a type: its table entry, and what goes in and out.
@@ -37,7 +50,7 @@ pub trait Procedure: 'static {
     const INFO: ProcedureInfo;
     /// What the caller sends. An absent input is read as `{}`.
     type Input: DeserializeOwned + Send + 'static;
-    /// What the caller gets.
+    /// What the caller gets; of a subscription, with each event.
     type Output: Serialize + Send + 'static;
 }
 

@@ -300,8 +300,13 @@ async fn calls(golden: &mut Golden) {
         }};
     }
     let (_, pull) = commands().swap_remove(2);
-    let start =
-        StartTarget { attempt: attempt(), job_id: "job_1".to_owned(), deadline_ms: 60_000, command: pull };
+    let start = StartTarget {
+        attempt: attempt(),
+        job_id: "job_1".to_owned(),
+        deadline_ms: 60_000,
+        stall_ms: Some(30_000),
+        command: pull,
+    };
     golden.message("target", &start);
     call!("call.target.start", target_start(start));
     call!("call.target.cancel", target_cancel(attempt()));

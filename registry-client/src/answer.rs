@@ -1,5 +1,7 @@
 //! What an answer that isn't the hoped-for one means.
 
+use std::time::Duration;
+
 use http::StatusCode;
 use http::header::{CONTENT_TYPE, LOCATION, RETRY_AFTER};
 use serde_json::Value;
@@ -95,7 +97,8 @@ pub(crate) fn diagnose(answer: &Answer, speaker: Speaker, host: &str, given: boo
             Code::Other,
             format!("{host} answered {}", status.as_u16()),
             "The registry or a proxy in front of it has a fault; look at its log.",
-        ),
+        )
+        .passing_after(Duration::ZERO),
         _ if speaker == Speaker::TokenServer => Diagnosis::new(
             Code::Other,
             format!("the token server {host} answered {}", status.as_u16()),
@@ -145,7 +148,9 @@ pub(crate) fn rate_limited(answer: &Answer, host: &str) -> Diagnosis {
         Some(seconds) => format!("It asks to wait {seconds} seconds."),
         None => "Wait, or use credentials: signed-in callers have higher limits.".to_owned(),
     };
+    let wait = Duration::from_secs(answer.retry_after().unwrap_or_default().into());
     Diagnosis::new(Code::RateLimited, format!("{host} answered 429, too many requests"), advice)
+        .passing_after(wait)
 }
 
 /// For an answer on `/v2/` that no registry gives.

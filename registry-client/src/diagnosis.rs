@@ -4,6 +4,8 @@ mod engine_messages;
 mod secrets;
 mod text;
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 pub use engine_messages::classify_engine_message;
@@ -79,6 +81,12 @@ impl DiagnosisCode {
         Self::Other,
     ];
 
+    /// Whether what has this code may pass by itself: the network and rate limits, and never what a
+    /// registry says of a credential or a name.
+    pub fn may_pass(self) -> bool {
+        matches!(self, Self::Dns | Self::Connect | Self::Timeout | Self::RateLimited)
+    }
+
     /// The code as in JSON.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -124,12 +132,29 @@ pub struct Diagnosis {
     /// What the Engine or the registry said, stripped of control characters and cut at [`MAX_TEXT_BYTES`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub engine_message: Option<String>,
+    /// Set where the same may succeed later without anybody's doing, such as after a rate limit: not to
+    /// be tried again sooner than this, as far as the other side said. No part of the public answer.
+    #[serde(skip)]
+    pub passes_after: Option<Duration>,
 }
 
 impl Diagnosis {
     /// A diagnosis without the words of the other side. `message` is made [`presentable`].
     pub fn new(code: DiagnosisCode, message: impl AsRef<str>, advice: impl Into<String>) -> Self {
-        Self { code, message: presentable(message.as_ref()), advice: advice.into(), engine_message: None }
+        Self {
+            code,
+            message: presentable(message.as_ref()),
+            advice: advice.into(),
+            engine_message: None,
+            passes_after: code.may_pass().then_some(Duration::ZERO),
+        }
+    }
+
+    /// The same, as something that may pass by itself, but not sooner than after `wait`.
+    #[must_use]
+    pub fn passing_after(mut self, wait: Duration) -> Self {
+        self.passes_after = Some(wait);
+        self
     }
 
     /// Adds what the other side said, made [`presentable`]; nothing when it said nothing.

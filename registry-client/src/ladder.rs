@@ -94,10 +94,10 @@ impl Ladder {
     /// Takes the secrets out of what the other side said, and out of our own text the hosts that it named after them.
     pub(crate) fn scrub(&self, diagnosis: Diagnosis) -> Diagnosis {
         Diagnosis {
-            code: diagnosis.code,
             message: self.secrets.hide_hosts(diagnosis.message),
             advice: self.secrets.hide_hosts(diagnosis.advice),
             engine_message: diagnosis.engine_message.map(|text| self.secrets.scrub(&text)),
+            ..diagnosis
         }
     }
 

@@ -28,6 +28,9 @@ pub enum Error {
     /// Something stands in the way that the caller can change.
     #[error("{0}")]
     Conflict(String),
+    /// The state of things does not allow it, and the caller must do something else instead.
+    #[error("{0}")]
+    Precondition(&'static str),
     /// A test failed: the registry or the host said no.
     #[error("{}", .0.diagnosis.message)]
     TestFailed(Box<TestDiagnosis>),

@@ -23,17 +23,9 @@ fn wrong_types(form: Form) -> Vec<Value> {
         Form::Choice => {
             vec![json!(MARK), json!(""), json!(1), json!(true), json!([MARK]), json!({}), json!({MARK: MARK})]
         }
-        Form::Count => {
-            vec![
-                json!(MARK),
-                json!("5"),
-                json!(-1),
-                json!(1.5),
-                json!(1e30),
-                json!(0),
-                json!(101),
-                json!([1]),
-            ]
+        Form::Count | Form::Number => {
+            let above = if form == Form::Count { json!(101) } else { json!(1e9) };
+            vec![json!(MARK), json!("5"), json!(-1), json!(1.5), json!(1e30), json!(0), above, json!([1])]
         }
         Form::Servers => {
             vec![json!(MARK), json!(5), json!({}), json!([5]), json!([[MARK]]), json!([]), json!([""])]

@@ -206,11 +206,7 @@ async fn servers_that_cannot_be_chosen_are_refused_and_nothing_is_pulled() {
     let other = Purser::start().await;
     let (_agent, foreign) = Agent::join(&other, &bed.host_b()).await;
     let image = open("refused").await;
-    for unknown in [
-        json!({"serverId": foreign}),
-        json!({"serverIds": [road.host(), foreign]}),
-        json!({"labels": {"no": "one"}}),
-    ] {
+    for unknown in [json!({"serverId": foreign}), json!({"serverIds": [road.host(), foreign]})] {
         let mut input = unknown.clone();
         input["image"] = json!(image.reference());
         let refused = road.client.trpc_mutation("image.pull", &input).await;
@@ -222,6 +218,11 @@ async fn servers_that_cannot_be_chosen_are_refused_and_nothing_is_pulled() {
         (json!({"serverId": road.host(), "serverIds": [road.host()]}), "serverId"),
         (json!({"serverIds": []}), "serverIds"),
         (json!({"labels": {}}), "labels"),
+        (json!({"labels": {"no": "one"}}), "labels"),
+        (json!({"serverId": road.host(), "maxParallel": 0}), "maxParallel"),
+        (json!({"serverId": road.host(), "queueTimeoutSeconds": 604_801}), "queueTimeoutSeconds"),
+        (json!({"serverId": road.host(), "stallTimeoutSeconds": 0}), "stallTimeoutSeconds"),
+        (json!({"serverId": road.host(), "timeoutSeconds": 86_401}), "timeoutSeconds"),
         (json!({"serverId": road.host(), "image": "docker.io/UPPER/case"}), "image"),
         (json!({"serverId": road.host(), "image": "x/../../info#"}), "image"),
     ] {

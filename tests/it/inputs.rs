@@ -22,7 +22,10 @@ pub enum Form {
     Job,
     Labels,
     OneTime,
+    /// Of a list: 1 to 100.
     Count,
+    /// From 1 to more than a list has.
+    Number,
     Access,
     Choice,
     /// Hosts, with or without a port.
@@ -57,7 +60,9 @@ const fn call(name: &'static str, permission: &'static str, fields: &'static [Fi
     Call { name, permission, fields }
 }
 
-use Form::{Access, Choice, Count, Flag, Hosts, Job, Labels, OneTime, Registry, Server, Servers, Site, Text};
+use Form::{
+    Access, Choice, Count, Flag, Hosts, Job, Labels, Number, OneTime, Registry, Server, Servers, Site, Text,
+};
 
 /// The procedure table, from API.md.
 pub const CALLS: &[Call] = &[
@@ -177,6 +182,11 @@ pub const CALLS: &[Call] = &[
             may("registryId", Registry),
             may("auth", OneTime),
             may("platform", Text),
+            may("maxParallel", Number),
+            may("failFast", Flag),
+            may("queueTimeoutSeconds", Number),
+            may("stallTimeoutSeconds", Number),
+            may("timeoutSeconds", Number),
             may("wait", Flag),
         ],
     ),
@@ -189,6 +199,9 @@ pub const CALLS: &[Call] = &[
             must("registryId", Registry),
             may("repository", Text),
             may("tag", Text),
+            may("queueTimeoutSeconds", Number),
+            may("stallTimeoutSeconds", Number),
+            may("timeoutSeconds", Number),
             may("wait", Flag),
         ],
     ),
@@ -206,7 +219,12 @@ pub const CALLS: &[Call] = &[
         ],
     ),
     call("job.cancel", "job:write", &[must("jobId", Job)]),
+    call("job.retry", "job:write", &[must("jobId", Job)]),
 ];
+
+/// Those that are called on doors that go on answering: `job_watch.rs` asks of them what is asked of
+/// [`CALLS`] elsewhere.
+pub const SUBSCRIPTIONS: &[Call] = &[call("job.watch", "job:read", &[must("jobId", Job)])];
 
 /// Things of one organization, made by [`Things::make`].
 #[derive(Clone, Debug)]
@@ -257,7 +275,8 @@ impl Things {
 
 #[test]
 fn every_procedure_is_listed() {
-    let here: BTreeSet<_> = CALLS.iter().map(|call| (call.name, call.permission)).collect();
+    let here: BTreeSet<_> =
+        CALLS.iter().chain(SUBSCRIPTIONS).map(|call| (call.name, call.permission)).collect();
     let table: BTreeSet<_> = procedure::table().map(|info| (info.name, info.permission.as_str())).collect();
     assert_eq!(here, table, "tests/it/inputs.rs lists every procedure and its permission");
 }

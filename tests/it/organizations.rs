@@ -92,7 +92,10 @@ async fn lists_labels_and_matching_stay_inside_the_wall() {
     assert_eq!(client.query("job.all", cursor).await["items"], json!([]));
 
     let by_label = json!({"image": "app", "labels": {"of": "foreign"}});
-    assert_eq!(client.trpc_mutation("image.pull", &by_label).await.code(), "NOT_FOUND");
+    let foreign_label = client.trpc_mutation("image.pull", &by_label).await;
+    let of_nobody = json!({"image": "app", "labels": {"of": "nobody"}});
+    assert_eq!(foreign_label.code(), "BAD_REQUEST");
+    assert_eq!(foreign_label.body, client.trpc_mutation("image.pull", &of_nobody).await.body);
     let own = Things::make(&client, "own").await;
     client.mutate("registry.remove", json!({"registryId": own.registry, "force": true})).await;
     for image in ["127.0.0.1:1/app", "app"] {

@@ -2,10 +2,14 @@
 
 use std::{sync::Arc, time::Duration};
 
-use purser_proto_schema::agent::command::{Failure, Outcome};
+use purser_proto_schema::{
+    agent::command::{Failure, Outcome},
+    job::Progress,
+};
 use purser_registry_client::{
     AuthScheme, Diagnosis, DiagnosisCode, Reference, RegistryKind, browse::BrowseError,
 };
+use tokio::sync::watch;
 
 use super::{Commands, access::Access};
 use crate::{
@@ -27,7 +31,7 @@ impl Commands {
         image: &str,
         platform: Option<&str>,
         access: &Access,
-        progress: &ProgressSink,
+        progress: &watch::Sender<Progress>,
     ) -> Result<Outcome, Failure> {
         let image = access.reference(image)?;
         let login = access.login();
@@ -35,7 +39,7 @@ impl Commands {
             Some(_) => self.vet(access, VET_DEADLINE).await?.kind,
             None => RegistryKind::of_host(&access.target().address.host),
         };
-        let report = |state| progress.report(state);
+        let report = |state| drop(progress.send_replace(state));
         let pulled = self.engine.pull(&image, platform, login.as_ref(), report).await;
         let pulled = pulled.map_err(|refusal| kind.advise(refusal, access.username()))?;
         let (digest, pulled) = match pulled {

@@ -7,11 +7,19 @@
 mod access;
 mod image;
 mod registry;
+mod shared_pulls;
 
 use std::{sync::Arc, time::Duration};
 
-use purser_proto_schema::agent::command::{Command, Failure, Outcome};
+use futures_util::FutureExt as _;
+use purser_proto_schema::{
+    agent::command::{Command, Failure, Outcome},
+    job::Progress,
+};
 use purser_registry_client::{DiagnosisCode, ProbeOutcome, RegistryClient, TestFailure};
+use tokio::sync::watch;
+
+pub(crate) use self::shared_pulls::SharedPulls;
 
 use self::access::Access;
 use crate::{engine::Engine, targets::ProgressSink};
@@ -20,11 +28,16 @@ use crate::{engine::Engine, targets::ProgressSink};
 pub(crate) struct Commands {
     pub(crate) engine: Arc<Engine>,
     pub(crate) registries: RegistryClient,
+    pub(crate) pulls: SharedPulls,
 }
 
 impl Commands {
     /// Does the work of one target.
-    pub(crate) async fn run(&self, command: Command, progress: ProgressSink) -> Result<Outcome, Failure> {
+    pub(crate) async fn run(
+        self: &Arc<Self>,
+        command: Command,
+        progress: ProgressSink,
+    ) -> Result<Outcome, Failure> {
         match command {
             Command::TestRegistry { registry, scope } => {
                 let access = Access::new(registry)?;
@@ -32,9 +45,17 @@ impl Commands {
                 tested.map(Outcome::Tested).map_err(|failure| access.scrub(failure))
             }
             Command::Pull { image, platform, registry } => {
+                let likeness = self.pulls.likeness(&image, platform.as_deref(), &registry);
                 let access = Access::new(registry)?;
-                let pulled = self.pull(&image, platform.as_deref(), &access, &progress).await;
-                pulled.map_err(|failure| access.scrub(failure))
+                let commands = Arc::clone(self);
+                let begin = |progress: watch::Sender<Progress>| {
+                    async move {
+                        let pulled = commands.pull(&image, platform.as_deref(), &access, &progress).await;
+                        pulled.map_err(|failure| access.scrub(failure))
+                    }
+                    .boxed()
+                };
+                self.pulls.pull(likeness, &progress, begin).await
             }
             Command::Push { source, target, registry } => {
                 let access = Access::new(registry)?;
@@ -59,5 +80,5 @@ impl Commands {
 /// A failed climb as a target's failure.
 fn failure(failed: TestFailure) -> Failure {
     let TestFailure { diagnosis, steps, warnings } = failed;
-    Failure { diagnosis, steps, warnings }
+    Failure { steps, warnings, ..Failure::from(diagnosis) }
 }

@@ -41,7 +41,7 @@ impl Commands {
             steps.push(step);
             if let Err(Failure { diagnosis, .. }) = result {
                 let diagnosis = kind.advise(diagnosis, Some(login.username));
-                return Err(Failure { diagnosis, steps, warnings });
+                return Err(Failure { steps, warnings, ..Failure::from(diagnosis) });
             }
             CredentialsVerdict::Verified
         };
@@ -59,7 +59,7 @@ impl Commands {
             warnings.dedup();
             match result {
                 Ok(access) => access_verdict = access,
-                Err(diagnosis) => return Err(Failure { diagnosis, steps, warnings }),
+                Err(diagnosis) => return Err(Failure { steps, warnings, ..Failure::from(diagnosis) }),
             }
         }
         Ok(TestReport { auth, credentials, access: access_verdict, steps, warnings })

@@ -1,7 +1,4 @@
-use std::{
-    future::pending,
-    sync::atomic::{AtomicUsize, Ordering},
-};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
 
@@ -133,4 +130,34 @@ async fn the_newest_progress_is_reported_once_with_a_rising_number() {
     assert!(targets.progress().is_empty());
     sink.report(at(3));
     assert_eq!(targets.progress()[0].seq, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn work_that_does_not_get_on_ends_and_says_where_it_stood() {
+    let targets = Arc::new(Targets::default());
+    let limits = Limits { deadline: LONG, stall: Some(Duration::from_secs(600)) };
+    let at = |phase: &str, downloaded_bytes| Progress {
+        phase: phase.to_owned(),
+        downloaded_bytes,
+        total_bytes: Some(48),
+        ..Progress::default()
+    };
+    targets.start(attempt("t", 1), limits, |progress| async move {
+        // The same again is a sign of life: a large layer is unpacked.
+        for _ in 0..3 {
+            tokio::time::sleep(Duration::from_secs(599)).await;
+            progress.report(at("extracting", 12));
+        }
+        // Waiting to begin anew is none.
+        loop {
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            progress.report(at("retrying", 12));
+        }
+    });
+    let started = Instant::now();
+    let Verdict::Failed { failure, .. } = verdict(&targets).await.verdict else { panic!("no failure") };
+    assert_eq!(started.elapsed().as_secs(), 3 * 599 + 600);
+    assert_eq!(failure.diagnosis.code, DiagnosisCode::Timeout);
+    let said = "there was no progress for 600 s; it stood at retrying, 12 of 48 bytes";
+    assert_eq!(failure.diagnosis.message, said);
 }

@@ -60,6 +60,9 @@ pub struct StartTarget {
     pub job_id: String,
     /// How long it may run, in milliseconds; the agent ends it by itself then.
     pub deadline_ms: u64,
+    /// How long it may go on without progress, in milliseconds; for ever when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stall_ms: Option<u64>,
     /// The work.
     pub command: Command,
 }

@@ -146,20 +146,24 @@ pub struct Failure {
     pub steps: Vec<Step>,
     /// What works but should not stay so.
     pub warnings: Vec<String>,
+    /// Set where another attempt may succeed without anybody's doing (the network, a 5xx, a rate limit):
+    /// how long to wait at least, in milliseconds, as far as the other side said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after_ms: Option<u64>,
 }
 
 impl Failure {
     /// A failure that has a code, a message and advice, and no steps.
     #[must_use]
     pub fn new(code: DiagnosisCode, message: impl Into<String>, advice: impl Into<String>) -> Self {
-        let diagnosis =
-            Diagnosis { code, message: message.into(), advice: advice.into(), engine_message: None };
-        Self::from(diagnosis)
+        Self::from(Diagnosis::new(code, message.into(), advice))
     }
 }
 
 impl From<Diagnosis> for Failure {
     fn from(diagnosis: Diagnosis) -> Self {
-        Self { diagnosis, steps: Vec::new(), warnings: Vec::new() }
+        let after = diagnosis.passes_after;
+        let retry_after_ms = after.map(|after| u64::try_from(after.as_millis()).unwrap_or(u64::MAX));
+        Self { diagnosis, steps: Vec::new(), warnings: Vec::new(), retry_after_ms }
     }
 }

@@ -1,5 +1,7 @@
 //! What Docker Engines and registries say, and what it means.
 
+use std::time::Duration;
+
 use super::DiagnosisCode as Code;
 use super::{Diagnosis, presentable};
 
@@ -10,7 +12,11 @@ use super::{Diagnosis, presentable};
 pub fn classify_engine_message(message: &str) -> Diagnosis {
     let text = presentable(message);
     match recognise(&text) {
-        Some(known) => Diagnosis::new(known.code, known.message, known.advice).with_engine_message(&text),
+        Some(known) => {
+            let diagnosis =
+                Diagnosis::new(known.code, known.message, known.advice).with_engine_message(&text);
+            if known.passes { diagnosis.passing_after(Duration::ZERO) } else { diagnosis }
+        }
         None if text.is_empty() => Diagnosis::new(Code::Other, "it failed without saying why", ""),
         None => Diagnosis::new(Code::Other, &text, "").with_engine_message(&text),
     }
@@ -34,6 +40,8 @@ pub(crate) struct Cause {
     whole: &'static [&'static str],
     pub(crate) message: &'static str,
     pub(crate) advice: &'static str,
+    /// Whether it may pass by itself although its code does not say so.
+    passes: bool,
 }
 
 const fn cause(
@@ -42,7 +50,7 @@ const fn cause(
     message: &'static str,
     advice: &'static str,
 ) -> Cause {
-    Cause { code, any, whole: &[], message, advice }
+    Cause { code, any, whole: &[], message, advice, passes: false }
 }
 
 /// The first that matches counts, so what is specific stands before what is general.
@@ -292,18 +300,21 @@ static CAUSES: &[Cause] = &[
         whole: &["denied", "error response from daemon: denied", "error from registry: denied"],
         message: "the registry refused this",
         advice: "Check the name and the rights of these credentials.",
+        passes: false,
     },
-    cause(
-        Code::Other,
-        &[
+    Cause {
+        code: Code::Other,
+        any: &[
             &["failed with status: 5"],
             &["unexpected http status: 5"],
             &["unexpected status", ": 50"],
             &["error parsing http 50"],
         ],
-        "the registry or its token server failed",
-        "The registry or a proxy in front of it has a fault; look at its log, and try again.",
-    ),
+        whole: &[],
+        message: "the registry or its token server failed",
+        advice: "The registry or a proxy in front of it has a fault; look at its log, and try again.",
+        passes: true,
+    },
     cause(
         Code::NotARegistry,
         &[
@@ -321,6 +332,7 @@ static CAUSES: &[Cause] = &[
         whole: &["eof"],
         message: "the connection was cut",
         advice: "Try again; if it keeps happening, look at the proxies on the way.",
+        passes: true,
     },
     cause(
         Code::Other,

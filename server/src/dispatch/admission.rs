@@ -22,7 +22,7 @@ use purser_proto_schema::{
 };
 
 use super::{
-    Dispatch, Session, Shared, attempt_of, pump, report,
+    Dispatch, Session, Shared, pump, report,
     resume::{self, Reconciled},
     session, write,
 };
@@ -214,12 +214,13 @@ async fn live<R: WireReader, W: WireWriter>(shared: &Arc<Shared>, terms: Terms, 
     };
     let liveness = Liveness { ping_every: Some(heartbeat), lost_after: heartbeat * 3 };
     let peer = Peer::start(reader, writer, sealer, opener, inbound.into_rpc().into(), liveness);
-    let session = Arc::new(Session::new(fence.clone(), admitted.row.name.clone(), peer));
+    let turns = shared.turns.of(&OrganizationId::from_stored(admitted.row.organization_id.clone()));
+    let session = Arc::new(Session::new(fence.clone(), admitted.row.name.clone(), peer, turns));
     // Nobody else sets it.
     let _ = late.set(Arc::downgrade(&session));
     for target in &reconciled.going_on {
         if let Ok(kind) = target.job_kind() {
-            session.enter(attempt_of(target).target_id, kind);
+            session.enter(target, kind);
         }
     }
     if let Err(reason) = take_over(shared, &session) {

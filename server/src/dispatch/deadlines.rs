@@ -1,6 +1,6 @@
 //! Ends what is over its deadline.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use purser_proto_schema::agent::command::Failure;
 use purser_registry_client::DiagnosisCode;
@@ -15,8 +15,9 @@ use crate::{
 const EVERY: Duration = Duration::from_secs(2);
 /// How long an agent has to say by itself that a target ran out of time.
 const GRACE: chrono::Duration = chrono::Duration::seconds(30);
-/// How many are ended in one go.
-const AT_ONCE: u64 = 200;
+/// How many are looked for in one go; the next go follows at once as long as there are so many, so ten
+/// thousand of one organization do not keep another's waiting.
+const AT_ONCE: usize = 200;
 
 /// Runs until the control plane stops.
 pub(super) async fn keep(shared: Arc<Shared>) {
@@ -25,25 +26,42 @@ pub(super) async fn keep(shared: Arc<Shared>) {
             () = shared.stop.cancelled() => return,
             () = tokio::time::sleep(EVERY) => {}
         }
-        if let Err(error) = sweep(&shared).await {
-            tracing::error!(error = %crate::error::chain(&error), "looking for overdue targets");
+        loop {
+            match sweep(&shared).await {
+                Ok(AT_ONCE..) if !shared.stop.is_cancelled() => {}
+                Ok(_) => break,
+                Err(error) => {
+                    tracing::error!(error = %crate::error::chain(&error), "looking for overdue targets");
+                    break;
+                }
+            }
         }
     }
 }
 
-async fn sweep(shared: &Shared) -> Result<()> {
-    for target in shared.store.targets_overdue(GRACE, AT_ONCE).await? {
+/// Ends what is overdue, the longest first; gives how many there were.
+async fn sweep(shared: &Arc<Shared>) -> Result<usize> {
+    let overdue = shared.store.targets_overdue(GRACE, AT_ONCE as u64).await?;
+    let found = overdue.len();
+    let mut held = HashSet::new();
+    for target in overdue {
+        if target.status == TargetState::Queued.as_str()
+            && (held.contains(&target.job_id) || shared.store.targets_held(&target).await?)
+        {
+            held.insert(target.job_id);
+            continue;
+        }
         let session = shared.session(&target.server());
         let job = end_failed(&shared.store, &target, failure(&target)).await?;
         shared.changed(job);
         if let Some(session) = session {
-            session.leave(&target.id());
+            shared.leave(&session, &target.id());
             if target.status != TargetState::Queued.as_str() {
                 shared.tasks.spawn(async move { session.cancel(attempt_of(&target)).await });
             }
         }
     }
-    Ok(())
+    Ok(found)
 }
 
 fn failure(target: &TargetRow) -> Failure {

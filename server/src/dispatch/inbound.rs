@@ -7,13 +7,13 @@ use jsonrpsee::{
     types::ErrorObjectOwned,
 };
 use purser_proto_schema::agent::{
-    calls::{AgentStatus, ProgressReport, ServerCallsServer, VerdictReceipt, VerdictReport},
+    calls::{AgentStatus, Attempt, ProgressReport, ServerCallsServer, VerdictReceipt, VerdictReport},
     close::CloseCode,
     command::Verdict,
 };
 
-use super::{Session, Shared, report};
-use crate::store::{Ending, Fence};
+use super::{Session, Shared, again, report};
+use crate::store::{Ending, Fence, TargetRow};
 
 /// JSON-RPC's number for "not now": the agent repeats the call.
 const TRY_AGAIN: i32 = -32_000;
@@ -39,8 +39,11 @@ impl Inbound {
 #[async_trait]
 impl ServerCallsServer for Inbound {
     async fn target_progress(&self, progress: ProgressReport) -> RpcResult<()> {
-        if let Some(session) = self.session() {
-            session.note(&progress.attempt.target_id, progress.seq, progress.snapshot);
+        let noted = self
+            .session()
+            .and_then(|session| session.note(&progress.attempt.target_id, progress.seq, progress.snapshot));
+        if let Some(job) = noted {
+            self.shared()?.watches.progressed(&job);
         }
         Ok(())
     }
@@ -65,12 +68,15 @@ impl ServerCallsServer for Inbound {
 
 /// Stores what a session says of a target's end, or says why it must be told again.
 pub(super) async fn finish(
-    shared: &Shared,
+    shared: &Arc<Shared>,
     session: Option<&Arc<Session>>,
     fence: &Fence,
     told: VerdictReport,
 ) -> std::result::Result<VerdictReceipt, &'static str> {
     let VerdictReport { attempt, verdict } = told;
+    if tries_again(shared, session, fence, &attempt, &verdict).await? {
+        return Ok(VerdictReceipt::Stored);
+    }
     let receipt = match shared.store.target_finish(&attempt, fence, &verdict).await {
         Ok(Ending::Stored(target)) => {
             tracing::info!(job = %target.job_id, target = %attempt.target_id, server = %fence.server_id,
@@ -92,9 +98,44 @@ pub(super) async fn finish(
         }
     };
     if let Some(session) = session {
-        session.leave(&attempt.target_id);
+        shared.leave(session, &attempt.target_id);
     }
     Ok(receipt)
+}
+
+/// Puts a failed target back into the queue where another attempt may succeed. False where the verdict is
+/// its end.
+async fn tries_again(
+    shared: &Arc<Shared>,
+    session: Option<&Arc<Session>>,
+    fence: &Fence,
+    attempt: &Attempt,
+    verdict: &Verdict,
+) -> std::result::Result<bool, &'static str> {
+    let Verdict::Failed { failure, .. } = verdict else { return Ok(false) };
+    if failure.retry_after_ms.is_none() {
+        return Ok(false);
+    }
+    let mut job = None;
+    let when = |target: &TargetRow| {
+        job = Some(target.job());
+        again::when(target, failure, chrono::Utc::now())
+    };
+    let at = shared.store.target_again(attempt, fence, verdict, when).await.map_err(|error| {
+        report("putting a target back", &fence.server_id, &error);
+        "the verdict could not be stored"
+    })?;
+    let Some(at) = at else { return Ok(false) };
+    tracing::info!(target = %attempt.target_id, server = %fence.server_id, attempt = attempt.attempt,
+        code = verdict_code(verdict), "target failed; tried again later");
+    if let Some(job) = &job {
+        shared.moved(job);
+    }
+    shared.wake_at(fence.server_id.clone(), at);
+    if let Some(session) = session {
+        shared.leave(session, &attempt.target_id);
+    }
+    Ok(true)
 }
 
 fn verdict_name(verdict: &Verdict) -> &'static str {

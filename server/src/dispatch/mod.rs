@@ -21,12 +21,12 @@ use purser_proto_schema::{
         close::CloseCode,
         noise::StaticKey,
     },
-    ids::{JobId, ServerId},
+    ids::{JobId, ServerId, TargetId},
     image::Image,
     job::Progress,
 };
 use tokio::{
-    sync::{Semaphore, watch},
+    sync::Semaphore,
     time::{Instant, timeout_at},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -38,6 +38,7 @@ use crate::{
 };
 
 mod admission;
+mod again;
 mod deadlines;
 mod inbound;
 mod place;
@@ -45,15 +46,22 @@ pub mod plan;
 mod pump;
 mod resume;
 mod session;
+mod turns;
+mod watches;
 
 pub use place::Place;
 use session::Session;
+use turns::Turns;
+use watches::Watches;
+pub use watches::{Change, Watch};
 
 /// Handshakes at once; more are turned away at the door.
 const HANDSHAKES: usize = 64;
 
-/// What is known of a job's last change: the target that ended by its agent's verdict, if that was it.
-pub type Change = Option<Arc<TargetRow>>;
+/// How often a target is given out in one round: after its agent died with it, and after what heals.
+const ATTEMPTS: u32 = 3;
+/// Of a job with a limit, how many queued targets are looked at when one has ended.
+const WAITING: u64 = 200;
 
 /// A handle to the sessions. Cheap to clone.
 #[derive(Clone)]
@@ -66,7 +74,8 @@ struct Shared {
     vault: Arc<Vault>,
     channel_key: StaticKey,
     sessions: RwLock<HashMap<ServerId, Arc<Session>>>,
-    watches: Mutex<HashMap<JobId, watch::Sender<Change>>>,
+    watches: Arc<Watches>,
+    turns: Turns,
     handshakes: Arc<Semaphore>,
     stop: CancellationToken,
     tasks: TaskTracker,
@@ -80,7 +89,8 @@ impl Dispatch {
             vault,
             channel_key,
             sessions: RwLock::default(),
-            watches: Mutex::default(),
+            watches: Arc::default(),
+            turns: Turns::default(),
             handshakes: Arc::new(Semaphore::new(HANDSHAKES)),
             stop,
             tasks: TaskTracker::new(),
@@ -148,15 +158,18 @@ impl Dispatch {
     }
 
     /// How far a target is, where its agent has said.
-    pub fn progress(&self, target: &TargetRow) -> Option<Progress> {
-        self.shared.session(&target.server())?.progress(&target.id())
+    pub fn progress(&self, server: &ServerId, target: &TargetId) -> Option<Progress> {
+        self.shared.session(server)?.progress(target)
     }
 
     /// A watch that is marked whenever the job changes. Take it before reading the job.
-    pub fn watch(&self, job: &JobId) -> watch::Receiver<Change> {
-        let mut watches = lock(&self.shared.watches);
-        watches.retain(|_, sender| sender.receiver_count() > 0);
-        watches.entry(job.clone()).or_insert_with(|| watch::channel(None).0).subscribe()
+    pub fn watch(&self, job: &JobId) -> Watch {
+        self.shared.watches.watch(job)
+    }
+
+    /// Says that a job's targets were ended elsewhere.
+    pub fn changed(&self, job: &JobId) {
+        self.shared.watches.may_have_ended(job, None);
     }
 
     /// Whether the control plane is stopping.
@@ -189,21 +202,58 @@ impl Shared {
         self.sessions.read().unwrap_or_else(PoisonError::into_inner).get(server).cloned()
     }
 
+    /// Gives back a target's place, and lets the next one of its job begin where that has a limit.
+    fn leave(self: &Arc<Self>, session: &Session, target: &TargetId) {
+        let Some(job) = session.leave(target) else { return };
+        let shared = Arc::clone(self);
+        self.tasks.spawn(async move {
+            match shared.store.servers_waiting(&job, WAITING).await {
+                Ok(servers) => {
+                    // One place was given back, so one server with a free place is enough. If another
+                    // was quicker there, the slow poll finds what is left.
+                    let mut sessions = servers.iter().filter_map(|server| shared.session(server));
+                    if let Some(session) = sessions.find(|session| session.has_free_transfer()) {
+                        session.wake();
+                    }
+                }
+                Err(error) => {
+                    tracing::error!(%job, error = %crate::error::chain(&error), "looking for a job's next target");
+                }
+            }
+        });
+    }
+
+    /// Lets a server's queue be looked at when a target in it may be tried again.
+    fn wake_at(self: &Arc<Self>, server: ServerId, at: chrono::DateTime<chrono::Utc>) {
+        let shared = Arc::clone(self);
+        self.tasks.spawn(async move {
+            let wait = (at - chrono::Utc::now()).to_std().unwrap_or_default();
+            tokio::select! {
+                () = shared.stop.cancelled() => {}
+                () = tokio::time::sleep(wait) => {
+                    if let Some(session) = shared.session(&server) {
+                        session.wake();
+                    }
+                }
+            }
+        });
+    }
+
+    /// Says that a job may have ended, or one of its targets.
     fn changed(&self, job: Option<JobId>) {
         if let Some(job) = job {
-            self.tell(&job, None);
+            self.watches.may_have_ended(&job, None);
         }
     }
 
+    /// Says that a target has ended by its agent's verdict.
     fn ended(&self, target: TargetRow) {
-        self.tell(&target.job(), Some(Arc::new(target)));
+        self.watches.may_have_ended(&target.job(), Some(Arc::new(target)));
     }
 
-    fn tell(&self, job: &JobId, change: Change) {
-        let sender = lock(&self.watches).get(job).cloned();
-        if let Some(sender) = sender {
-            sender.send_replace(change);
-        }
+    /// Says that a target stands elsewhere than before, and has not ended.
+    fn moved(&self, job: &JobId) {
+        self.watches.moved(job);
     }
 }
 

@@ -26,7 +26,7 @@ impl Dispatch {
     pub fn place(&self, target: &TargetRow) -> Result<Option<Place>> {
         let Some(session) = self.shared.session(&target.server()) else { return Ok(None) };
         let (id, kind) = (target.id(), target.job_kind()?);
-        let free = session.enter_if_free(id.clone(), kind);
+        let free = session.enter_if_free(target, kind);
         Ok(free.then(|| Place { shared: Arc::clone(&self.shared), session, target: Some(id) }))
     }
 }
@@ -48,7 +48,7 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         if let Some(target) = self.target.take() {
-            self.session.leave(&target);
+            self.shared.leave(&self.session, &target);
         }
     }
 }

@@ -48,6 +48,7 @@ async fn next(shared: &Arc<Shared>, session: &Arc<Session>) -> Result<bool> {
     if free.is_empty() || session.peer().end_token().is_cancelled() {
         return Ok(false);
     }
+    let _turn = session.turn().await;
     // Only looked at first: a claim makes every other writer wait.
     if !shared.store.target_waits(&session.fence.server_id, &free).await? {
         return Ok(false);
@@ -60,7 +61,7 @@ async fn next(shared: &Arc<Shared>, session: &Arc<Session>) -> Result<bool> {
             return Ok(false);
         }
     };
-    session.enter(target.id(), target.job_kind()?);
+    session.enter(&target, target.job_kind()?);
     let handing = hand_over_completed(Arc::clone(shared), Arc::clone(session), target);
     shared.tasks.spawn(handing);
     Ok(true)
@@ -68,6 +69,7 @@ async fn next(shared: &Arc<Shared>, session: &Arc<Session>) -> Result<bool> {
 
 /// Gives a claimed target, which has its place, to the agent: with its credential.
 pub(super) async fn hand_over_completed(shared: Arc<Shared>, session: Arc<Session>, target: TargetRow) {
+    shared.moved(&target.job());
     let handed_over = match plan::complete(&shared.store, &shared.vault, &target).await {
         Ok(Ok(command)) => hand_over(&shared, &session, &target, command).await,
         Ok(Err(failure)) => fail(&shared, &session, &target, failure).await,
@@ -89,7 +91,7 @@ pub(super) async fn hand_over_completed(shared: Arc<Shared>, session: Arc<Sessio
 }
 
 async fn hand_over(
-    shared: &Shared,
+    shared: &Arc<Shared>,
     session: &Arc<Session>,
     target: &TargetRow,
     command: Command,
@@ -103,6 +105,7 @@ async fn hand_over(
         attempt: attempt.clone(),
         job_id: target.job_id.clone(),
         deadline_ms: remaining_ms(target),
+        stall_ms: u64::try_from(target.stall_limit_ms).ok(),
         command,
     };
     match session.client().target_start(request).await {
@@ -125,12 +128,13 @@ async fn hand_over(
         }
         Ok(StartReply::Busy) => {
             let put_back = shared.store.target_put_back(&attempt).await?;
+            shared.moved(&target.job());
             if put_back.is_some_and(|target| target.cancel_requested) {
                 shared.changed(shared.store.target_cancelled(&attempt.target_id).await?);
             }
             // Keeps its place for a moment, which is what leaves the agent alone.
             tokio::time::sleep(BUSY).await;
-            session.leave(&attempt.target_id);
+            shared.leave(session, &attempt.target_id);
             Ok(())
         }
         Ok(StartReply::Unsupported) => {
@@ -151,9 +155,9 @@ async fn hand_over(
     }
 }
 
-async fn fail(shared: &Shared, session: &Session, target: &TargetRow, failure: Failure) -> Result<()> {
+async fn fail(shared: &Arc<Shared>, session: &Session, target: &TargetRow, failure: Failure) -> Result<()> {
     end_failed(&shared.store, target, failure).await.map(|job| shared.changed(job))?;
-    session.leave(&target.id());
+    shared.leave(session, &target.id());
     Ok(())
 }
 

@@ -9,11 +9,9 @@ use purser_proto_schema::{
 };
 use purser_registry_client::DiagnosisCode;
 
-use super::{Session, Shared, attempt_of, pump::end_failed};
+use super::{ATTEMPTS, Session, Shared, attempt_of, pump::end_failed};
 use crate::{error::Result, store::TargetRow};
 
-/// How often a target is given to an agent that dies with it.
-const ATTEMPTS: u32 = 3;
 /// How long a target that was lost may wait for its next attempt.
 const QUEUED_AGAIN: chrono::Duration = chrono::Duration::minutes(15);
 
@@ -73,16 +71,17 @@ async fn lost(shared: &Shared, target: &TargetRow) -> Result<()> {
         return Ok(());
     }
     // Somebody waits for a test, and has stopped waiting by now.
-    let again = target.job_kind()? != JobKind::TestRegistry && attempt.attempt < ATTEMPTS;
+    let again = target.job_kind()? != JobKind::TestRegistry && target.attempts_of_round() < ATTEMPTS;
     if again {
         tracing::warn!(job = %target.job_id, target = %target.target_id, server = %target.server_id,
             attempt = attempt.attempt, "the agent lost a target; queued again");
         shared.store.target_requeue(&attempt, chrono::Utc::now() + QUEUED_AGAIN).await?;
+        shared.moved(&target.job());
         return Ok(());
     }
     let failure = Failure::new(
         DiagnosisCode::ServerOffline,
-        format!("the agent stopped while it worked on this, {} time(s)", attempt.attempt),
+        format!("the agent stopped while it worked on this, {} time(s)", target.attempts_of_round()),
         "Look at the log of purser-agent on that host, then start the job again.",
     );
     shared.changed(end_failed(&shared.store, target, failure).await?);

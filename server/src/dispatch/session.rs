@@ -14,19 +14,21 @@ use purser_proto_schema::{
         handshake::Limits,
         peer::Peer,
     },
-    ids::TargetId,
+    ids::{JobId, TargetId},
     job::{JobKind, Progress},
 };
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 
 use super::lock;
-use crate::store::Fence;
+use crate::store::{Fence, TargetRow};
 
 /// Pulls and pushes that a host works on at once.
 const TRANSFERS: usize = 3;
 /// Tests that a host works on at once. They are short and somebody waits, so they have places of
 /// their own.
 const TESTS: usize = 16;
+/// The most that a target can say of itself before its verdict, in percent.
+const ALMOST: u8 = 99;
 
 /// What an agent may expect.
 pub(super) const LIMITS: Limits =
@@ -41,19 +43,30 @@ pub(super) struct Session {
     peer: Peer,
     under_way: Mutex<HashMap<TargetId, UnderWay>>,
     more: Notify,
+    turns: Arc<Semaphore>,
 }
 
 /// A target that has a place.
 struct UnderWay {
     kind: JobKind,
+    /// Whose watchers are told of it.
+    job: JobId,
+    /// Whether its job may have so many under way only.
+    limited: bool,
     /// The newest that its agent said, with its number; goes with the place, so that no more is kept
     /// than places.
     progress: Option<(u64, Progress)>,
 }
 
+impl UnderWay {
+    fn new(target: &TargetRow, kind: JobKind) -> Self {
+        Self { kind, job: target.job(), limited: target.max_parallel.is_some(), progress: None }
+    }
+}
+
 impl Session {
-    pub(super) fn new(fence: Fence, name: String, peer: Peer) -> Self {
-        Self { fence, name, peer, under_way: Mutex::default(), more: Notify::new() }
+    pub(super) fn new(fence: Fence, name: String, peer: Peer, turns: Arc<Semaphore>) -> Self {
+        Self { fence, name, peer, under_way: Mutex::default(), more: Notify::new(), turns }
     }
 
     /// Says that the queue may hold something.
@@ -80,34 +93,52 @@ impl Session {
     }
 
     /// Takes a place for a target.
-    pub(super) fn enter(&self, target: TargetId, kind: JobKind) {
-        lock(&self.under_way).insert(target, UnderWay { kind, progress: None });
+    pub(super) fn enter(&self, target: &TargetRow, kind: JobKind) {
+        lock(&self.under_way).insert(target.id(), UnderWay::new(target, kind));
     }
 
     /// Takes a place for a target, if there is one for its kind.
-    pub(super) fn enter_if_free(&self, target: TargetId, kind: JobKind) -> bool {
+    pub(super) fn enter_if_free(&self, target: &TargetRow, kind: JobKind) -> bool {
         let mut under_way = lock(&self.under_way);
         let free = free_kinds(&under_way).contains(&kind);
         if free {
-            under_way.insert(target, UnderWay { kind, progress: None });
+            under_way.insert(target.id(), UnderWay::new(target, kind));
         }
         free
     }
 
-    /// Gives a target's place back.
-    pub(super) fn leave(&self, target: &TargetId) {
-        if lock(&self.under_way).remove(target).is_some() {
-            self.wake();
-        }
+    /// Gives a target's place back. Gives its job where that has a limit: another server's target may
+    /// begin now.
+    #[must_use]
+    pub(super) fn leave(&self, target: &TargetId) -> Option<JobId> {
+        let left = lock(&self.under_way).remove(target)?;
+        self.wake();
+        left.limited.then_some(left.job)
     }
 
-    /// Keeps how far a target is, while it has a place. Calls may overtake each other: the newest stays.
-    pub(super) fn note(&self, target: &TargetId, seq: u64, progress: Progress) {
-        if let Some(under_way) = lock(&self.under_way).get_mut(target)
-            && under_way.progress.as_ref().is_none_or(|(newest, _)| *newest < seq)
-        {
-            under_way.progress = Some((seq, progress));
+    /// Whether a pull or push could begin.
+    pub(super) fn has_free_transfer(&self) -> bool {
+        self.free_kinds().contains(&JobKind::Pull)
+    }
+
+    /// Waits for this organization's turn at the database.
+    pub(super) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        self.turns.acquire().await.ok()
+    }
+
+    /// Keeps how far a target is, while it has a place, and gives its job. Calls may overtake each other:
+    /// the newest stays. Whatever an agent says, a percentage does not fall, and only an end is 100.
+    pub(super) fn note(&self, target: &TargetId, seq: u64, mut progress: Progress) -> Option<JobId> {
+        let mut under_way = lock(&self.under_way);
+        let under_way = under_way.get_mut(target)?;
+        let before = under_way.progress.as_ref();
+        if before.is_some_and(|(newest, _)| *newest >= seq) {
+            return None;
         }
+        let reached = before.and_then(|(_, before)| before.percent);
+        progress.percent = progress.percent.map(|percent| percent.min(ALMOST)).max(reached);
+        under_way.progress = Some((seq, progress));
+        Some(under_way.job.clone())
     }
 
     /// How far a target is, where its agent has said.

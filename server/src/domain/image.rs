@@ -3,7 +3,6 @@
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
-    time::Duration,
 };
 
 use purser_proto_schema::{
@@ -17,7 +16,7 @@ use serde_json::json;
 
 use super::{
     caller::Call,
-    job::{self, NewTarget, Request},
+    job::{self, FanOut, Limits, NewTarget, Request},
     matching, naming, server,
 };
 use crate::{
@@ -27,10 +26,6 @@ use crate::{
     store::{RegistryRow, ServerRow},
 };
 
-/// How long a pull or push may wait for its agent.
-const QUEUE_TIME: Duration = Duration::from_secs(15 * 60);
-/// How long one attempt may take.
-const RUN_TIME: Duration = Duration::from_secs(60 * 60);
 const MAX_SERVERS: usize = 1_000;
 
 /// `image.pull`
@@ -42,6 +37,16 @@ pub async fn pull(app: Arc<App>, call: Arc<Call>, input: PullInput) -> Result<Jo
         issues.add("auth", "and registryId exclude each other");
     }
     check_one_time(&mut issues, input.auth.as_ref());
+    let limits = Limits::asked(
+        &mut issues,
+        input.queue_timeout_seconds,
+        input.stall_timeout_seconds,
+        input.timeout_seconds,
+    );
+    if input.max_parallel.is_some_and(|limit| limit == 0 || limit as usize > MAX_SERVERS) {
+        issues.add("maxParallel", "must be from 1 to 1000");
+    }
+    let fan_out = FanOut { max_parallel: input.max_parallel, fail_fast: input.fail_fast.unwrap_or_default() };
     let Some(reference) = issues.into_result(reference)? else { return Err(Error::NotFound("Image")) };
     // A one-time credential is for the registry that the image names, and that is Docker Hub where it
     // names none: it never follows the organization's default elsewhere.
@@ -66,6 +71,12 @@ pub async fn pull(app: Arc<App>, call: Arc<Call>, input: PullInput) -> Result<Jo
         "registryId": input.registry_id,
         "platform": input.platform,
         "oneTimeAuth": input.auth.is_some(),
+        "labels": input.labels,
+        "maxParallel": input.max_parallel,
+        "failFast": fan_out.fail_fast,
+        "queueTimeoutSeconds": limits.queue.as_secs(),
+        "stallTimeoutSeconds": limits.stall.as_secs(),
+        "timeoutSeconds": limits.run.as_secs(),
     });
     let one_time = input.auth.map(|auth| (auth.username, auth.password));
     let targets = servers
@@ -75,7 +86,7 @@ pub async fn pull(app: Arc<App>, call: Arc<Call>, input: PullInput) -> Result<Jo
             target(&server, image.clone(), work, found.entry, found.reference.registry(), one_time.clone())
         })
         .collect();
-    let request = Request { kind: JobKind::Pull, asked, queue_time: QUEUE_TIME, run_time: RUN_TIME };
+    let request = Request { kind: JobKind::Pull, asked, limits, fan_out };
     let accepted = job::accept(&app, &call, request, targets).await?;
     job::answer(&app, &call, accepted, input.wait).await
 }
@@ -84,6 +95,12 @@ pub async fn pull(app: Arc<App>, call: Arc<Call>, input: PullInput) -> Result<Jo
 pub async fn push(app: Arc<App>, call: Arc<Call>, input: PushInput) -> Result<Job> {
     let mut issues = Issues::default();
     let source = reference(&mut issues, &input.image);
+    let limits = Limits::asked(
+        &mut issues,
+        input.queue_timeout_seconds,
+        input.stall_timeout_seconds,
+        input.timeout_seconds,
+    );
     let Some(source) = issues.into_result(source)? else { return Err(Error::NotFound("Image")) };
     let server = app.store.server_one(call.organization(), &input.server_id).await?;
     call.about_server(&input.server_id);
@@ -97,10 +114,13 @@ pub async fn push(app: Arc<App>, call: Arc<Call>, input: PushInput) -> Result<Jo
         "registryId": input.registry_id,
         "repository": input.repository,
         "tag": input.tag,
+        "queueTimeoutSeconds": limits.queue.as_secs(),
+        "stallTimeoutSeconds": limits.stall.as_secs(),
+        "timeoutSeconds": limits.run.as_secs(),
     });
     let work = Work::Push { source: source.familiar(), target: name.to_string() };
     let target = target(&server, name.to_string(), work, Some(&entry), name.registry(), None);
-    let request = Request { kind: JobKind::Push, asked, queue_time: QUEUE_TIME, run_time: RUN_TIME };
+    let request = Request { kind: JobKind::Push, asked, limits, fan_out: FanOut::default() };
     let accepted = job::accept(&app, &call, request, vec![target]).await?;
     job::answer(&app, &call, accepted, input.wait).await
 }
@@ -167,7 +187,7 @@ async fn chosen_servers(app: &App, call: &Call, input: &PullInput) -> Result<Vec
                 }
             }
             match found.len() {
-                0 => Err(Error::NotFound("Server with these labels")),
+                0 => Err(Error::field("labels", "fit no server: server.all shows the labels of each")),
                 1..=MAX_SERVERS => Ok(found),
                 _ => Err(Error::field("labels", "fit more than 1000 servers: choose more narrowly")),
             }

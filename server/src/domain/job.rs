@@ -13,16 +13,21 @@ use purser_proto_schema::{
     secret::Secret,
 };
 use serde_json::Value;
-use tokio::{
-    sync::watch,
-    time::{Instant, timeout_at},
-};
+use tokio::time::{Instant, timeout_at};
+
+mod limits;
+mod retry;
+mod watch;
+
+pub use limits::{FanOut, Limits};
+pub use retry::retry;
+pub use watch::watch;
 
 use super::caller::Call;
 use crate::{
     app::App,
     dispatch::{
-        Change, Place,
+        Place, Watch,
         plan::{self, Plan},
     },
     error::{Error, Result},
@@ -45,10 +50,10 @@ pub struct Request {
     pub kind: JobKind,
     /// What the caller asked, without secrets.
     pub asked: Value,
-    /// How long a target may wait for its agent.
-    pub queue_time: Duration,
-    /// How long an attempt may take on the host.
-    pub run_time: Duration,
+    /// How long each target may take.
+    pub limits: Limits,
+    /// How it spreads over them.
+    pub fan_out: FanOut,
 }
 
 /// One server's part of it.
@@ -69,10 +74,9 @@ pub struct NewTarget {
 }
 
 /// A job that is stored, and how to hear of it.
-#[derive(Debug)]
 pub struct Accepted {
     id: JobId,
-    changes: watch::Receiver<Change>,
+    changes: Watch,
 }
 
 /// Stores a job and wakes its servers. From here on it ends with the truth, whatever dies.
@@ -117,11 +121,17 @@ pub async fn accept(app: &App, call: &Call, request: Request, targets: Vec<NewTa
             status: TargetState::Queued.as_str().to_owned(),
             attempt: 0,
             cancel_requested: false,
-            queue_deadline: now + request.queue_time,
-            run_limit_ms: i64::try_from(request.run_time.as_millis()).unwrap_or(i64::MAX),
+            queue_deadline: now + request.limits.queue,
+            run_limit_ms: millis(request.limits.run),
             run_deadline: None,
             finished_at: None,
             verdict: None,
+            not_before: None,
+            attempts_before: 0,
+            queue_limit_ms: millis(request.limits.queue),
+            stall_limit_ms: millis(request.limits.stall),
+            max_parallel: request.fan_out.max_parallel.and_then(|limit| i32::try_from(limit).ok()),
+            fail_fast: request.fan_out.fail_fast,
         })
     });
     let targets = rows.collect::<Result<Vec<_>>>()?;
@@ -167,10 +177,8 @@ pub async fn wait_for_verdict(
     patience: Duration,
 ) -> Result<Option<Verdict>> {
     let until = Instant::now() + patience;
-    change(app, call, &mut accepted, until).await;
     // Told with the change: the only target is the whole job, which need not be read again.
-    let told = accepted.changes.borrow().clone();
-    if let Some(target) = told {
+    if let Some(target) = change(app, call, &mut accepted, until).await {
         return verdict(&target);
     }
     let left = until.saturating_duration_since(Instant::now());
@@ -178,12 +186,14 @@ pub async fn wait_for_verdict(
     Ok(targets.first().map(verdict).transpose()?.flatten())
 }
 
-/// Waits for a sign that a job may have changed.
-async fn change(app: &App, call: &Call, accepted: &mut Accepted, until: Instant) {
+/// Waits for a sign that a job may have ended, and gives the target that did, where that is known.
+async fn change(app: &App, call: &Call, accepted: &mut Accepted, until: Instant) -> Option<Arc<TargetRow>> {
     tokio::select! {
-        _ = timeout_at(until.min(Instant::now() + SLOW_POLL), accepted.changes.changed()) => {}
-        () = call.gone.cancelled() => {}
-        () = app.dispatch.stopping() => {}
+        ended = timeout_at(until.min(Instant::now() + SLOW_POLL), accepted.changes.ended()) => {
+            ended.ok().flatten()
+        }
+        () = call.gone.cancelled() => None,
+        () = app.dispatch.stopping() => None,
     }
 }
 
@@ -225,6 +235,7 @@ pub async fn all(app: Arc<App>, call: Arc<Call>, input: AllInput) -> Result<JobP
 pub async fn cancel(app: Arc<App>, call: Arc<Call>, input: OneInput) -> Result<Job> {
     let running = app.store.job_cancel(call.organization(), &input.job_id).await?;
     call.about_job(&input.job_id);
+    app.dispatch.changed(&input.job_id);
     app.dispatch.cancel(running).await?;
     one(app, call, input).await
 }
@@ -251,8 +262,14 @@ fn view(app: &App, job: JobRow, targets: Vec<TargetRow>) -> Result<Job> {
 
 fn view_target(app: &App, target: TargetRow) -> Result<Target> {
     let status = TargetState::shown(&target.status)?;
-    let progress = if status == JobStatus::Running { app.dispatch.progress(&target) } else { None };
+    let progress = if status == JobStatus::Running {
+        app.dispatch.progress(&target.server(), &target.id())
+    } else {
+        None
+    };
     let (result, error) = match verdict(&target)? {
+        // An earlier attempt's.
+        _ if status == JobStatus::Running => (None, None),
         Some(Verdict::Succeeded { outcome, duration_ms }) => (Some(result(outcome, duration_ms)), None),
         Some(Verdict::Failed { failure, .. }) => {
             let diagnosis = failure.diagnosis;
@@ -278,6 +295,10 @@ fn view_target(app: &App, target: TargetRow) -> Result<Target> {
         progress,
         result,
         error,
+        next_attempt_at: target
+            .not_before
+            .filter(|at| status == JobStatus::Queued && *at > Utc::now())
+            .map(Into::into),
     })
 }
 
@@ -288,6 +309,10 @@ fn result(outcome: Outcome, duration_ms: u64) -> TargetResult {
             TargetResult { digest: Some(digest), size_bytes, duration_ms }
         }
     }
+}
+
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// A wire enum as its column's text.

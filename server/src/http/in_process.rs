@@ -9,7 +9,11 @@ use jsonrpsee::{
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::{domain::caller::Caller, error::Error, rpc};
+use crate::{
+    domain::caller::Caller,
+    error::Error,
+    rpc::{self, WireEvents},
+};
 
 use super::Doors;
 
@@ -48,4 +52,14 @@ pub(super) async fn call(
         Ok(Response { result: None, error: None }) => Ok(RawValue::NULL.to_owned()),
         Err(error) => Err(rpc::wire(name, Error::internal("reading a method's answer")(error))),
     }
+}
+
+/// Begins a registered subscription. Its events come as they are read.
+pub(super) async fn subscribe(
+    doors: &Doors,
+    name: &'static str,
+    params: Option<&RawValue>,
+    caller: Option<&Arc<Caller>>,
+) -> Result<WireEvents, ErrorObjectOwned> {
+    doors.procedures.subscribe(name, params.map(RawValue::get), caller).await
 }

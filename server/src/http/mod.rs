@@ -3,11 +3,11 @@
 //! | path | door |
 //! | --- | --- |
 //! | `/api/trpc/<procedure>` | [`trpc`] |
-//! | `/rpc` | [`rpc`]: JSON-RPC 2.0 over POST and WebSocket |
+//! | `/rpc` | [`rpc`]: JSON-RPC 2.0 over POST and WebSocket, subscriptions ([`rpc_subscriptions`]) on the latter |
 //! | `/agent` | [`agent`]: the agents' channel |
 //! | `/healthz`, `/readyz` | [`health`] |
 //!
-//! The plain door `/api/<procedure>`, subscriptions, the documents and the web console get modules of
+//! The plain door `/api/<procedure>`, subscriptions by SSE, the documents and the web console get modules of
 //! their own beside these. [`tls`] is below all of them. A door authenticates ([`auth`]), finds the procedure in the table and calls
 //! it in process ([`in_process`]); it decides nothing.
 
@@ -27,6 +27,7 @@ mod listener;
 mod own_certificate;
 mod rpc;
 mod rpc_socket;
+mod rpc_subscriptions;
 mod superjson;
 mod tls;
 mod trpc;

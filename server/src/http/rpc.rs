@@ -14,11 +14,17 @@ use axum::{
 };
 use futures_util::{StreamExt, stream};
 use jsonrpsee::types::ErrorObjectOwned;
-use purser_proto_schema::error::{Code, PublicError};
+use purser_proto_schema::{
+    error::{Code, PublicError},
+    procedure::Kind,
+};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{BATCH_WIDTH, Doors, MAX_BATCH, auth, body, in_process, rpc_socket};
+use super::{
+    BATCH_WIDTH, Doors, MAX_BATCH, auth, body, in_process, rpc_socket,
+    rpc_subscriptions::{Begun, Subscriptions},
+};
 use crate::{domain::caller::Caller, error::Error, rpc};
 
 const PARSE_ERROR: i32 = -32_700;
@@ -51,7 +57,7 @@ pub(super) async fn handle(State(doors): State<Doors>, request: Request) -> Resp
         Ok(body) => body,
         Err(error) => return refuse(&error),
     };
-    match serve(&doors, &body, caller.as_ref()).await {
+    match serve(&doors, &body, caller.as_ref(), None).await.answer {
         Some(answer) => json(StatusCode::OK, answer),
         None => StatusCode::NO_CONTENT.into_response(),
     }
@@ -62,22 +68,50 @@ fn wants_websocket(headers: &HeaderMap) -> bool {
     headers.get(header::UPGRADE).is_some_and(|to| to.as_bytes().eq_ignore_ascii_case(b"websocket"))
 }
 
-/// Serves a text of one call or a batch. `None` where nothing is to be answered.
-pub(super) async fn serve(doors: &Doors, text: &[u8], caller: Option<&Arc<Caller>>) -> Option<String> {
+/// What comes of a text.
+#[derive(Default)]
+pub(super) struct Served {
+    /// `None` where nothing is to be answered.
+    pub(super) answer: Option<String>,
+    /// To be started when the answer is on its way.
+    pub(super) begun: Vec<Begun>,
+}
+
+impl Served {
+    fn answer(text: String) -> Self {
+        Self { answer: Some(text), begun: Vec::new() }
+    }
+}
+
+/// Serves a text of one call or a batch. Subscriptions begin where there is a table for them.
+pub(super) async fn serve(
+    doors: &Doors,
+    text: &[u8],
+    caller: Option<&Arc<Caller>>,
+    subscriptions: Option<&Subscriptions>,
+) -> Served {
     let Ok(raw) = serde_json::from_slice::<&RawValue>(text) else {
-        return Some(failure(None, &protocol_error(PARSE_ERROR, "the text is not JSON")));
+        return Served::answer(failure(None, &protocol_error(PARSE_ERROR, "the text is not JSON")));
     };
     if !raw.get().starts_with('[') {
-        return serve_one(doors, raw, caller).await;
+        return serve_one(doors, raw, caller, subscriptions).await;
     }
     let calls: Vec<&RawValue> = serde_json::from_str(raw.get()).unwrap_or_default();
     if calls.is_empty() || calls.len() > MAX_BATCH {
-        return Some(failure(None, &protocol_error(INVALID_REQUEST, "a batch has 1 to 100 calls")));
+        return Served::answer(failure(None, &protocol_error(INVALID_REQUEST, "a batch has 1 to 100 calls")));
     }
-    let calls: Vec<_> = calls.into_iter().map(|call| serve_one(doors, call, caller)).collect();
-    let answers: Vec<String> =
-        stream::iter(calls).buffered(BATCH_WIDTH).filter_map(std::future::ready).collect().await;
-    if answers.is_empty() { None } else { Some(format!("[{}]", answers.join(","))) }
+    let calls: Vec<_> = calls.into_iter().map(|call| serve_one(doors, call, caller, subscriptions)).collect();
+    let served: Vec<Served> = stream::iter(calls).buffered(BATCH_WIDTH).collect().await;
+    let mut all = Served::default();
+    let mut answers = Vec::with_capacity(served.len());
+    for one in served {
+        answers.extend(one.answer);
+        all.begun.extend(one.begun);
+    }
+    if !answers.is_empty() {
+        all.answer = Some(format!("[{}]", answers.join(",")));
+    }
+    all
 }
 
 /// A call as it is received. Unknown members are ignored, as JSON-RPC's extensions need.
@@ -98,37 +132,76 @@ fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<&
     <&RawValue>::deserialize(deserializer).map(Some)
 }
 
-async fn serve_one(doors: &Doors, raw: &RawValue, caller: Option<&Arc<Caller>>) -> Option<String> {
-    let invalid = |message| Some(failure(None, &protocol_error(INVALID_REQUEST, message)));
-    let is_object = raw.get().starts_with('{');
-    // serde would read an array as the struct's fields in order.
-    let Some(call) = is_object.then(|| serde_json::from_str::<Call<'_>>(raw.get()).ok()).flatten() else {
-        return invalid("a call is an object with `jsonrpc` and `method`");
+async fn serve_one(
+    doors: &Doors,
+    raw: &RawValue,
+    caller: Option<&Arc<Caller>>,
+    subscriptions: Option<&Subscriptions>,
+) -> Served {
+    let (call, method) = match read(raw) {
+        Ok(read) => read,
+        Err(message) => return Served::answer(failure(None, &protocol_error(INVALID_REQUEST, message))),
     };
-    if call.id.is_some_and(|id| !is_id(id)) {
-        return invalid("an id is a string, a number or null");
-    }
-    let Ok(method) = serde_json::from_str::<String>(call.method.get()) else {
-        return invalid("`method` is a string");
-    };
-    if call.jsonrpc.get() != r#""2.0""# {
-        return invalid("`jsonrpc` is \"2.0\"");
-    }
-    if call.params.is_some_and(|params| !params.get().starts_with(['{', '['])) {
-        return invalid("`params` is an object");
-    }
+    let mut begun = Vec::new();
     let answer = match doors.procedures.info(&method) {
-        Some(info) => in_process::call(doors, info.name, call.params, caller.cloned()).await,
+        Some(info) if info.kind == Kind::Subscription => match (subscriptions, call.id) {
+            (Some(subscriptions), Some(_)) => {
+                subscriptions.begin(info, call.params, caller).await.map(|subscription| {
+                    let id = subscription.id.to_string();
+                    begun.push(subscription);
+                    id
+                })
+            }
+            // Nobody would know its number.
+            (_, None) => return Served::default(),
+            (None, _) => Err(only_on_sockets(info.name)),
+        },
+        Some(info) => {
+            let answer = in_process::call(doors, info.name, call.params, caller.cloned()).await;
+            answer.map(|result| String::from(Box::<str>::from(result)))
+        }
+        None if doors.procedures.ends_subscriptions(&method) => match subscriptions {
+            Some(subscriptions) => subscriptions.end(&method, call.params).map(|ended| ended.to_string()),
+            None => Err(only_on_sockets(&method)),
+        },
         None => {
             let public = PublicError::new(Code::NotFound, "no procedure of this name");
             Err(ErrorObjectOwned::owned(METHOD_NOT_FOUND, public.message, Some(public.data)))
         }
     };
-    let id = call.id?;
-    Some(match answer {
+    let answer = call.id.map(|id| match answer {
         Ok(result) => format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#),
         Err(error) => failure(Some(id), &error),
-    })
+    });
+    Served { answer, begun }
+}
+
+/// A call and its method, or what is wrong with its form.
+fn read(raw: &RawValue) -> Result<(Call<'_>, String), &'static str> {
+    let is_object = raw.get().starts_with('{');
+    // serde would read an array as the struct's fields in order.
+    let Some(call) = is_object.then(|| serde_json::from_str::<Call<'_>>(raw.get()).ok()).flatten() else {
+        return Err("a call is an object with `jsonrpc` and `method`");
+    };
+    if call.id.is_some_and(|id| !is_id(id)) {
+        return Err("an id is a string, a number or null");
+    }
+    let Ok(method) = serde_json::from_str::<String>(call.method.get()) else {
+        return Err("`method` is a string");
+    };
+    if call.jsonrpc.get() != r#""2.0""# {
+        return Err("`jsonrpc` is \"2.0\"");
+    }
+    if call.params.is_some_and(|params| !params.get().starts_with(['{', '['])) {
+        return Err("`params` is an object");
+    }
+    Ok((call, method))
+}
+
+fn only_on_sockets(name: &str) -> ErrorObjectOwned {
+    let message = format!("{name} is for subscriptions: call it on a WebSocket at /rpc");
+    let public = PublicError::new(Code::MethodNotSupported, message).at(name);
+    ErrorObjectOwned::owned(public.data.code.number(), public.message, Some(public.data))
 }
 
 fn is_id(id: &RawValue) -> bool {

@@ -3,7 +3,7 @@
 //!
 //! Calls of a socket run side by side, at most [`IN_FLIGHT`]; then the socket is read no further, so a
 //! caller that does not read its answers only slows itself down. When it hangs up nobody waits for its
-//! calls any more. Subscriptions will hang on here.
+//! calls any more, and its subscriptions ([`rpc_subscriptions`](super::rpc_subscriptions)) end.
 
 use std::{sync::Arc, time::Duration};
 
@@ -23,7 +23,10 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Doors, MAX_BODY, auth, rpc};
+use super::{
+    Doors, MAX_BODY, auth, rpc,
+    rpc_subscriptions::{Notification, Subscriptions},
+};
 
 /// Calls of one socket under way at once.
 const IN_FLIGHT: usize = 32;
@@ -45,7 +48,9 @@ async fn serve(doors: Doors, socket: WebSocket, headers: HeaderMap) {
     let (writer, mut reader) = socket.split();
     let (answers, to_write) = mpsc::channel::<Message>(IN_FLIGHT);
     let broken = CancellationToken::new();
-    let writing = tokio::spawn(write(writer, to_write, doors.stop.clone(), broken.clone()));
+    let (subscriptions, to_tell) = Subscriptions::new(doors.clone(), headers.clone());
+    let subscriptions = Arc::new(subscriptions);
+    let writing = tokio::spawn(write(writer, to_write, to_tell, doors.stop.clone(), broken.clone()));
     let places = Arc::new(Semaphore::new(IN_FLIGHT));
     let mut calls = JoinSet::new();
     loop {
@@ -74,11 +79,13 @@ async fn serve(doors: Doors, socket: WebSocket, headers: HeaderMap) {
             break;
         };
         while calls.try_join_next().is_some() {}
-        let (doors, answers) = (doors.clone(), answers.clone());
+        let (doors, answers, subscriptions) = (doors.clone(), answers.clone(), Arc::clone(&subscriptions));
         calls.spawn(async move {
-            if let Some(answer) = rpc::serve(&doors, text.as_bytes(), Some(&caller)).await {
+            let served = rpc::serve(&doors, text.as_bytes(), Some(&caller), Some(&subscriptions)).await;
+            if let Some(answer) = served.answer {
                 let _ = answers.send(Message::Text(answer.into())).await;
             }
+            served.begun.into_iter().for_each(|begun| subscriptions.start(begun));
             drop(place);
         });
     }
@@ -90,6 +97,7 @@ async fn serve(doors: Doors, socket: WebSocket, headers: HeaderMap) {
 async fn write(
     mut writer: SplitSink<WebSocket, Message>,
     mut answers: mpsc::Receiver<Message>,
+    mut notifications: mpsc::Receiver<Notification>,
     stop: CancellationToken,
     broken: CancellationToken,
 ) {
@@ -97,16 +105,22 @@ async fn write(
     let mut pings = interval(PING);
     loop {
         let message = tokio::select! {
-            answer = answers.recv() => match answer {
-                Some(answer) => answer,
-                None => return,
-            },
-            _ = pings.tick() => Message::Ping(Default::default()),
+            biased;
             () = stop.cancelled() => {
                 let frame = CloseFrame { code: close_code::AWAY, reason: "the server is stopping".into() };
                 let _ = timeout(WRITE, writer.send(Message::Close(Some(frame)))).await;
                 return;
             }
+            _ = pings.tick() => Message::Ping(Default::default()),
+            // A subscription's number goes out before what it tells.
+            answer = answers.recv() => match answer {
+                Some(answer) => answer,
+                None => return,
+            },
+            Some(notification) = notifications.recv() => match notification.message() {
+                Some(message) => message,
+                None => continue,
+            },
         };
         let closing = matches!(message, Message::Close(_));
         match timeout(WRITE, writer.send(message)).await {

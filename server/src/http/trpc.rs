@@ -133,9 +133,12 @@ async fn call(
         return outcome(Err(PublicError::new(Code::NotFound, message).at(name)));
     };
     if !allows(info, method) {
-        let message = format!("{} is a mutation: call it by POST", info.name);
-        let message =
-            if info.kind == Kind::Query { format!("call {} by GET or POST", info.name) } else { message };
+        let name = info.name;
+        let message = match info.kind {
+            Kind::Query => format!("call {name} by GET or POST"),
+            Kind::Mutation => format!("{name} is a mutation: call it by POST"),
+            Kind::Subscription => format!("{name} is a subscription: call it on a WebSocket at /rpc"),
+        };
         return outcome(Err(PublicError::new(Code::MethodNotSupported, message).at(info.name)));
     }
     let caller = match caller {
@@ -153,6 +156,7 @@ fn allows(info: &ProcedureInfo, method: &Method) -> bool {
     match info.kind {
         Kind::Query => method == Method::GET || method == Method::POST,
         Kind::Mutation => method == Method::POST,
+        Kind::Subscription => false,
     }
 }
 

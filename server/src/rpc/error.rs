@@ -21,6 +21,7 @@ pub fn public(error: &Error) -> PublicError {
         | Error::Forbidden(_)
         | Error::NotFound(_)
         | Error::Conflict(_)
+        | Error::Precondition(_)
         | Error::NotSupported { .. }
         | Error::Internal { .. } => {}
     }
@@ -48,7 +49,7 @@ fn code(error: &Error) -> Code {
         Error::Forbidden(_) => Code::Forbidden,
         Error::NotFound(_) => Code::NotFound,
         Error::Conflict(_) => Code::Conflict,
-        Error::ServerOffline(_) => Code::PreconditionFailed,
+        Error::ServerOffline(_) | Error::Precondition(_) => Code::PreconditionFailed,
         Error::NotSupported { .. } => Code::NotImplemented,
         Error::Internal { .. } => Code::InternalServerError,
     }

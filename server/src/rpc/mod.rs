@@ -4,13 +4,24 @@
 //! the one mapping of errors. Every door calls these methods in process, so nothing of it can be
 //! gone around.
 
-use std::{collections::HashMap, future::Future, panic::AssertUnwindSafe, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    future::Future,
+    panic::AssertUnwindSafe,
+    sync::Arc,
+};
 
 use futures_util::FutureExt;
-use jsonrpsee::{Extensions, RpcModule, core::server::Methods, types::Params};
+use jsonrpsee::{
+    Extensions, RpcModule,
+    core::server::Methods,
+    types::{ErrorObjectOwned, Params},
+};
 use purser_proto_schema::procedure::{self, Kind, Procedure, ProcedureInfo};
 
 use tokio_util::sync::CancellationToken;
+
+use subscription::Begin;
 
 use crate::{
     app::App,
@@ -27,14 +38,19 @@ mod input;
 mod job;
 mod registry;
 mod server;
+mod subscription;
 
 pub use error::{public, wire};
+pub use subscription::WireEvents;
 
 /// The registered procedures, by name.
 #[derive(Clone)]
 pub struct Procedures {
     methods: Methods,
+    subscriptions: Arc<HashMap<&'static str, Begin>>,
     infos: Arc<HashMap<&'static str, &'static ProcedureInfo>>,
+    /// What ends a subscription, on JSON-RPC.
+    ends: Arc<HashSet<String>>,
 }
 
 impl Procedures {
@@ -43,7 +59,12 @@ impl Procedures {
     /// # Errors
     /// [`Error::Internal`] when the table names a procedure that has no handler: a fault of the build.
     pub fn register(app: Arc<App>) -> Result<Self> {
-        let mut registrar = Registrar { module: RpcModule::from_arc(app), failed: None };
+        let mut registrar = Registrar {
+            module: RpcModule::from_arc(Arc::clone(&app)),
+            app,
+            subscriptions: HashMap::new(),
+            failed: None,
+        };
         registry::register(&mut registrar);
         server::register(&mut registrar);
         image::register(&mut registrar);
@@ -53,10 +74,18 @@ impl Procedures {
         }
         let methods: Methods = registrar.module.into();
         let infos: HashMap<_, _> = procedure::table().map(|info| (info.name, info)).collect();
-        match infos.keys().find(|name| methods.method(name).is_none()) {
-            Some(name) => Err(Error::Internal { what: "registering the procedures", source: (*name).into() }),
-            None => Ok(Self { methods, infos: Arc::new(infos) }),
+        let subscriptions = registrar.subscriptions;
+        let missing = |name: &&&str| methods.method(name).is_none() && !subscriptions.contains_key(**name);
+        if let Some(name) = infos.keys().find(missing) {
+            return Err(Error::Internal { what: "registering the procedures", source: (*name).into() });
         }
+        let ends = infos.values().filter_map(|info| info.unsubscribe()).collect();
+        Ok(Self {
+            methods,
+            subscriptions: Arc::new(subscriptions),
+            infos: Arc::new(infos),
+            ends: Arc::new(ends),
+        })
     }
 
     /// What the table says of a procedure.
@@ -64,14 +93,37 @@ impl Procedures {
         self.infos.get(name).copied()
     }
 
+    /// Whether a JSON-RPC method of this name ends subscriptions.
+    pub fn ends_subscriptions(&self, name: &str) -> bool {
+        self.ends.contains(name)
+    }
+
     /// The methods, for in-process calls.
     pub fn methods(&self) -> &Methods {
         &self.methods
+    }
+
+    /// Begins a subscription. Without a caller the answer is UNAUTHORIZED.
+    ///
+    /// # Errors
+    /// As the procedure's own, on the wire's terms.
+    pub async fn subscribe(
+        &self,
+        name: &str,
+        params: Option<&str>,
+        caller: Option<&Arc<Caller>>,
+    ) -> std::result::Result<WireEvents, ErrorObjectOwned> {
+        match self.subscriptions.get(name) {
+            Some(begin) => begin(params, caller).await,
+            None => Err(wire(name, Error::NotFound("procedure"))),
+        }
     }
 }
 
 struct Registrar {
     module: RpcModule<App>,
+    app: Arc<App>,
+    subscriptions: HashMap<&'static str, Begin>,
     failed: Option<jsonrpsee::core::RegisterMethodError>,
 }
 
@@ -108,15 +160,12 @@ where
     F: Fn(Arc<App>, Arc<Call>, P::Input) -> Fut,
     Fut: Future<Output = Result<P::Output>> + Send + 'static,
 {
-    let caller = extensions.get::<Arc<Caller>>().ok_or(Error::Unauthorized)?;
-    caller.require(P::INFO.permission)?;
-    let input = input::parse::<P::Input>(params.as_str())?;
     let gone = CancellationToken::new();
     let _gone_when_dropped = gone.clone().drop_guard();
-    let call = Arc::new(Call::new(Arc::clone(caller), P::INFO.name, gone));
+    let (call, input) = admit::<P>(params.as_str(), extensions.get::<Arc<Caller>>(), gone)?;
     let work = AssertUnwindSafe(handler(Arc::clone(&app), Arc::clone(&call), input)).catch_unwind();
     match P::INFO.kind {
-        Kind::Query => work.await.unwrap_or_else(|_| Err(panicked())),
+        Kind::Query | Kind::Subscription => work.await.unwrap_or_else(|_| Err(panicked())),
         // In a task of its own: a caller that hangs up must not leave it half done.
         Kind::Mutation => {
             let task = tokio::spawn(async move {
@@ -129,6 +178,18 @@ where
             task.await.unwrap_or_else(|_| Err(panicked()))
         }
     }
+}
+
+/// The caller, what it may do, and the input, in this order.
+fn admit<P: Procedure>(
+    params: Option<&str>,
+    caller: Option<&Arc<Caller>>,
+    gone: CancellationToken,
+) -> Result<(Arc<Call>, P::Input)> {
+    let caller = caller.ok_or(Error::Unauthorized)?;
+    caller.require(P::INFO.permission)?;
+    let input = input::parse::<P::Input>(params)?;
+    Ok((Arc::new(Call::new(Arc::clone(caller), P::INFO.name, gone)), input))
 }
 
 /// The panic itself has been logged by the hook.

@@ -8,8 +8,8 @@ use purser_proto_schema::{
     job::{JobKind, JobStatus},
 };
 use sea_orm::{
-    ColumnTrait, Condition, ConnectionTrait, DatabaseBackend, EntityTrait, IntoActiveModel, QueryFilter,
-    QueryOrder, QuerySelect, QueryTrait, UpdateMany,
+    ColumnTrait, Condition, ConnectionTrait, DatabaseBackend, EntityTrait, IntoActiveModel, Iterable,
+    QueryFilter, QueryOrder, QuerySelect, QueryTrait, Select, UpdateMany,
     sea_query::{Expr, ExprTrait, SelectStatement, UpdateStatement},
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -98,7 +98,7 @@ impl Store {
         target::first(self.run(batch).await?)
     }
 
-    /// One job of the organization with its targets.
+    /// One job of the organization with its targets, but for their plans and sealed credentials.
     pub async fn job_one(
         &self,
         organization: &OrganizationId,
@@ -111,7 +111,7 @@ impl Store {
             .await
             .map_err(failed)?
             .ok_or(NOT_FOUND)?;
-        let targets = job_target::Entity::find()
+        let targets = shown()
             .filter(job_target::Column::JobId.eq(id.as_str()))
             .order_by_asc(job_target::Column::TargetId)
             .all(&self.db)
@@ -120,7 +120,7 @@ impl Store {
         Ok((job, targets))
     }
 
-    /// A page of the organization's jobs, newest first, with their targets.
+    /// A page of the organization's jobs, newest first, with their targets as [`Self::job_one`] gives them.
     pub async fn job_page(
         &self,
         organization: &OrganizationId,
@@ -152,7 +152,7 @@ impl Store {
             .all(&self.db)
             .await
             .map_err(failed)?;
-        let targets = job_target::Entity::find()
+        let targets = shown()
             .filter(job_target::Column::JobId.is_in(jobs.iter().map(|job| &job.job_id)))
             .order_by_asc(job_target::Column::TargetId)
             .all(&self.db)
@@ -207,18 +207,35 @@ impl Store {
     }
 }
 
+/// Targets without what only a dispatch needs: a page of jobs may have a hundred thousand.
+fn shown() -> Select<job_target::Entity> {
+    use job_target::Column;
+    let kept = Column::iter().filter(|column| !matches!(column, Column::Plan | Column::SealedAuth));
+    job_target::Entity::find()
+        .select_only()
+        .columns(kept)
+        .column_as(Expr::cust("''"), Column::Plan)
+        .column_as(Expr::cust("CAST(NULL AS TEXT)"), Column::SealedAuth)
+}
+
 /// Ends the chosen targets without a verdict, and erases their one-time credentials.
 pub(super) async fn end_targets<C: ConnectionTrait>(
     db: &C,
     state: TargetState,
-    choose: impl FnOnce(sea_orm::UpdateMany<job_target::Entity>) -> sea_orm::UpdateMany<job_target::Entity>,
+    choose: impl FnOnce(UpdateMany<job_target::Entity>) -> UpdateMany<job_target::Entity>,
 ) -> Result<()> {
-    let update = job_target::Entity::update_many()
+    choose(ended(state, None)).exec(db).await.map_err(failed)?;
+    Ok(())
+}
+
+/// Targets as they are when they have ended: with a verdict or with none, and without their one-time
+/// credentials.
+pub(super) fn ended(state: TargetState, verdict: Option<String>) -> UpdateMany<job_target::Entity> {
+    job_target::Entity::update_many()
         .col_expr(job_target::Column::Status, Expr::value(state.as_str()))
         .col_expr(job_target::Column::FinishedAt, Expr::value(Utc::now()))
-        .col_expr(job_target::Column::SealedAuth, Expr::value(Option::<String>::None));
-    choose(update).exec(db).await.map_err(failed)?;
-    Ok(())
+        .col_expr(job_target::Column::SealedAuth, Expr::value(Option::<String>::None))
+        .col_expr(job_target::Column::Verdict, Expr::value(verdict))
 }
 
 /// Marks a job as begun, if one of its targets is with an agent now and it was not marked before.

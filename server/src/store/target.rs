@@ -19,7 +19,8 @@ use super::{
     Store, TargetRow,
     entity::{job_target, server},
     failed,
-    job::{column_text, end_targets, settle, settle_job_of, started},
+    fan_out::{hold_back, may_start, still_may_start},
+    job::{column_text, end_targets, ended, settle, settle_job_of, started},
 };
 use crate::error::{Error, Result};
 
@@ -138,6 +139,9 @@ impl Store {
         let queued = oldest_queued(&fence.server_id, kinds).lock_exclusive();
         let found = queued.one(&transaction).await.map_err(failed)?;
         let Some(queued) = found else { return Ok(Claim::Nothing) };
+        if !still_may_start(&transaction, &queued).await? {
+            return Ok(Claim::Nothing);
+        }
         let taken = dispatching(&queued, fence).exec_with_returning(&transaction).await.map_err(failed)?;
         let Some(row) = taken.into_iter().next() else { return Ok(Claim::Nothing) };
         started(&row.job_id).exec(&transaction).await.map_err(failed)?;
@@ -192,6 +196,9 @@ impl Store {
             .filter(in_force(fence));
         let mut batch = self.batch();
         batch.then_show(stored.into_query().returning_all());
+        if state == TargetState::Failed {
+            hold_back(&mut batch, attempt)?;
+        }
         settle_job_of(&mut batch, &attempt.target_id);
         if let Some(target) = first(self.run(batch).await?)? {
             return Ok(Ending::Stored(Box::new(target)));
@@ -206,6 +213,7 @@ impl Store {
             .filter(job_target::Column::Status.is_in(TargetState::OPEN));
         let mut batch = self.batch();
         batch.then_show(stored.into_query().returning_all());
+        hold_back(&mut batch, attempt)?;
         settle_job_of(&mut batch, &attempt.target_id);
         Ok(first(self.run(batch).await?)?.map(|target| target.job()))
     }
@@ -261,7 +269,13 @@ impl Store {
         let running = job_target::Column::Status
             .is_in(TargetState::WITH_AGENT)
             .and(job_target::Column::RunDeadline.lt(now - grace));
-        job_target::Entity::find().filter(queued.or(running)).limit(limit).all(&self.db).await.map_err(failed)
+        job_target::Entity::find()
+            .filter(queued.or(running))
+            .order_by_asc(job_target::Column::QueueDeadline)
+            .limit(limit)
+            .all(&self.db)
+            .await
+            .map_err(failed)
     }
 
     /// Every target that still has a sealed one-time credential, for re-encryption.
@@ -291,6 +305,7 @@ fn oldest_queued(id: &ServerId, kinds: &[JobKind]) -> Select<job_target::Entity>
         .filter(job_target::Column::ServerId.eq(id.as_str()))
         .filter(job_target::Column::Status.eq(TargetState::Queued.as_str()))
         .filter(job_target::Column::Kind.is_in(kinds.iter().map(column_text)))
+        .filter(may_start(Utc::now()))
         .order_by_asc(job_target::Column::TargetId)
         .limit(1)
 }
@@ -314,11 +329,7 @@ fn ending(
     verdict: &Verdict,
 ) -> Result<UpdateMany<job_target::Entity>> {
     let text = serde_json::to_string(verdict).map_err(Error::internal("writing a verdict"))?;
-    Ok(job_target::Entity::update_many()
-        .col_expr(job_target::Column::Status, Expr::value(state.as_str()))
-        .col_expr(job_target::Column::FinishedAt, Expr::value(Utc::now()))
-        .col_expr(job_target::Column::SealedAuth, Expr::value(Option::<String>::None))
-        .col_expr(job_target::Column::Verdict, Expr::value(text))
+    Ok(ended(state, Some(text))
         .filter(job_target::Column::TargetId.eq(attempt.target_id.as_str()))
         .filter(job_target::Column::Attempt.eq(attempt.attempt)))
 }
@@ -336,7 +347,7 @@ fn in_force(fence: &Fence) -> Expr {
 
 /// Whether the session is its server's newest and the server was not removed. It stays so until the
 /// end of the transaction: whoever raises the epoch or removes the server waits for that.
-async fn holds<C: ConnectionTrait>(db: &C, fence: &Fence) -> Result<bool> {
+pub(super) async fn holds<C: ConnectionTrait>(db: &C, fence: &Fence) -> Result<bool> {
     Ok(session_of(fence).one(db).await.map_err(failed)?.is_some())
 }
 

@@ -167,15 +167,16 @@ async fn a_redirect_is_not_followed_and_sees_no_authorization() {
 #[tokio::test]
 async fn statuses_mean_what_they_say() {
     let table = [
-        ("403 Forbidden", DiagnosisCode::Forbidden),
-        ("404 Not Found", DiagnosisCode::NotARegistry),
-        ("429 Too Many Requests", DiagnosisCode::RateLimited),
-        ("503 Service Unavailable", DiagnosisCode::Other),
+        ("403 Forbidden", DiagnosisCode::Forbidden, None),
+        ("404 Not Found", DiagnosisCode::NotARegistry, None),
+        ("429 Too Many Requests", DiagnosisCode::RateLimited, Some(7)),
+        ("503 Service Unavailable", DiagnosisCode::Other, Some(0)),
     ];
-    for (status, code) in table {
+    for (status, code, passes_after) in table {
         let fake = Fake::start(move |_| answer(status, &["Retry-After: 7"], "")).await;
         let failure = client().test(&at(fake.address), None, None, DEADLINE).await.unwrap_err();
         assert_eq!(failure.diagnosis.code, code, "{status}");
+        assert_eq!(failure.diagnosis.passes_after.map(|after| after.as_secs()), passes_after, "{status}");
     }
     for (headers, body) in [("Content-Type: text/html", "<html>"), ("Content-Type: text/plain", "welcome")] {
         let fake = Fake::start(move |_| answer("200 OK", &[headers], body)).await;

@@ -177,3 +177,28 @@ fn a_message_of_any_length_is_bounded() {
     let diagnosis = classify_engine_message(&"x".repeat(1 << 20));
     assert!(diagnosis.message.len() <= 2048 && diagnosis.engine_message.unwrap().len() <= 2048);
 }
+
+#[test]
+fn only_what_may_pass_by_itself_is_said_to() {
+    for passing in [
+        "received unexpected HTTP status: 503 Service Unavailable",
+        "login attempt to http://r.test/v2/ failed with status: 502 Bad Gateway",
+        "dial tcp 10.0.0.1:5000: connect: connection refused",
+        "dial tcp: lookup r.test on 127.0.0.53:53: no such host",
+        "toomanyrequests: You have reached your pull rate limit",
+        "read tcp 1->2: read: connection reset by peer",
+    ] {
+        assert!(classify_engine_message(passing).passes_after.is_some(), "{passing}");
+    }
+    for lasting in [
+        "unauthorized: authentication required",
+        "denied: requested access to the resource is denied",
+        "manifest unknown: manifest unknown",
+        "x509: certificate signed by unknown authority",
+        "received unexpected HTTP status: 413 Request Entity Too Large",
+        "no space left on device",
+        "something nobody has heard of",
+    ] {
+        assert!(classify_engine_message(lasting).passes_after.is_none(), "{lasting}");
+    }
+}

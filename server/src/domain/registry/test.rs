@@ -23,7 +23,7 @@ use crate::{
     domain::{
         audit,
         caller::Call,
-        job::{self, NewTarget, Request},
+        job::{self, FanOut, Limits, NewTarget, Request},
         server,
     },
     error::{Error, Issues, Result, chain},
@@ -266,8 +266,9 @@ async fn from_host(app: &App, call: &Call, server: &ServerRow, subject: Subject<
     let request = Request {
         kind: JobKind::TestRegistry,
         asked: json!({"registryHost": subject.host, "serverId": server_id}),
-        queue_time: DEADLINE,
-        run_time: DEADLINE,
+        // Somebody waits, so it has no longer for anything than for all.
+        limits: Limits { queue: DEADLINE, stall: DEADLINE, run: DEADLINE },
+        fan_out: FanOut::default(),
     };
     let target = NewTarget {
         server_id,

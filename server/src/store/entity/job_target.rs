@@ -25,6 +25,12 @@ pub struct Model {
     pub run_deadline: Option<DateTimeUtc>,
     pub finished_at: Option<DateTimeUtc>,
     pub verdict: Option<String>,
+    pub not_before: Option<DateTimeUtc>,
+    pub attempts_before: i32,
+    pub queue_limit_ms: i64,
+    pub stall_limit_ms: i64,
+    pub max_parallel: Option<i32>,
+    pub fail_fast: bool,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

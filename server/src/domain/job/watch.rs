@@ -1,0 +1,108 @@
+//! `job.watch`: snapshots of a job until it is final.
+//!
+//! A watcher is told the newest state whenever it is ready for one, so one that reads slowly is told
+//! less and holds nothing up: no event waits anywhere for it. Progress is read from memory; the database
+//! is asked only when a row has changed.
+
+use std::{sync::Arc, time::Duration};
+
+use chrono::Utc;
+use futures_util::{StreamExt, stream};
+use purser_proto_schema::{
+    ids::JobId,
+    job::{Job, JobStatus, OneInput},
+};
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use super::{SLOW_POLL, view};
+use crate::{
+    app::App,
+    dispatch::{Change, Watch},
+    domain::{
+        caller::Call,
+        tracked::{Events, Tracked},
+    },
+    error::Result,
+};
+
+/// Between two snapshots: five a second, and so no more of any target.
+const EVERY: Duration = Duration::from_millis(200);
+
+/// `job.watch`: the job as it is now, then whenever it has changed. The last one is final.
+pub async fn watch(app: Arc<App>, call: Arc<Call>, input: OneInput) -> Result<Events<Job>> {
+    // Before the job is read, so that no change is missed.
+    let changes = app.dispatch.watch(&input.job_id);
+    let (job, targets) = app.store.job_one(call.organization(), &input.job_id).await?;
+    let job = view(&app, job, targets)?;
+    let watcher = Watcher { app, call, id: input.job_id, changes, job, told: None, ended: false };
+    Ok(stream::unfold(watcher, Watcher::next).boxed())
+}
+
+struct Watcher {
+    app: Arc<App>,
+    call: Arc<Call>,
+    id: JobId,
+    changes: Watch,
+    /// As it was told last, or is about to be told first.
+    job: Job,
+    /// When, and under which id, it was told last.
+    told: Option<(Instant, i64)>,
+    ended: bool,
+}
+
+impl Watcher {
+    async fn next(mut self) -> Option<(Result<Tracked<Job>>, Self)> {
+        if self.ended {
+            return None;
+        }
+        if let Some((at, _)) = self.told {
+            let dispatch = self.app.dispatch.clone();
+            let renewed = tokio::select! {
+                biased;
+                () = dispatch.stopping() => return None,
+                renewed = self.renewed(at + EVERY) => renewed,
+            };
+            if let Err(error) = renewed {
+                self.ended = true;
+                return Some((Err(error), self));
+            }
+        }
+        self.ended = self.job.status.is_final();
+        let id = self.next_id();
+        self.told = Some((Instant::now(), id));
+        Some((Ok(Tracked { id: id.to_string(), data: self.job.clone() }), self))
+    }
+
+    /// Waits until the job looks otherwise than it was told, and not before `earliest`.
+    async fn renewed(&mut self, earliest: Instant) -> Result<()> {
+        sleep_until(earliest).await;
+        loop {
+            let change = timeout_at(Instant::now() + SLOW_POLL, self.changes.changed()).await;
+            let job = match change {
+                Ok(Change::Progress) => self.with_progress(),
+                Ok(Change::Rows) | Err(_) => {
+                    let (job, targets) = self.app.store.job_one(self.call.organization(), &self.id).await?;
+                    view(&self.app, job, targets)?
+                }
+            };
+            if job != self.job {
+                self.job = job;
+                return Ok(());
+            }
+        }
+    }
+
+    fn with_progress(&self) -> Job {
+        let mut job = self.job.clone();
+        for target in job.targets.iter_mut().filter(|target| target.status == JobStatus::Running) {
+            target.progress = self.app.dispatch.progress(&target.server_id, &target.target_id);
+        }
+        job
+    }
+
+    /// Rises with every snapshot of a job, also over reconnects, as far as clocks do.
+    fn next_id(&self) -> i64 {
+        let now = Utc::now().timestamp_micros();
+        self.told.map_or(now, |(_, id)| now.max(id + 1))
+    }
+}

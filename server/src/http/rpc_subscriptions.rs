@@ -1,0 +1,191 @@
+//! The subscriptions of one `/rpc` socket.
+//!
+//! The answer to `job.watch` is a number; every event is a notification
+//! `{"method":"job.watch","params":{"subscription":<number>,"result":…}}`, and one that ends in an error
+//! says so in `error` in the place of `result`. `job.unwatch` with `{"subscription":<number>}`, or with
+//! `[<number>]` as jsonrpsee's clients send it, ends one early and answers whether there was one.
+//!
+//! All of a socket's subscriptions share a queue of one message, so one that is not read holds each of
+//! them where it is, and nothing grows.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use axum::{
+    extract::ws::{CloseFrame, Message, close_code},
+    http::HeaderMap,
+};
+use futures_util::StreamExt;
+use jsonrpsee::types::ErrorObjectOwned;
+use purser_proto_schema::{
+    error::{Code, PublicError},
+    procedure::ProcedureInfo,
+};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use tokio::sync::mpsc;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::{Doors, auth, in_process};
+use crate::{domain::caller::Caller, error::Error, rpc};
+
+/// The most of one socket.
+const AT_ONCE: usize = 64;
+
+/// What a subscription has to say.
+pub(super) struct Notification {
+    message: Message,
+    of: CancellationToken,
+}
+
+impl Notification {
+    /// What to write; nothing where the subscription was ended meanwhile.
+    pub(super) fn message(self) -> Option<Message> {
+        (!self.of.is_cancelled()).then_some(self.message)
+    }
+}
+
+/// The table. Dropping it ends what is in it.
+pub(super) struct Subscriptions {
+    doors: Doors,
+    headers: HeaderMap,
+    notifications: mpsc::Sender<Notification>,
+    table: Arc<Mutex<Table>>,
+    all: CancellationToken,
+    _end: DropGuard,
+}
+
+#[derive(Default)]
+struct Table {
+    newest: u64,
+    live: HashMap<u64, CancellationToken>,
+}
+
+/// A subscription that was answered with its number; it tells nothing before it is started.
+pub(super) struct Begun {
+    /// Its number.
+    pub(super) id: u64,
+    info: &'static ProcedureInfo,
+    events: rpc::WireEvents,
+    place: Place,
+}
+
+/// A place in the table, given back when this is dropped.
+struct Place {
+    id: u64,
+    ended: CancellationToken,
+    table: Arc<Mutex<Table>>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        lock(&self.table).live.remove(&self.id);
+    }
+}
+
+impl Subscriptions {
+    /// None yet, of a socket that was opened with `headers`.
+    pub(super) fn new(doors: Doors, headers: HeaderMap) -> (Self, mpsc::Receiver<Notification>) {
+        let (notifications, to_write) = mpsc::channel(1);
+        let all = CancellationToken::new();
+        let end = all.clone().drop_guard();
+        (Self { doors, headers, notifications, table: Arc::default(), all, _end: end }, to_write)
+    }
+
+    /// Begins one, or says why not.
+    pub(super) async fn begin(
+        &self,
+        info: &'static ProcedureInfo,
+        params: Option<&RawValue>,
+        caller: Option<&Arc<Caller>>,
+    ) -> Result<Begun, ErrorObjectOwned> {
+        let place = self.place().ok_or_else(|| too_many(info.name))?;
+        let events = in_process::subscribe(&self.doors, info.name, params, caller).await?;
+        Ok(Begun { id: place.id, info, events, place })
+    }
+
+    fn place(&self) -> Option<Place> {
+        let mut table = lock(&self.table);
+        if table.live.len() >= AT_ONCE {
+            return None;
+        }
+        table.newest += 1;
+        let (id, ended) = (table.newest, self.all.child_token());
+        table.live.insert(id, ended.clone());
+        Some(Place { id, ended, table: Arc::clone(&self.table) })
+    }
+
+    /// Ends the one that the parameters name, and says whether there was one.
+    pub(super) fn end(&self, method: &str, params: Option<&RawValue>) -> Result<bool, ErrorObjectOwned> {
+        #[derive(Deserialize)]
+        struct Named {
+            subscription: u64,
+        }
+        let named = params.and_then(|params| match serde_json::from_str::<(u64,)>(params.get()) {
+            Ok((id,)) => Some(id),
+            Err(_) => serde_json::from_str::<Named>(params.get()).ok().map(|named| named.subscription),
+        });
+        let Some(id) = named else {
+            let error =
+                Error::field("subscription", "must be the number that the subscription was answered with");
+            return Err(rpc::wire(method, error));
+        };
+        let ended = lock(&self.table).live.remove(&id);
+        if let Some(ended) = &ended {
+            ended.cancel();
+        }
+        Ok(ended.is_some())
+    }
+
+    /// Lets one tell. Its answer must be on its way.
+    pub(super) fn start(&self, begun: Begun) {
+        let (doors, headers) = (self.doors.clone(), self.headers.clone());
+        let notifications = self.notifications.clone();
+        tokio::spawn(async move {
+            let ended = begun.place.ended.clone();
+            ended.run_until_cancelled(tell(doors, headers, begun, notifications)).await;
+        });
+    }
+}
+
+async fn tell(doors: Doors, headers: HeaderMap, begun: Begun, notifications: mpsc::Sender<Notification>) {
+    let Begun { id, info, mut events, place } = begun;
+    while let Some(event) = events.next().await {
+        // As with each call: a key that was revoked or has expired is told nothing more.
+        let message = match auth::caller(&doors, &headers).await {
+            Ok(_) => Message::Text(notification(info.name, id, event.map(|event| event.data)).into()),
+            Err(_) => {
+                let frame = CloseFrame {
+                    code: close_code::POLICY,
+                    reason: "the API key is not valid any more".into(),
+                };
+                Message::Close(Some(frame))
+            }
+        };
+        if notifications.send(Notification { message, of: place.ended.clone() }).await.is_err() {
+            return;
+        }
+    }
+}
+
+fn notification(method: &str, id: u64, event: Result<Box<RawValue>, ErrorObjectOwned>) -> String {
+    let (member, value) = match event {
+        Ok(result) => ("result", String::from(Box::<str>::from(result))),
+        // A number, a string and JSON: writing them does not fail.
+        Err(error) => ("error", serde_json::to_string(&error).unwrap_or_default()),
+    };
+    format!(r#"{{"jsonrpc":"2.0","method":"{method}","params":{{"subscription":{id},"{member}":{value}}}}}"#)
+}
+
+fn too_many(name: &str) -> ErrorObjectOwned {
+    let message = format!("a socket holds at most {AT_ONCE} subscriptions: end one, or open another socket");
+    let public = PublicError::new(Code::TooManyRequests, message).at(name);
+    ErrorObjectOwned::owned(public.data.code.number(), public.message, Some(public.data))
+}
+
+/// A poisoned lock only means that another task panicked between two map operations.
+fn lock(table: &Mutex<Table>) -> MutexGuard<'_, Table> {
+    table.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,70 @@
+//! Subscriptions, registered: the same wrapper around the beginning as around a call, and around every
+//! event after it.
+//!
+//! They are no jsonrpsee subscriptions, which belong to a connection of jsonrpsee's own and to its form
+//! of ids: a door takes the events and puts them into its own envelope.
+
+use std::{panic::AssertUnwindSafe, sync::Arc};
+
+use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::BoxStream};
+use jsonrpsee::types::ErrorObjectOwned;
+use purser_proto_schema::procedure::Procedure;
+use serde_json::value::{RawValue, to_raw_value};
+use tokio_util::sync::CancellationToken;
+
+use super::{Registrar, admit, panicked, wire};
+use crate::{
+    app::App,
+    domain::{
+        caller::{Call, Caller},
+        tracked::{Events, Tracked},
+    },
+    error::{Error, Result},
+};
+
+/// The events of a subscription, as they go out; after an error nothing comes.
+pub type WireEvents = BoxStream<'static, std::result::Result<Tracked<Box<RawValue>>, ErrorObjectOwned>>;
+
+/// How a subscription begins.
+pub(super) type Begin = Arc<
+    dyn Fn(
+            Option<&str>,
+            Option<&Arc<Caller>>,
+        ) -> BoxFuture<'static, std::result::Result<WireEvents, ErrorObjectOwned>>
+        + Send
+        + Sync,
+>;
+
+impl Registrar {
+    /// Registers a subscription's handler inside the wrapper.
+    pub(super) fn add_subscription<P, F, Fut>(&mut self, handler: F)
+    where
+        P: Procedure,
+        F: Fn(Arc<App>, Arc<Call>, P::Input) -> Fut + Clone + Send + Sync + 'static,
+        Fut: Future<Output = Result<Events<P::Output>>> + Send + 'static,
+    {
+        let app = Arc::clone(&self.app);
+        let begin: Begin = Arc::new(move |params, caller| {
+            // It lives as long as its events are read: whoever hangs up drops them.
+            let admitted = admit::<P>(params, caller, CancellationToken::new());
+            let (handler, app) = (handler.clone(), Arc::clone(&app));
+            async move {
+                let (call, input) = admitted.map_err(|error| wire(P::INFO.name, error))?;
+                let beginning = AssertUnwindSafe(handler(app, call, input)).catch_unwind();
+                let events = beginning.await.unwrap_or_else(|_| Err(panicked()));
+                events.map(on_the_wire::<P>).map_err(|error| wire(P::INFO.name, error))
+            }
+            .boxed()
+        });
+        self.subscriptions.insert(P::INFO.name, begin);
+    }
+}
+
+fn on_the_wire<P: Procedure>(events: Events<P::Output>) -> WireEvents {
+    let events = AssertUnwindSafe(events).catch_unwind().map(|event| {
+        let Tracked { id, data } = event.unwrap_or_else(|_| Err(panicked()))?;
+        let data = to_raw_value(&data).map_err(Error::internal("writing an event"))?;
+        Ok(Tracked { id, data })
+    });
+    events.map(|event| event.map_err(|error| wire(P::INFO.name, error))).boxed()
+}
