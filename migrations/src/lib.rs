@@ -12,6 +12,7 @@ mod m20261121_000005_audit;
 mod m20261121_000006_realm_allow;
 mod m20261121_000007_session_history;
 mod m20261121_000008_job_rounds;
+mod m20261121_000009_replicas;
 
 /// Brings a database to the present shape.
 pub struct Migrator;
@@ -28,6 +29,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261121_000006_realm_allow::Migration),
             Box::new(m20261121_000007_session_history::Migration),
             Box::new(m20261121_000008_job_rounds::Migration),
+            Box::new(m20261121_000009_replicas::Migration),
         ]
     }
 }

@@ -47,6 +47,7 @@ mod recovery;
 mod registry;
 mod registry_test;
 mod registry_unreachable;
+mod replicas;
 mod secrecy;
 mod server;
 mod smoke;

@@ -233,11 +233,17 @@ async fn live<R: WireReader, W: WireWriter>(shared: &Arc<Shared>, terms: Terms, 
     if let Err(error) = resume::stop_ended(shared, &session, &reconciled.going_on).await {
         report("looking for what was cancelled meanwhile", &fence.server_id, &error);
     }
+    if let Err(error) = shared.hold(&fence).await {
+        report("noting who holds a session", &fence.server_id, &error);
+    }
     let reason = session.peer().ended().await;
     tracing::info!(server = %fence.server_id, name = session.name, epoch = fence.epoch, %reason, "agent disconnected");
     leave(shared, &session);
     if let Err(error) = shared.store.server_seen(&fence.server_id, fence.epoch, None).await {
         report("noting when an agent was last connected", &fence.server_id, &error);
+    }
+    if let Err(error) = shared.let_go(&fence).await {
+        report("noting that nobody holds a session", &fence.server_id, &error);
     }
 }
 

@@ -62,6 +62,7 @@ mod tests {
             run_deadline: Some(now + chrono::Duration::minutes(1)),
             finished_at: None,
             verdict: None,
+            progress: None,
             not_before: None,
             attempts_before: 0,
             queue_limit_ms: 60_000,

@@ -8,7 +8,7 @@ use purser_registry_client::DiagnosisCode;
 use super::{Shared, attempt_of, pump::end_failed};
 use crate::{
     error::Result,
-    store::{TargetRow, TargetState},
+    store::{Signal, TargetRow, TargetState},
 };
 
 /// How often the deadlines are looked at.
@@ -59,6 +59,8 @@ async fn sweep(shared: &Arc<Shared>) -> Result<usize> {
             if target.status != TargetState::Queued.as_str() {
                 shared.tasks.spawn(async move { session.cancel(attempt_of(&target)).await });
             }
+        } else {
+            shared.tell(Signal::Stop { server_id: target.server(), attempt: attempt_of(&target) });
         }
     }
     Ok(found)

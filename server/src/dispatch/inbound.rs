@@ -39,12 +39,12 @@ impl Inbound {
 #[async_trait]
 impl ServerCallsServer for Inbound {
     async fn target_progress(&self, progress: ProgressReport) -> RpcResult<()> {
-        let noted = self
-            .session()
-            .and_then(|session| session.note(&progress.attempt.target_id, progress.seq, progress.snapshot));
-        if let Some(job) = noted {
-            self.shared()?.watches.progressed(&job);
-        }
+        let ProgressReport { attempt, seq, snapshot } = progress;
+        let Some(session) = self.session() else { return Ok(()) };
+        let Some(job) = session.note(&attempt.target_id, seq, snapshot) else { return Ok(()) };
+        let shared = self.shared()?;
+        shared.watches.progressed(&job);
+        shared.keep_progress(session, job, attempt);
         Ok(())
     }
 

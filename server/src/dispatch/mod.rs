@@ -21,7 +21,7 @@ use purser_proto_schema::{
         close::CloseCode,
         noise::StaticKey,
     },
-    ids::{JobId, ServerId, TargetId},
+    ids::{JobId, OrganizationId, ServerId, TargetId},
     image::Image,
     job::Progress,
 };
@@ -33,7 +33,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     error::{Error, Result},
-    store::{Store, TargetRow},
+    store::{ServerRow, Signal, Store, TargetRow},
     vault::Vault,
 };
 
@@ -44,12 +44,14 @@ mod inbound;
 mod place;
 pub mod plan;
 mod pump;
+mod replicas;
 mod resume;
 mod session;
 mod turns;
 mod watches;
 
 pub use place::Place;
+use replicas::Replicas;
 use session::Session;
 use turns::Turns;
 use watches::Watches;
@@ -76,6 +78,7 @@ struct Shared {
     sessions: RwLock<HashMap<ServerId, Arc<Session>>>,
     watches: Arc<Watches>,
     turns: Turns,
+    replicas: Replicas,
     handshakes: Arc<Semaphore>,
     stop: CancellationToken,
     tasks: TaskTracker,
@@ -91,11 +94,16 @@ impl Dispatch {
             sessions: RwLock::default(),
             watches: Arc::default(),
             turns: Turns::default(),
+            replicas: Replicas::new(),
             handshakes: Arc::new(Semaphore::new(HANDSHAKES)),
             stop,
             tasks: TaskTracker::new(),
         });
         shared.tasks.spawn(deadlines::keep(Arc::clone(&shared)));
+        if shared.store.is_shared() {
+            shared.tasks.spawn(replicas::live(Arc::clone(&shared)));
+            shared.tasks.spawn(replicas::listen(Arc::clone(&shared)));
+        }
         Self { shared }
     }
 
@@ -104,9 +112,11 @@ impl Dispatch {
         &self.shared.channel_key
     }
 
-    /// Whether the server's agent is connected to this process.
-    pub fn is_online(&self, server: &ServerId) -> bool {
-        self.shared.session(server).is_some()
+    /// Whether the server's agent is connected, to this control plane or to another one over the same
+    /// database.
+    pub fn is_online(&self, server: &ServerRow) -> bool {
+        let id = ServerId::from_stored(server.server_id.clone());
+        self.shared.session(&id).is_some() || self.shared.replicas.another_holds(server)
     }
 
     /// Says that a server has something new in its queue.
@@ -114,6 +124,8 @@ impl Dispatch {
         if let Some(session) = self.shared.session(server) {
             session.wake();
         }
+        // A session here may be over without knowing it yet.
+        self.shared.tell(Signal::Queue { server_id: server.clone() });
     }
 
     /// Asks the agents to stop targets. Those that no agent can be asked about end at once.
@@ -126,6 +138,11 @@ impl Dispatch {
                 Some(session) => {
                     self.shared.tasks.spawn(async move { session.cancel(attempt_of(&target)).await })
                 }
+                None if self.held_elsewhere(&target).await? => {
+                    let (server_id, attempt) = (target.server(), attempt_of(&target));
+                    self.shared.tell(Signal::Stop { server_id, attempt });
+                    continue;
+                }
                 None => {
                     let job = self.shared.store.target_cancelled(&target.id()).await?;
                     self.shared.changed(job);
@@ -136,13 +153,19 @@ impl Dispatch {
         Ok(())
     }
 
+    async fn held_elsewhere(&self, target: &TargetRow) -> Result<bool> {
+        if !self.shared.store.is_shared() {
+            return Ok(false);
+        }
+        let organization = OrganizationId::from_stored(target.organization_id.clone());
+        let server = self.shared.store.server_one(&organization, &target.server()).await?;
+        Ok(self.shared.replicas.another_holds(&server))
+    }
+
     /// Ends a removed server's session at once.
     pub fn revoke(&self, server: &ServerId, jobs: Vec<JobId>) {
-        let session = write(&self.shared.sessions).remove(server);
-        if let Some(session) = session {
-            // Not waited for: an agent that does not read must not hold the answer.
-            self.shared.tasks.spawn(async move { session.close(CloseCode::Removed).await });
-        }
+        self.shared.end_session(server, None, CloseCode::Removed);
+        self.shared.tell(Signal::Removed { server_id: server.clone() });
         for job in jobs {
             self.shared.changed(Some(job));
         }
@@ -169,7 +192,7 @@ impl Dispatch {
 
     /// Says that a job's targets were ended elsewhere.
     pub fn changed(&self, job: &JobId) {
-        self.shared.watches.may_have_ended(job, None);
+        self.shared.changed(Some(job.clone()));
     }
 
     /// Whether the control plane is stopping.
@@ -214,6 +237,8 @@ impl Shared {
                     let mut sessions = servers.iter().filter_map(|server| shared.session(server));
                     if let Some(session) = sessions.find(|session| session.has_free_transfer()) {
                         session.wake();
+                    } else if let Some(server) = servers.into_iter().next() {
+                        shared.tell(Signal::Queue { server_id: server });
                     }
                 }
                 Err(error) => {
@@ -240,20 +265,24 @@ impl Shared {
     }
 
     /// Says that a job may have ended, or one of its targets.
-    fn changed(&self, job: Option<JobId>) {
+    fn changed(self: &Arc<Self>, job: Option<JobId>) {
         if let Some(job) = job {
             self.watches.may_have_ended(&job, None);
+            self.tell(Signal::Job { job_id: job });
         }
     }
 
     /// Says that a target has ended by its agent's verdict.
-    fn ended(&self, target: TargetRow) {
-        self.watches.may_have_ended(&target.job(), Some(Arc::new(target)));
+    fn ended(self: &Arc<Self>, target: TargetRow) {
+        let job_id = target.job();
+        self.watches.may_have_ended(&job_id, Some(Arc::new(target)));
+        self.tell(Signal::Job { job_id });
     }
 
     /// Says that a target stands elsewhere than before, and has not ended.
-    fn moved(&self, job: &JobId) {
+    fn moved(self: &Arc<Self>, job: &JobId) {
         self.watches.moved(job);
+        self.tell(Signal::Job { job_id: job.clone() });
     }
 }
 

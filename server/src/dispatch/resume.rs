@@ -1,6 +1,6 @@
 //! What a new session makes of the work that the last one left.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, sync::Arc};
 
 use purser_proto_schema::{
     agent::{calls::Attempt, command::Failure, handshake::Resume},
@@ -25,7 +25,11 @@ pub(super) struct Reconciled {
 }
 
 /// Compares what the agent says it has with what the database says it should have.
-pub(super) async fn reconcile(shared: &Shared, server: &ServerId, resume: &Resume) -> Result<Reconciled> {
+pub(super) async fn reconcile(
+    shared: &Arc<Shared>,
+    server: &ServerId,
+    resume: &Resume,
+) -> Result<Reconciled> {
     let mut mentioned: HashSet<Attempt> =
         resume.running_targets.iter().chain(&resume.unacknowledged_verdicts).cloned().collect();
     let mut reconciled = Reconciled::default();
@@ -49,7 +53,11 @@ pub(super) async fn reconcile(shared: &Shared, server: &ServerId, resume: &Resum
 
 /// Stops what goes on although it was ended or asked to stop while the session began: whoever did
 /// that found no session to tell.
-pub(super) async fn stop_ended(shared: &Shared, session: &Session, going_on: &[TargetRow]) -> Result<()> {
+pub(super) async fn stop_ended(
+    shared: &Arc<Shared>,
+    session: &Session,
+    going_on: &[TargetRow],
+) -> Result<()> {
     if going_on.is_empty() {
         return Ok(());
     }
@@ -64,7 +72,7 @@ pub(super) async fn stop_ended(shared: &Shared, session: &Session, going_on: &[T
 }
 
 /// A target that died with its agent: again, while that may still help.
-async fn lost(shared: &Shared, target: &TargetRow) -> Result<()> {
+async fn lost(shared: &Arc<Shared>, target: &TargetRow) -> Result<()> {
     let attempt = attempt_of(target);
     if target.cancel_requested {
         shared.changed(shared.store.target_cancelled(&target.id()).await?);

@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex},
+    time::{Duration, Instant},
 };
 
 use jsonrpsee::core::client::Client;
@@ -27,6 +28,8 @@ const TRANSFERS: usize = 3;
 /// Tests that a host works on at once. They are short and somebody waits, so they have places of
 /// their own.
 const TESTS: usize = 16;
+/// How often a target's progress is kept for other control planes.
+const KEPT_EVERY: Duration = Duration::from_secs(1);
 /// The most that a target can say of itself before its verdict, in percent.
 const ALMOST: u8 = 99;
 
@@ -56,11 +59,21 @@ struct UnderWay {
     /// The newest that its agent said, with its number; goes with the place, so that no more is kept
     /// than places.
     progress: Option<(u64, Progress)>,
+    /// When it was last kept for other control planes, and whether it is about to be.
+    kept: Option<Instant>,
+    keeping: bool,
 }
 
 impl UnderWay {
     fn new(target: &TargetRow, kind: JobKind) -> Self {
-        Self { kind, job: target.job(), limited: target.max_parallel.is_some(), progress: None }
+        Self {
+            kind,
+            job: target.job(),
+            limited: target.max_parallel.is_some(),
+            progress: None,
+            kept: None,
+            keeping: false,
+        }
     }
 }
 
@@ -144,6 +157,23 @@ impl Session {
     /// How far a target is, where its agent has said.
     pub(super) fn progress(&self, target: &TargetId) -> Option<Progress> {
         lock(&self.under_way).get(target)?.progress.as_ref().map(|(_, progress)| progress.clone())
+    }
+
+    /// After what time a target's progress is to be kept for other control planes; `None` while that is
+    /// waited for already.
+    pub(super) fn keep_progress_after(&self, target: &TargetId) -> Option<Duration> {
+        let mut under_way = lock(&self.under_way);
+        let under_way = under_way.get_mut(target).filter(|under_way| !under_way.keeping)?;
+        under_way.keeping = true;
+        Some(under_way.kept.map_or(Duration::ZERO, |at| KEPT_EVERY.saturating_sub(at.elapsed())))
+    }
+
+    /// The progress to be kept for other control planes now, while the target has a place.
+    pub(super) fn progress_to_keep(&self, target: &TargetId) -> Option<Progress> {
+        let mut under_way = lock(&self.under_way);
+        let under_way = under_way.get_mut(target)?;
+        (under_way.keeping, under_way.kept) = (false, Some(Instant::now()));
+        under_way.progress.as_ref().map(|(_, progress)| progress.clone())
     }
 
     /// The kinds that have a free place.

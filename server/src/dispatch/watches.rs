@@ -65,6 +65,16 @@ impl Watches {
         self.mark(job, |changes| changes.progress += 1);
     }
 
+    /// Says that nothing is known of what happened meanwhile.
+    pub(super) fn all_may_have_ended(&self) {
+        for changes in lock(&self.0).values() {
+            changes.send_modify(|changes| {
+                changes.ends += 1;
+                changes.ended = None;
+            });
+        }
+    }
+
     fn mark(&self, job: &JobId, change: impl FnOnce(&mut Changes)) {
         if let Some(changes) = lock(&self.0).get(job) {
             changes.send_modify(change);

@@ -7,8 +7,8 @@ use purser_proto_schema::{
     agent::command::{Outcome, Verdict},
     ids::{ApiKeyId, JobId, RegistryId, ServerId, TargetId},
     job::{
-        AllInput, CredentialSource, Job, JobKind, JobPage, JobStatus, OneInput, Target, TargetError,
-        TargetResult,
+        AllInput, CredentialSource, Job, JobKind, JobPage, JobStatus, OneInput, Progress, Target,
+        TargetError, TargetResult,
     },
     secret::Secret,
 };
@@ -126,6 +126,7 @@ pub async fn accept(app: &App, call: &Call, request: Request, targets: Vec<NewTa
             run_deadline: None,
             finished_at: None,
             verdict: None,
+            progress: None,
             not_before: None,
             attempts_before: 0,
             queue_limit_ms: millis(request.limits.queue),
@@ -262,11 +263,7 @@ fn view(app: &App, job: JobRow, targets: Vec<TargetRow>) -> Result<Job> {
 
 fn view_target(app: &App, target: TargetRow) -> Result<Target> {
     let status = TargetState::shown(&target.status)?;
-    let progress = if status == JobStatus::Running {
-        app.dispatch.progress(&target.server(), &target.id())
-    } else {
-        None
-    };
+    let progress = if status == JobStatus::Running { progress(app, &target)? } else { None };
     let (result, error) = match verdict(&target)? {
         // An earlier attempt's.
         _ if status == JobStatus::Running => (None, None),
@@ -300,6 +297,13 @@ fn view_target(app: &App, target: TargetRow) -> Result<Target> {
             .filter(|at| status == JobStatus::Queued && *at > Utc::now())
             .map(Into::into),
     })
+}
+
+/// How far a target is: as its agent said here, else as another control plane kept it.
+fn progress(app: &App, target: &TargetRow) -> Result<Option<Progress>> {
+    let here = app.dispatch.progress(&target.server(), &target.id());
+    let kept = || target.progress.as_deref().map(serde_json::from_str).transpose();
+    here.map_or_else(|| kept().map_err(Error::internal("reading a target's progress")), |here| Ok(Some(here)))
 }
 
 fn result(outcome: Outcome, duration_ms: u64) -> TargetResult {

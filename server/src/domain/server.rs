@@ -73,6 +73,7 @@ pub async fn create_in(
         session_epoch: 0,
         last_seen_at: None,
         revoked_at: None,
+        holder: None,
         created_at: Utc::now().trunc_subsecs(3),
         session_history: None,
     };
@@ -194,7 +195,7 @@ fn view(app: &App, row: &ServerRow) -> Result<Server> {
     let server_id = ServerId::from_stored(row.server_id.clone());
     let status = if row.revoked_at.is_some() {
         ServerStatus::Revoked
-    } else if app.dispatch.is_online(&server_id) {
+    } else if app.dispatch.is_online(row) {
         ServerStatus::Online
     } else if row.agent_key.is_none() {
         ServerStatus::Pending

@@ -31,6 +31,7 @@ mod installation;
 mod job;
 mod registry;
 mod registry_cache;
+mod replica;
 mod retry;
 mod row_cache;
 mod server;
@@ -45,6 +46,7 @@ pub use entity::{
 };
 pub use entries::Entries;
 pub use job::{JobFilter, NewJob};
+pub use replica::{Heard, Signal};
 pub use server::{Admission, Admittance, Admitted, NewJoinToken};
 pub use target::{Claim, Ending, Fence, TargetState};
 

@@ -254,7 +254,7 @@ async fn from_here(app: &App, subject: Subject<'_>) -> Result<TestReport> {
 /// The one road: a job with one target, and somebody waiting for it.
 async fn from_host(app: &App, call: &Call, server: &ServerRow, subject: Subject<'_>) -> Result<TestReport> {
     let server_id = ServerId::from_stored(server.server_id.clone());
-    if !app.dispatch.is_online(&server_id) {
+    if !app.dispatch.is_online(server) {
         return Err(plan::offline(&server.name));
     }
     let with_entry = subject.entry.is_some_and(|entry| entry.sealed_password.is_some());

@@ -25,6 +25,8 @@ pub struct Model {
     pub run_deadline: Option<DateTimeUtc>,
     pub finished_at: Option<DateTimeUtc>,
     pub verdict: Option<String>,
+    /// JSON; kept only where other control planes may be asked for it.
+    pub progress: Option<String>,
     pub not_before: Option<DateTimeUtc>,
     pub attempts_before: i32,
     pub queue_limit_ms: i64,

@@ -8,4 +8,5 @@ pub(super) mod job_target;
 pub(super) mod join_token;
 pub(super) mod organization;
 pub(super) mod registry;
+pub(super) mod replica;
 pub(super) mod server;

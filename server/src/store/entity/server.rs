@@ -17,6 +17,8 @@ pub struct Model {
     pub session_epoch: i64,
     pub last_seen_at: Option<DateTimeUtc>,
     pub revoked_at: Option<DateTimeUtc>,
+    /// The control plane that holds its session, where several share the database.
+    pub holder: Option<String>,
     pub created_at: DateTimeUtc,
     pub session_history: Option<String>,
 }

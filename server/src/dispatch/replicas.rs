@@ -1,0 +1,204 @@
+//! The other control planes over the same PostgreSQL: who lives, and what is said among them.
+//!
+//! An agent is connected to one of them, and a call may arrive at another. Whatever is said here only
+//! makes things quicker: it may be lost, and the polls find what it was about. With SQLite there is one
+//! control plane, and nothing is said.
+
+use std::{
+    collections::HashSet,
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
+
+use purser_proto_schema::{
+    agent::{calls::Attempt, close::CloseCode},
+    ids::{JobId, ServerId},
+};
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::{Session, Shared, write};
+use crate::{
+    error::{Result, chain},
+    store::{Fence, Heard, ServerRow, Signal},
+};
+
+/// How often a control plane says that it lives. It is taken for dead after three times that.
+const ALIVE_EVERY: Duration = Duration::from_secs(5);
+/// Before listening is tried again while the database is away.
+const DEAF: Duration = Duration::from_secs(2);
+
+/// This control plane among the others.
+pub(super) struct Replicas {
+    own: String,
+    living: RwLock<HashSet<String>>,
+}
+
+impl Replicas {
+    pub(super) fn new() -> Self {
+        Self { own: uuid::Uuid::now_v7().simple().to_string(), living: RwLock::default() }
+    }
+
+    /// Under which name this control plane holds sessions.
+    pub(super) fn own(&self) -> &str {
+        &self.own
+    }
+
+    /// Whether another living control plane holds the server's session.
+    pub(super) fn another_holds(&self, server: &ServerRow) -> bool {
+        let living = self.living.read().unwrap_or_else(PoisonError::into_inner);
+        server.holder.as_ref().is_some_and(|holder| *holder != self.own && living.contains(holder))
+    }
+}
+
+impl Shared {
+    /// Tells the other control planes, where there may be some. Nobody waits for it.
+    pub(super) fn tell(self: &Arc<Self>, signal: Signal) {
+        if !self.store.is_shared() {
+            return;
+        }
+        let shared = Arc::clone(self);
+        self.tasks.spawn(async move {
+            if let Err(error) = shared.store.replica_tell(shared.replicas.own(), signal).await {
+                tracing::warn!(error = %chain(&error), "the other replicas could not be told; they will poll");
+            }
+        });
+    }
+
+    /// Notes that this control plane holds a session, and ends older ones elsewhere.
+    pub(super) async fn hold(self: &Arc<Self>, fence: &Fence) -> Result<()> {
+        if self.store.is_shared() {
+            self.store.server_held(fence, Some(self.replicas.own())).await?;
+            self.tell(Signal::Began { server_id: fence.server_id.clone(), epoch: fence.epoch });
+        }
+        Ok(())
+    }
+
+    /// Notes that this control plane does not hold a session any more.
+    pub(super) async fn let_go(&self, fence: &Fence) -> Result<()> {
+        if self.store.is_shared() { self.store.server_held(fence, None).await } else { Ok(()) }
+    }
+
+    /// Keeps how far a target is, for watchers at other control planes: the newest, once a second. Only
+    /// news: if it is lost, the next comes in a second.
+    pub(super) fn keep_progress(self: &Arc<Self>, session: Arc<Session>, job: JobId, attempt: Attempt) {
+        if !self.store.is_shared() {
+            return;
+        }
+        let Some(after) = session.keep_progress_after(&attempt.target_id) else { return };
+        let shared = Arc::clone(self);
+        self.tasks.spawn(async move {
+            tokio::time::sleep(after).await;
+            let Some(progress) = session.progress_to_keep(&attempt.target_id) else { return };
+            let Ok(text) = serde_json::to_string(&progress) else { return };
+            match shared.store.target_progress(&attempt, text).await {
+                Ok(()) => shared.tell(Signal::Job { job_id: job }),
+                Err(error) => tracing::warn!(%job, error = %chain(&error), "progress could not be kept"),
+            }
+        });
+    }
+
+    /// Does what another control plane says.
+    fn heed(self: &Arc<Self>, signal: Signal) {
+        match signal {
+            Signal::Queue { server_id } => {
+                if let Some(session) = self.session(&server_id) {
+                    session.wake();
+                }
+            }
+            Signal::Job { job_id } => self.watches.may_have_ended(&job_id, None),
+            Signal::Stop { server_id, attempt } => self.stop(&server_id, attempt),
+            Signal::Began { server_id, epoch } => {
+                self.end_session(&server_id, Some(epoch), CloseCode::Superseded)
+            }
+            Signal::Removed { server_id } => self.end_session(&server_id, None, CloseCode::Removed),
+        }
+    }
+
+    /// Stops a target of a session that this control plane holds.
+    fn stop(self: &Arc<Self>, server: &ServerId, attempt: Attempt) {
+        if let Some(session) = self.session(server) {
+            self.tasks.spawn(async move { session.cancel(attempt).await });
+        }
+    }
+
+    /// Ends a server's session, if there is one here, and it is older than `newer`.
+    pub(super) fn end_session(self: &Arc<Self>, server: &ServerId, newer: Option<i64>, why: CloseCode) {
+        let over = {
+            let mut sessions = write(&self.sessions);
+            let is_over = |epoch: i64| newer.is_none_or(|newer| epoch < newer);
+            match sessions.get(server) {
+                Some(session) if is_over(session.fence.epoch) => sessions.remove(server),
+                _ => None,
+            }
+        };
+        if let Some(session) = over {
+            // Not waited for: an agent that does not read must not hold anybody.
+            self.tasks.spawn(async move { session.close(why).await });
+        }
+    }
+}
+
+/// Says that this control plane lives, and learns who else does, until it stops.
+pub(super) async fn live(shared: Arc<Shared>) {
+    let mut ticks = interval(ALIVE_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = shared.stop.cancelled() => break,
+            _ = ticks.tick() => {}
+        }
+        match shared.store.replica_live_on(shared.replicas.own()).await {
+            Ok(living) => *write(&shared.replicas.living) = living.into_iter().collect(),
+            Err(error) => tracing::error!(error = %chain(&error), "saying that this replica lives"),
+        }
+    }
+    if let Err(error) = shared.store.replica_end(shared.replicas.own()).await {
+        tracing::warn!(error = %chain(&error), "saying that this replica has ended");
+    }
+}
+
+/// Listens to the other control planes until this one stops.
+pub(super) async fn listen(shared: Arc<Shared>) {
+    loop {
+        tokio::select! {
+            () = shared.stop.cancelled() => return,
+            () = hear_all(&shared) => {}
+        }
+        tokio::select! {
+            () = shared.stop.cancelled() => return,
+            () = tokio::time::sleep(DEAF) => {}
+        }
+    }
+}
+
+/// Listens as long as the database lets.
+async fn hear_all(shared: &Arc<Shared>) {
+    let mut ears = match shared.store.replica_ears(shared.replicas.own()).await {
+        Ok(ears) => ears,
+        Err(error) => {
+            tracing::error!(error = %chain(&error), "listening to other replicas");
+            return;
+        }
+    };
+    shared.look_everywhere();
+    loop {
+        match ears.hear().await {
+            Ok(Heard::Signal(signal)) => shared.heed(signal),
+            Ok(Heard::Gap) => shared.look_everywhere(),
+            Err(error) => {
+                tracing::error!(error = %chain(&error), "listening to other replicas");
+                return;
+            }
+        }
+    }
+}
+
+impl Shared {
+    /// Something may have been said while nobody listened.
+    fn look_everywhere(&self) {
+        let sessions = self.sessions.read().unwrap_or_else(PoisonError::into_inner);
+        sessions.values().for_each(|session| session.wake());
+        drop(sessions);
+        self.watches.all_may_have_ended();
+    }
+}
