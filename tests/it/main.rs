@@ -29,6 +29,7 @@ mod registry_unreachable;
 mod secrecy;
 mod server;
 mod smoke;
+mod stack;
 mod strangers;
 mod tidy;
 mod trpc;

@@ -14,6 +14,7 @@ pub mod naming;
 pub mod reencrypt;
 pub mod registry;
 pub mod server;
+pub mod stack;
 pub mod targets;
 
 /// Whether the database answers.
