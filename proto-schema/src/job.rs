@@ -36,6 +36,8 @@ pub enum JobKind {
     Pull,
     /// A push.
     Push,
+    /// The pulls of a Compose file; each target is a pull.
+    StackPull,
 }
 
 /// Where a job or a target stands. `dispatched` is shown as `running`.
@@ -92,7 +94,7 @@ pub struct Job {
     pub finished_at: Option<Timestamp>,
     /// The key that asked for it.
     pub created_by: ApiKeyId,
-    /// What was asked, without secrets.
+    /// What was asked, without secrets; of a stack pull the images, and the services that need none.
     pub request: Value,
     /// One per server and image.
     pub targets: Vec<Target>,

@@ -24,5 +24,6 @@ pub mod procedure;
 pub mod registry;
 pub mod secret;
 pub mod server;
+pub mod stack;
 mod strict;
 pub mod time;

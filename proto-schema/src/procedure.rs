@@ -56,9 +56,15 @@ pub trait Procedure: 'static {
 
 /// Every procedure, namespace by namespace.
 pub fn table() -> impl Iterator<Item = &'static ProcedureInfo> {
-    [crate::registry::TABLE, crate::server::TABLE, crate::image::TABLE, crate::job::TABLE]
-        .into_iter()
-        .flatten()
+    [
+        crate::registry::TABLE,
+        crate::server::TABLE,
+        crate::image::TABLE,
+        crate::stack::TABLE,
+        crate::job::TABLE,
+    ]
+    .into_iter()
+    .flatten()
 }
 
 /// The input of procedures that take none. Any field is refused as unknown.

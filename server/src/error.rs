@@ -96,6 +96,11 @@ impl Issues {
         if self.form.is_empty() && self.fields.is_empty() { Ok(value) } else { Err(Error::Invalid(self)) }
     }
 
+    /// What was noted of the fields, without their names.
+    pub fn rules(&self) -> String {
+        self.fields.values().flatten().map(AsRef::as_ref).collect::<Vec<_>>().join(", ")
+    }
+
     fn summary(&self) -> String {
         let mut parts: Vec<String> = self.form.iter().map(ToString::to_string).collect();
         parts.extend(self.fields.iter().map(|(field, rules)| format!("{field}: {}", rules.join(", "))));

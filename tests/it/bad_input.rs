@@ -66,6 +66,16 @@ fn wrong_types(form: Form) -> Vec<Value> {
             json!(["h", format!("{MARK} ~")]),
             json!(vec![MARK; 33]),
         ],
+        Form::Profiles => vec![
+            json!(MARK),
+            json!(5),
+            json!({MARK: MARK}),
+            json!([5]),
+            json!([[MARK]]),
+            json!([""]),
+            json!([format!("{MARK} ~")]),
+            json!(vec![MARK; 101]),
+        ],
         Form::Access => vec![json!(MARK), json!([MARK]), json!(5), json!({}), json!([["pull"]]), json!("")],
     };
     match form {
@@ -128,6 +138,18 @@ fn wrong_texts(field: &str) -> Vec<String> {
             zero,
             long(3000),
         ],
+        "composeFile" => vec![
+            String::new(),
+            " ".into(),
+            MARK.into(),
+            format!("services: [{MARK}"),
+            format!("services: {{app: {{image: {MARK}}}}}"),
+            format!("services: {{app: {{image: a, image: {MARK}}}}}"),
+            format!("services: {{app: {{image: 'a:${{{MARK}!'}}}}"),
+            format!("services: {{'{MARK} ~': {{image: a}}}}"),
+            zero,
+            long(512 * 1024),
+        ],
         "tag" | "reference" => {
             vec![String::new(), format!(".{MARK}"), format!("{MARK}/x"), format!("{MARK} "), zero, long(128)]
         }
@@ -145,7 +167,7 @@ fn wrong_texts(field: &str) -> Vec<String> {
 fn with(call: &Call, things: &Things, field: &Field, value: Value) -> Value {
     let mut input = things.input(call);
     match (call.name, field.name) {
-        ("image.pull", "serverIds" | "labels") => {
+        ("image.pull" | "stack.pull", "serverIds" | "labels") => {
             input.as_object_mut().unwrap().remove("serverId");
         }
         ("registry.manifest", "repository" | "reference") => {
@@ -339,8 +361,9 @@ async fn null_is_absent_where_a_field_may_be_absent() {
     let (_purser, client, things) = world().await;
     for call in CALLS.iter().filter(|call| call.name != "registry.remove") {
         for field in call.fields.iter().filter(|field| !field.required) {
-            let is_needed = [("image.pull", "serverId"), ("registry.manifest", "image")]
-                .contains(&(call.name, field.name));
+            let is_needed =
+                [("image.pull", "serverId"), ("stack.pull", "serverId"), ("registry.manifest", "image")]
+                    .contains(&(call.name, field.name));
             // There null clears; clearing one of a pair is asked elsewhere.
             let is_pair = call.name == "registry.update" && ["username", "password"].contains(&field.name);
             if is_needed || is_pair {

@@ -30,6 +30,8 @@ pub enum Form {
     Choice,
     /// Hosts, with or without a port.
     Hosts,
+    /// Names of profiles.
+    Profiles,
 }
 
 /// A field of an input.
@@ -61,7 +63,8 @@ const fn call(name: &'static str, permission: &'static str, fields: &'static [Fi
 }
 
 use Form::{
-    Access, Choice, Count, Flag, Hosts, Job, Labels, Number, OneTime, Registry, Server, Servers, Site, Text,
+    Access, Choice, Count, Flag, Hosts, Job, Labels, Number, OneTime, Profiles, Registry, Server, Servers,
+    Site, Text,
 };
 
 /// The procedure table, from API.md.
@@ -206,6 +209,37 @@ pub const CALLS: &[Call] = &[
         ],
     ),
     call("image.all", "image:read", &[must("serverId", Server)]),
+    call(
+        "stack.images",
+        "registry:read",
+        &[
+            must("composeFile", Text),
+            may("variables", Labels),
+            may("profiles", Profiles),
+            may("registryId", Registry),
+        ],
+    ),
+    call(
+        "stack.pull",
+        "image:pull",
+        &[
+            must("composeFile", Text),
+            may("variables", Labels),
+            may("profiles", Profiles),
+            may("serverId", Server),
+            may("serverIds", Servers),
+            may("labels", Labels),
+            may("registryId", Registry),
+            may("auth", OneTime),
+            may("platform", Text),
+            may("maxParallel", Number),
+            may("failFast", Flag),
+            may("queueTimeoutSeconds", Number),
+            may("stallTimeoutSeconds", Number),
+            may("timeoutSeconds", Number),
+            may("wait", Flag),
+        ],
+    ),
     call("job.one", "job:read", &[must("jobId", Job)]),
     call(
         "job.all",
@@ -259,13 +293,14 @@ impl Things {
                 _ => match field.name {
                     "registryUrl" => json!("127.0.0.1:1"),
                     "image" => json!("127.0.0.1:1/app:v1"),
+                    "composeFile" => json!("services: {app: {image: '127.0.0.1:1/app:v1'}}"),
                     _ => json!(purser_tests::unique("name")),
                 },
             };
         }
         // One of several is needed.
         match call.name {
-            "image.pull" => input["serverId"] = json!(self.server),
+            "image.pull" | "stack.pull" => input["serverId"] = json!(self.server),
             "registry.manifest" => input["image"] = json!("127.0.0.1:1/app:v1"),
             _ => {}
         }

@@ -51,6 +51,7 @@ mod replicas;
 mod secrecy;
 mod server;
 mod smoke;
+mod stack;
 mod strangers;
 mod tidy;
 mod tls;

@@ -7,6 +7,7 @@ use purser_proto_schema::{
     agent::command::{ChannelCredentials, Command, Failure, RegistryAccess},
     error::TestDiagnosis,
     ids::{OrganizationId, RegistryId},
+    job::JobKind,
     secret::Secret,
 };
 use purser_registry_client::{Diagnosis, DiagnosisCode, RegistryAddress, ScopeProbe, Target};
@@ -72,6 +73,17 @@ pub struct PlannedRegistry {
     /// Further hosts that the secret may be sent to.
     #[serde(default)]
     pub realm_allow: Vec<String>,
+}
+
+impl Work {
+    /// What it is on a host: it decides which places there are for it. Of a stack pull each target is a pull.
+    pub fn kind(&self) -> JobKind {
+        match self {
+            Self::TestRegistry { .. } => JobKind::TestRegistry,
+            Self::Pull { .. } => JobKind::Pull,
+            Self::Push { .. } => JobKind::Push,
+        }
+    }
 }
 
 impl PlannedRegistry {

@@ -1,57 +1,50 @@
 //! `image.*`: pulls, pushes, and what is on a host.
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-};
+use std::sync::Arc;
 
 use purser_proto_schema::{
-    ids::{RegistryId, ServerId},
-    image::{AllInput, Image, OneTimeAuth, PullInput, PushInput},
-    job::{CredentialSource, Job, JobKind},
-    secret::Secret,
+    ids::RegistryId,
+    image::{AllInput, Image, PullInput, PushInput},
+    job::{Job, JobKind},
 };
 use purser_registry_client::Reference;
 use serde_json::json;
 
 use super::{
     caller::Call,
-    job::{self, FanOut, Limits, NewTarget, Request},
+    job::{self, FanOut, Limits, Request},
     matching, naming, server,
+    targets::{self, Hosts, target},
 };
 use crate::{
     app::App,
-    dispatch::plan::{self, Plan, PlannedRegistry, Work},
+    dispatch::plan::Work,
     error::{Error, Issues, Result},
-    store::{RegistryRow, ServerRow},
 };
-
-const MAX_SERVERS: usize = 1_000;
 
 /// `image.pull`
 pub async fn pull(app: Arc<App>, call: Arc<Call>, input: PullInput) -> Result<Job> {
     let mut issues = Issues::default();
     let reference = reference(&mut issues, &input.image);
-    check_platform(&mut issues, input.platform.as_deref());
-    if input.auth.is_some() && input.registry_id.is_some() {
-        issues.add("auth", "and registryId exclude each other");
-    }
-    check_one_time(&mut issues, input.auth.as_ref());
+    targets::check_platform(&mut issues, input.platform.as_deref());
+    targets::check_auth(&mut issues, input.auth.as_ref(), input.registry_id.as_ref());
     let limits = Limits::asked(
         &mut issues,
         input.queue_timeout_seconds,
         input.stall_timeout_seconds,
         input.timeout_seconds,
     );
-    if input.max_parallel.is_some_and(|limit| limit == 0 || limit as usize > MAX_SERVERS) {
-        issues.add("maxParallel", "must be from 1 to 1000");
-    }
-    let fan_out = FanOut { max_parallel: input.max_parallel, fail_fast: input.fail_fast.unwrap_or_default() };
+    let fan_out = FanOut::asked(&mut issues, input.max_parallel, input.fail_fast);
     let Some(reference) = issues.into_result(reference)? else { return Err(Error::NotFound("Image")) };
     // A one-time credential is for the registry that the image names, and that is Docker Hub where it
     // names none: it never follows the organization's default elsewhere.
     let reference = if input.auth.is_some() { reference.with_registry_written() } else { reference };
-    let servers = chosen_servers(&app, &call, &input).await?;
+    let hosts = Hosts {
+        one: input.server_id.as_ref(),
+        several: input.server_ids.as_deref(),
+        labels: input.labels.as_ref(),
+    };
+    let servers = hosts.chosen(&app, &call).await?;
     let entries = app.store.registry_all(call.organization()).await?;
     let named = match &input.registry_id {
         Some(id) => {
@@ -139,115 +132,5 @@ fn reference(issues: &mut Issues, text: &str) -> Option<Reference> {
             issues.add("image", error.to_string());
             None
         }
-    }
-}
-
-fn check_platform(issues: &mut Issues, platform: Option<&str>) {
-    let Some(platform) = platform else { return };
-    let parts: Vec<&str> = platform.split('/').collect();
-    let word = |part: &&str| {
-        !part.is_empty()
-            && part.len() <= 32
-            && part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
-    };
-    if !(2..=3).contains(&parts.len()) || !parts.iter().all(word) {
-        issues.add("platform", "must be os/architecture or os/architecture/variant, such as `linux/arm64`");
-    }
-}
-
-fn check_one_time(issues: &mut Issues, auth: Option<&OneTimeAuth>) {
-    let Some(auth) = auth else { return };
-    let name = &auth.username;
-    if name.trim().is_empty()
-        || name.len() > 1_024
-        || name.contains(':')
-        || name.chars().any(char::is_control)
-    {
-        issues.add("auth", "username must be 1 to 1024 bytes without colon and control characters");
-    }
-}
-
-async fn chosen_servers(app: &App, call: &Call, input: &PullInput) -> Result<Vec<ServerRow>> {
-    match (&input.server_id, &input.server_ids, &input.labels) {
-        (Some(id), None, None) => named_servers(app, call, std::slice::from_ref(id)).await,
-        (None, Some(ids), None) => {
-            if ids.is_empty() || ids.len() > MAX_SERVERS {
-                return Err(Error::field("serverIds", "must name 1 to 1000 servers"));
-            }
-            named_servers(app, call, ids).await
-        }
-        (None, None, Some(labels)) => {
-            if labels.is_empty() {
-                return Err(Error::field("labels", "must not be empty: it would mean every server"));
-            }
-            let mut found = Vec::new();
-            for row in app.store.server_all(call.organization()).await? {
-                if server::has_labels(&row, labels)? {
-                    found.push(row);
-                }
-            }
-            match found.len() {
-                0 => Err(Error::field("labels", "fit no server: server.all shows the labels of each")),
-                1..=MAX_SERVERS => Ok(found),
-                _ => Err(Error::field("labels", "fit more than 1000 servers: choose more narrowly")),
-            }
-        }
-        _ => Err(Error::field("serverId", "is needed: exactly one of serverId, serverIds and labels")),
-    }
-}
-
-/// The named servers, each once, in the order of their first mention.
-async fn named_servers(app: &App, call: &Call, ids: &[ServerId]) -> Result<Vec<ServerRow>> {
-    let mut rows = Vec::with_capacity(ids.len());
-    if let [id] = ids {
-        let row = app.store.server_one(call.organization(), id).await?;
-        server::require_live(&row)?;
-        rows.push(ServerRow::clone(&row));
-    } else {
-        let all = app.store.server_all(call.organization()).await?;
-        let mut by_id: HashMap<String, ServerRow> =
-            all.into_iter().map(|row| (row.server_id.clone(), row)).collect();
-        let mut seen = HashSet::new();
-        for id in ids.iter().filter(|id| seen.insert(*id)) {
-            rows.push(by_id.remove(id.as_str()).ok_or(Error::NotFound("Server"))?);
-        }
-    }
-    if let Some(first) = ids.first() {
-        call.about_server(first);
-    }
-    Ok(rows)
-}
-
-/// One server's part: with the one-time credential, else with the entry's, else with none.
-fn target(
-    server: &ServerRow,
-    image: String,
-    work: Work,
-    entry: Option<&RegistryRow>,
-    registry: &str,
-    one_time: Option<(String, Secret)>,
-) -> NewTarget {
-    let registry = match entry {
-        Some(entry) => plan::planned(entry),
-        None => PlannedRegistry {
-            address: registry.to_owned(),
-            insecure: false,
-            ca_certificate: None,
-            realm_allow: Vec::new(),
-        },
-    };
-    let credentials = match (&one_time, entry) {
-        (Some(_), _) => CredentialSource::OneTime,
-        (None, Some(entry)) if entry.sealed_password.is_some() => CredentialSource::Entry,
-        (None, _) => CredentialSource::Anonymous,
-    };
-    NewTarget {
-        server_id: ServerId::from_stored(server.server_id.clone()),
-        image: Some(image),
-        plan: Plan { work, registry },
-        // With a one-time credential the entry only lends its address and trust.
-        registry_id: entry.filter(|_| one_time.is_none()).map(|entry| entry.registry_id.clone()),
-        credentials,
-        one_time,
     }
 }

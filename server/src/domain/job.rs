@@ -87,11 +87,10 @@ pub async fn accept(app: &App, call: &Call, request: Request, targets: Vec<NewTa
     let changes = app.dispatch.watch(&id);
     let now = Utc::now();
     let servers: Vec<ServerId> = targets.iter().map(|target| target.server_id.clone()).collect();
-    let kind = text_of(&request.kind)?;
     let job = JobRow {
         job_id: id.to_string(),
         organization_id: call.organization().to_string(),
-        kind: kind.clone(),
+        kind: text_of(&request.kind)?,
         status: TargetState::Queued.as_str().to_owned(),
         created_by: call.caller.api_key_id.to_string(),
         request: request.asked.to_string(),
@@ -112,7 +111,7 @@ pub async fn accept(app: &App, call: &Call, request: Request, targets: Vec<NewTa
             job_id: id.to_string(),
             organization_id: call.organization().to_string(),
             server_id: target.server_id.into(),
-            kind: kind.clone(),
+            kind: text_of(&target.plan.work.kind())?,
             image: target.image,
             plan: serde_json::to_string(&target.plan).map_err(Error::internal("writing a target's plan"))?,
             registry_id: target.registry_id,

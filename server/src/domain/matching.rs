@@ -55,6 +55,11 @@ pub fn named<'a>(entries: &'a Entries, id: &RegistryId) -> Result<&'a RegistryRo
     entries.iter().find(|entry| entry.registry_id == id.as_str()).ok_or(Error::NotFound("Registry"))
 }
 
+/// Whether an entry is for the registry that a reference names.
+pub fn is_of_registry(entry: &RegistryRow, reference: &Reference) -> bool {
+    canonical_registry_host(reference.registry()) == entry.registry_host
+}
+
 /// Resolves a reference among the organization's entries.
 ///
 /// # Errors
@@ -66,14 +71,14 @@ pub fn resolve<'a>(
     named: Option<&'a RegistryRow>,
 ) -> Result<Match<'a>> {
     if let Some(entry) = named {
-        let host = canonical_registry_host(reference.registry());
-        if host != entry.registry_host {
+        if !is_of_registry(entry, &reference) {
             return Err(Error::field(
                 "registryId",
                 "is an entry of another registry than the image's: write the image with its registry, or leave \
                  registryId out",
             ));
         }
+        let host = entry.registry_host.clone();
         return Ok(Match { reference, host, default: None, entry: Some(entry) });
     }
     let default = if reference.explicit_registry() { None } else { default_of(entries) };

@@ -14,6 +14,8 @@ pub mod naming;
 pub mod reencrypt;
 pub mod registry;
 pub mod server;
+pub mod stack;
+pub mod targets;
 pub mod tracked;
 
 /// Whether the database answers.

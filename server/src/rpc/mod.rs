@@ -38,6 +38,7 @@ mod input;
 mod job;
 mod registry;
 mod server;
+mod stack;
 mod subscription;
 
 pub use error::{public, wire};
@@ -68,6 +69,7 @@ impl Procedures {
         registry::register(&mut registrar);
         server::register(&mut registrar);
         image::register(&mut registrar);
+        stack::register(&mut registrar);
         job::register(&mut registrar);
         if let Some(error) = registrar.failed {
             return Err(Error::internal("registering the procedures")(error));

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::error::Issues;
+use crate::{domain::targets::MAX_TARGETS, error::Issues};
 
 /// How long a target may wait for its agent.
 const QUEUE: Duration = Duration::from_secs(15 * 60);
@@ -51,4 +51,14 @@ pub struct FanOut {
     pub max_parallel: Option<u32>,
     /// Whether the first failure ends what has not started.
     pub fail_fast: bool,
+}
+
+impl FanOut {
+    /// As a caller asked.
+    pub fn asked(issues: &mut Issues, max_parallel: Option<u32>, fail_fast: Option<bool>) -> Self {
+        if max_parallel.is_some_and(|limit| limit == 0 || limit as usize > MAX_TARGETS) {
+            issues.add("maxParallel", "must be from 1 to 1000");
+        }
+        Self { max_parallel, fail_fast: fail_fast.unwrap_or_default() }
+    }
 }

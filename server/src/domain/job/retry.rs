@@ -23,7 +23,7 @@ pub async fn retry(app: Arc<App>, call: Arc<Call>, input: OneInput) -> Result<Jo
     let (job, targets) = app.store.job_one(call.organization(), &input.job_id).await?;
     call.about_job(&input.job_id);
     call.caller.require(match job.job_kind()? {
-        JobKind::Pull => Permission::ImagePull,
+        JobKind::Pull | JobKind::StackPull => Permission::ImagePull,
         JobKind::Push => Permission::ImagePush,
         JobKind::TestRegistry => {
             return Err(conflict("a test is not repeated by its job: call registry.testRegistry again"));

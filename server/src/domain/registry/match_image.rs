@@ -49,12 +49,7 @@ fn explain(entries: &[RegistryRow], found: &Match<'_>) -> MatchResult {
         candidates.iter().filter(|candidate| matches!(candidate.fate, Fate::NotDefault | Fate::Newer));
     let rivals: Vec<_> = rivals.map(|candidate| candidate.registry_id.clone()).take(MAX_RIVALS).collect();
     MatchResult {
-        reference: MatchedReference {
-            registry: found.host.clone(),
-            repository: found.reference.repository().to_owned(),
-            tag: found.reference.tag().map(ToOwned::to_owned),
-            digest: found.reference.digest().map(ToOwned::to_owned),
-        },
+        reference: taken_apart(found),
         registry_id: found.entry.map(id),
         reason: reason(found, rivals.len()),
         rivals,
@@ -62,7 +57,22 @@ fn explain(entries: &[RegistryRow], found: &Match<'_>) -> MatchResult {
     }
 }
 
-/// Why the image is pulled as it is.
+/// What would be pulled, taken apart.
+pub fn taken_apart(found: &Match<'_>) -> MatchedReference {
+    MatchedReference {
+        registry: found.host.clone(),
+        repository: found.reference.repository().to_owned(),
+        tag: found.reference.tag().map(ToOwned::to_owned),
+        digest: found.reference.digest().map(ToOwned::to_owned),
+    }
+}
+
+/// Why the image is pulled as it is: [`MatchResult::reason`] without the rest.
+pub fn reason_among(entries: &[RegistryRow], found: &Match<'_>) -> String {
+    let is_rival = |entry: &&RegistryRow| matches!(found.fate(entry), Fate::NotDefault | Fate::Newer);
+    reason(found, entries.iter().filter(is_rival).count())
+}
+
 fn reason(found: &Match<'_>, rivals: usize) -> String {
     let way = match found.default {
         Some(default) => format!(

@@ -29,7 +29,7 @@ mod test;
 
 pub use browse::{catalog, manifest, presets, rate_limit, tags};
 pub use catalog_cache::CatalogCache;
-pub use match_image::match_image;
+pub use match_image::{match_image, reason_among, taken_apart};
 pub use search::search;
 pub use test::{test_registry, test_registry_by_id};
 
