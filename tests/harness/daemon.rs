@@ -113,10 +113,32 @@ impl OwnEngine {
     /// It did not come up.
     pub async fn restart(&mut self) {
         self.process.kill9();
-        // Bound again by the next one, which must not be mistaken for it.
-        let _ = fs::remove_file(&self.socket);
+        self.forget_what_was_killed().await;
         (self.process, self.socket) = Self::spawn(self.folder.path());
         self.answering().await;
+    }
+}
+
+impl OwnEngine {
+    /// The next dockerd would take a process that got the number of the killed containerd for it, and
+    /// wait in vain.
+    async fn forget_what_was_killed(&self) {
+        let containerd = self.folder.path().join("exec/containerd");
+        let pid = fs::read_to_string(containerd.join("containerd.pid")).unwrap_or_default();
+        let arguments = format!("/proc/{}/cmdline", pid.trim());
+        let folder = self.folder.path().display().to_string();
+        eventually(END, async || {
+            // None when it is a zombie.
+            let line = fs::read(&arguments).unwrap_or_default();
+            (!String::from_utf8_lossy(&line).contains(&folder)).then_some(())
+        })
+        .await;
+        let files = ["containerd.pid", "containerd.sock", "containerd.sock.ttrpc", "containerd-debug.sock"];
+        for stale in files.map(|name| containerd.join(name)) {
+            let _ = fs::remove_file(stale);
+        }
+        let _ = fs::remove_file(self.folder.path().join("pid"));
+        let _ = fs::remove_file(&self.socket);
     }
 }
 

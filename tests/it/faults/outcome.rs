@@ -68,7 +68,12 @@ pub(crate) async fn settled(scene: &Scene, asked: &[Asked]) -> Outcome {
             }
             Answered::Lost => {
                 let job = by_name.get(asked.name.as_str()).copied();
-                let known = if job.is_some() { "accepted" } else { "not accepted" };
+                let known = match job {
+                    Some(_) => "accepted",
+                    // No name tells which of the tests it is; that all have ended is known above.
+                    None if asked.kind == Kind::Test => "may be accepted",
+                    None => "not accepted",
+                };
                 calls.add(format!("{:?} unanswered, {known}", asked.kind));
                 job
             }
