@@ -12,8 +12,8 @@ use std::{
 
 use futures_util::StreamExt as _;
 use purser_proto_schema::agent::{
-    HANDSHAKE_DEADLINE, PROTOCOL,
-    handshake::{Answer, Hello, ProtocolRange, Resume},
+    HANDSHAKE_DEADLINE,
+    handshake::{Answer, Hello, Resume},
     noise::{ChannelError, Opener, Sealer, initiate},
     wire::{Incoming, WireReader as _, WireWriter as _},
 };
@@ -67,8 +67,9 @@ impl Host {
         let (sink, stream) = opened.map_err(|error| words(&error))?.0.split();
         let (mut reader, mut writer) = (Reader(stream), Writer(sink));
         let hello = Hello {
-            protocol: ProtocolRange { min: PROTOCOL, max: PROTOCOL },
+            protocol: self.double.protocol,
             agent_version: "0.0.0-figures".into(),
+            instance: Some(self.double.instance.clone()),
             server_id: self.double.server_id.clone(),
             join_secret: self.double.join_secret.clone().filter(|_| self.enrolled.get().is_none()),
             engine: None,
