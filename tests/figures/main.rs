@@ -5,6 +5,7 @@
 
 mod bare;
 mod catalog;
+mod fleet;
 mod load;
 mod probes;
 mod rest;
@@ -46,6 +47,9 @@ fn main() -> ExitCode {
         }
         if wanted("probes") {
             rows.push(probes::dead_address().await);
+        }
+        if wanted("fleet") {
+            rows.extend(fleet::growth().await);
         }
         rows
     });

@@ -34,6 +34,7 @@ pub struct Builder {
     rust_log: String,
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
+    state: Option<PathBuf>,
 }
 
 /// A running (or killed) agent; dropping it kills it and removes its folder. When the test
@@ -81,12 +82,24 @@ impl Builder {
         self
     }
 
+    /// Another place for its state folder, e.g. on a disk that can be full.
+    #[must_use]
+    pub fn state_in(mut self, folder: &Path) -> Self {
+        self.state = Some(folder.into());
+        self
+    }
+
     /// Starts it; it may still be joining. See [`Agent::join`].
     ///
     /// # Panics
     /// The program cannot be started.
     pub fn start(self) -> Agent {
-        self.start_in(Testbed::get().scratch("agent"))
+        let folder = Testbed::get().scratch("agent");
+        if let Some(state) = &self.state {
+            std::os::unix::fs::symlink(state, folder.path().join("state"))
+                .expect("a folder of the testbed takes a link");
+        }
+        self.start_in(folder)
     }
 
     /// Starts it on the state folder of `other`, without taking it over.
@@ -148,6 +161,7 @@ impl Agent {
             rust_log: "info".into(),
             arguments: Vec::new(),
             environment: Vec::new(),
+            state: None,
         }
     }
 

@@ -18,6 +18,7 @@
 //! | drive an engine past Purser | [`engine`], [`image`] |
 //! | speak the agent protocol by hand: a clone, an attacker | [`double`] |
 //! | break, stall and record a connection | [`proxy`], [`certificate`] |
+//! | kill an engine or a registry, fill a disk, at random | [`daemon`], [`faults`] |
 //! | answer like something that is no registry | [`canned`] |
 //! | answer like a registry that means harm | [`hostile`] |
 //! | prove that a secret is nowhere | [`secret`] |
@@ -32,9 +33,11 @@ pub mod canned;
 pub mod certificate;
 pub mod client;
 pub mod connection;
+pub mod daemon;
 pub mod database;
 pub mod double;
 pub mod engine;
+pub mod faults;
 pub mod hostile;
 pub mod image;
 pub mod percent;

@@ -28,6 +28,7 @@ mod credential_use;
 mod dokploy_docs;
 mod engine_by_tcp;
 mod enrolment;
+mod faults;
 mod hostile;
 mod image_pull;
 mod image_push;

@@ -14,6 +14,7 @@ use std::{
 use nix::sys::signal::Signal;
 use purser_tests::{
     certificate::{Authority, Validity},
+    daemon::dockerd,
     process::{Process, tied},
     testbed::EngineAddress,
 };
@@ -65,29 +66,7 @@ impl RunningEngine {
     /// A Docker Engine; with `by_tls` it listens there, too.
     pub(crate) fn start(folder: &Folder, name: &str, by_tls: Option<&ByTls>) -> Result<Self, String> {
         let own = folder.path().join(name);
-        let home = own.join("home");
-        fs::create_dir_all(&home).map_err(|error| error.to_string())?;
-        let socket = own.join("docker.sock");
-        // Nothing of the machine's own /etc/docker: neither its settings nor the key.json by which
-        // all engines of a machine would have one and the same ID.
-        let config = own.join("daemon.json");
-        let settings = serde_json::json!({"deprecated-key-path": own.join("key.json")});
-        fs::write(&config, settings.to_string()).map_err(|error| error.to_string())?;
-        // /usr/local/bin may hold another client's tools; this one is Debian's.
-        let mut command = tied("/usr/sbin/dockerd");
-        command
-            .args(["--bridge=none", "--iptables=false"])
-            .arg("--data-root")
-            .arg(own.join("data"))
-            .arg("--exec-root")
-            .arg(own.join("exec"))
-            .arg("--config-file")
-            .arg(config)
-            .arg("--pidfile")
-            .arg(own.join("pid"))
-            .arg("--host")
-            .arg(format!("unix://{}", socket.display()))
-            .env("HOME", home);
+        let (mut command, socket) = dockerd(&own).map_err(|error| error.to_string())?;
         if let Some(by_tls) = by_tls {
             by_tls.ask_for(&mut command);
         }
