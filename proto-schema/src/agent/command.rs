@@ -156,7 +156,9 @@ impl Failure {
     /// A failure that has a code, a message and advice, and no steps.
     #[must_use]
     pub fn new(code: DiagnosisCode, message: impl Into<String>, advice: impl Into<String>) -> Self {
-        Self::from(Diagnosis::new(code, message.into(), advice))
+        // Our own words, which need not be made fit to be shown.
+        let diagnosis = Diagnosis { message: message.into(), ..Diagnosis::new(code, "", advice) };
+        Self::from(diagnosis)
     }
 }
 
