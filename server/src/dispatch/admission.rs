@@ -20,6 +20,7 @@ use purser_proto_schema::{
     },
     ids::OrganizationId,
 };
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
     Dispatch, Session, Shared, pump, report,
@@ -47,15 +48,16 @@ impl Dispatch {
     /// Serves one agent's socket until it ends.
     pub async fn serve<R: WireReader, W: WireWriter>(&self, mut reader: R, mut writer: W) {
         let shared = &self.shared;
-        let Ok(permit) = Arc::clone(&shared.handshakes).try_acquire_owned() else {
+        let Some(turn) = turn(shared).await else {
             return say(&mut writer, CloseCode::Busy).await;
         };
-        let begun = tokio::time::timeout(HANDSHAKE_DEADLINE, async {
+        // In a box of its own: the socket's task would else keep room for it as long as the session lasts.
+        let begun = Box::pin(tokio::time::timeout(HANDSHAKE_DEADLINE, async {
             let introduced = noise::receive(&mut reader, &mut writer, &shared.channel_key).await?;
             admit(shared, introduced, &mut writer).await
-        })
+        }))
         .await;
-        drop(permit);
+        drop(turn);
         // Anyone can dial, so what strangers get wrong is no more than a debug line.
         let wrong = match begun {
             Ok(Ok(Some(terms))) => return live(shared, terms, reader, writer).await,
@@ -73,6 +75,14 @@ impl Dispatch {
             say(&mut writer, code).await;
         }
     }
+}
+
+/// A place among those that shake hands. All agents of a fleet come at once when their server returns, and
+/// wait here instead of dialling again and again; strangers can fill neither room for long.
+async fn turn(shared: &Shared) -> Option<OwnedSemaphorePermit> {
+    let _waiting = shared.waiting.try_acquire().ok()?;
+    let turn = Arc::clone(&shared.handshakes).acquire_owned();
+    tokio::time::timeout(HANDSHAKE_DEADLINE, turn).await.ok()?.ok()
 }
 
 async fn say<W: WireWriter>(writer: &mut W, code: CloseCode) {
@@ -197,14 +207,34 @@ fn refusal(code: RefusalCode, message: String) -> Refused {
 
 /// The ping interval: grows with the fleet, and differs by ± 20 % from agent to agent.
 fn heartbeat(shared: &Shared) -> Duration {
-    let fleet = shared.sessions.read().map_or(0, |sessions| sessions.len());
-    let grown = HEARTBEAT.mul_f64((fleet as f64 / SMALL_FLEET as f64).max(1.0));
     let spread = f64::from(uuid::Uuid::now_v7().as_bytes()[15]) / 255.0;
-    grown.mul_f64(0.8 + 0.4 * spread)
+    shared.at_the_fleets_pace(HEARTBEAT).mul_f64(0.8 + 0.4 * spread)
 }
 
-/// The session itself: from welcome to the end of the socket.
+impl Shared {
+    /// How often something is done for each agent that is done every `base` in a small fleet: all agents
+    /// of a large one together take as much as those of a small one.
+    pub(super) fn at_the_fleets_pace(&self, base: Duration) -> Duration {
+        let fleet = self.sessions.read().map_or(0, |sessions| sessions.len());
+        base.mul_f64((fleet as f64 / SMALL_FLEET as f64).max(1.0))
+    }
+}
+
+/// The session itself: from welcome to the end of the socket. What its beginning and end take is in boxes of
+/// their own, and not kept in between.
 async fn live<R: WireReader, W: WireWriter>(shared: &Arc<Shared>, terms: Terms, reader: R, writer: W) {
+    let Some(session) = Box::pin(begin(shared, terms, reader, writer)).await else { return };
+    let reason = session.peer().ended().await;
+    Box::pin(end(shared, &session, &reason)).await;
+}
+
+/// Begins a session, unless it is superseded already.
+async fn begin<R: WireReader, W: WireWriter>(
+    shared: &Arc<Shared>,
+    terms: Terms,
+    reader: R,
+    writer: W,
+) -> Option<Arc<Session>> {
     let Terms { admitted, fence, heartbeat, reconciled, sealer, opener } = terms;
     let late = Arc::new(OnceLock::new());
     let inbound = super::inbound::Inbound {
@@ -225,7 +255,7 @@ async fn live<R: WireReader, W: WireWriter>(shared: &Arc<Shared>, terms: Terms, 
     }
     if let Err(reason) = take_over(shared, &session) {
         session.close(reason).await;
-        return;
+        return None;
     }
     tracing::info!(server = %fence.server_id, name = session.name, epoch = fence.epoch,
         enrolled = admitted.enrolled, resumed = reconciled.going_on.len(), "agent connected");
@@ -236,13 +266,18 @@ async fn live<R: WireReader, W: WireWriter>(shared: &Arc<Shared>, terms: Terms, 
     if let Err(error) = shared.hold(&fence).await {
         report("noting who holds a session", &fence.server_id, &error);
     }
-    let reason = session.peer().ended().await;
+    Some(session)
+}
+
+/// Takes a session that has ended out of the table.
+async fn end(shared: &Shared, session: &Session, reason: &ChannelError) {
+    let fence = &session.fence;
     tracing::info!(server = %fence.server_id, name = session.name, epoch = fence.epoch, %reason, "agent disconnected");
-    leave(shared, &session);
+    leave(shared, session);
     if let Err(error) = shared.store.server_seen(&fence.server_id, fence.epoch, None).await {
         report("noting when an agent was last connected", &fence.server_id, &error);
     }
-    if let Err(error) = shared.let_go(&fence).await {
+    if let Err(error) = shared.let_go(fence).await {
         report("noting that nobody holds a session", &fence.server_id, &error);
     }
 }

@@ -57,8 +57,10 @@ use turns::Turns;
 use watches::Watches;
 pub use watches::{Change, Watch};
 
-/// Handshakes at once; more are turned away at the door.
+/// Handshakes at once; more wait.
 const HANDSHAKES: usize = 64;
+/// Sockets that wait for their handshake; more are turned away at the door.
+const WAITING_HANDSHAKES: usize = 4_096;
 
 /// How often a target is given out in one round: after its agent died with it, and after what heals.
 const ATTEMPTS: u32 = 3;
@@ -80,6 +82,7 @@ struct Shared {
     turns: Turns,
     replicas: Replicas,
     handshakes: Arc<Semaphore>,
+    waiting: Semaphore,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -96,6 +99,7 @@ impl Dispatch {
             turns: Turns::default(),
             replicas: Replicas::new(),
             handshakes: Arc::new(Semaphore::new(HANDSHAKES)),
+            waiting: Semaphore::new(WAITING_HANDSHAKES),
             stop,
             tasks: TaskTracker::new(),
         });

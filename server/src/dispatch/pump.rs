@@ -15,7 +15,7 @@ use crate::{
     store::{Claim, Store, TargetRow},
 };
 
-/// How often the queue is looked at without a sign.
+/// How often the queue is looked at without a sign, in a small fleet.
 const SLOW_POLL: Duration = Duration::from_secs(15);
 /// How long to leave an agent alone that said it is busy.
 const BUSY: Duration = Duration::from_secs(2);
@@ -24,7 +24,8 @@ const BUSY: Duration = Duration::from_secs(2);
 pub(super) async fn run(shared: Arc<Shared>, session: Arc<Session>) {
     let ended = session.peer().end_token();
     loop {
-        match next(&shared, &session).await {
+        // In boxes of their own: this task waits nearly always, and would keep room for them.
+        match Box::pin(next(&shared, &session)).await {
             Ok(true) => continue,
             Ok(false) => {}
             Err(error) => report("looking for queued targets", &session.fence.server_id, &error),
@@ -33,12 +34,18 @@ pub(super) async fn run(shared: Arc<Shared>, session: Arc<Session>) {
             () = ended.cancelled() => return,
             () = session.woken() => {}
             // A claim tells, too, but there is none as long as the queue is empty.
-            () = tokio::time::sleep(SLOW_POLL) => match shared.store.session_holds(&session.fence).await {
-                Ok(true) => {}
-                Ok(false) => session.close(CloseCode::NotInForce).await,
-                Err(error) => report("looking whether a session stands", &session.fence.server_id, &error),
-            },
+            () = tokio::time::sleep(shared.at_the_fleets_pace(SLOW_POLL)) => {
+                Box::pin(close_unless_in_force(&shared, &session)).await;
+            }
         }
+    }
+}
+
+async fn close_unless_in_force(shared: &Shared, session: &Session) {
+    match shared.store.session_holds(&session.fence).await {
+        Ok(true) => {}
+        Ok(false) => session.close(CloseCode::NotInForce).await,
+        Err(error) => report("looking whether a session stands", &session.fence.server_id, &error),
     }
 }
 
