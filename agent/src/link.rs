@@ -189,21 +189,22 @@ fn least_wait(error: &AgentError) -> Duration {
     }
 }
 
-/// What was said about failures: each new one loudly, the same one once a minute.
+/// What was said about failures: each new one loudly, the same one once a minute, also where several take
+/// turns.
 #[derive(Default)]
 struct Complaints {
-    last: Option<(String, Instant)>,
+    said: Vec<(String, Instant)>,
 }
 
 impl Complaints {
     fn clear(&mut self) {
-        self.last = None;
+        self.said.clear();
     }
 
     fn log(&mut self, error: &AgentError, wait: Duration) {
         let text = error.chain();
-        let quiet =
-            self.last.as_ref().is_some_and(|(last, at)| *last == text && at.elapsed() < REPEAT_LOUDLY);
+        self.said.retain(|(_, at)| at.elapsed() < REPEAT_LOUDLY);
+        let quiet = self.said.iter().any(|(said, _)| *said == text);
         let retry_in_ms = wait.as_millis();
         if quiet {
             tracing::debug!(error = text, retry_in_ms, "not connected");
@@ -214,7 +215,8 @@ impl Complaints {
         } else {
             tracing::warn!(error = text, retry_in_ms, "not connected");
         }
-        self.last = Some((text, Instant::now()));
+        // The wait between two dials bounds how many a minute has.
+        self.said.push((text, Instant::now()));
     }
 }
 
