@@ -2,7 +2,7 @@
 
 use http::StatusCode;
 use purser_tests::{
-    Canned, Road, Testbed, User,
+    Agent, Canned, Road, Testbed, User,
     image::{self, Published},
     road::{failed, succeeded},
     scan_for_secret, unique,
@@ -34,6 +34,24 @@ async fn pulled(road: &Road, image: &Published, more: Value) -> Value {
     assert_eq!(target["result"]["digest"], image.digest);
     assert!(Testbed::get().host_a().remove(&image.reference()).await, "it is not there");
     target.clone()
+}
+
+#[tokio::test]
+async fn an_entry_that_lost_its_password_never_becomes_an_anonymous_pull() {
+    let (bed, road) = (Testbed::get(), Road::start().await);
+    let image = on_token_registry("public/lost").await;
+    let entry = road.entry(&bed.registries.token, bed.user(Kind::Plain)).await;
+    let row = road.client.mutate("server.create", json!({"name": unique("host")})).await;
+    let asked = json!({"image": image.reference(), "serverId": row["serverId"], "registryId": entry});
+    let job = road.client.mutate("image.pull", asked).await;
+    assert_eq!(job["targets"][0]["credentials"], "entry", "{job:#}");
+    let cleared = json!({"registryId": entry, "username": null, "password": null});
+    road.client.mutate("registry.update", cleared).await;
+    let _agent = Agent::builder(&road.purser, &bed.host_a(), row["joinToken"].as_str()).start();
+    let job = road.ended(&job).await;
+    let said = failed(&job)["error"]["message"].as_str().unwrap().to_owned();
+    assert!(said.contains("no password any more"), "{said}");
+    assert!(bed.host_a().inspect(&image.reference()).await.is_none(), "it came all the same");
 }
 
 #[tokio::test]

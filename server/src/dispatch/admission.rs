@@ -260,11 +260,16 @@ async fn begin<R: WireReader, W: WireWriter>(
     tracing::info!(server = %fence.server_id, name = session.name, epoch = fence.epoch,
         enrolled = admitted.enrolled, resumed = reconciled.going_on.len(), "agent connected");
     shared.tasks.spawn(pump::run(Arc::clone(shared), Arc::clone(&session)));
+    // Held first: whoever cancels from now on knows whom to ask, and whoever did before is found here.
+    if let Err(error) = shared.hold(&fence).await {
+        report("noting who holds a session", &fence.server_id, &error);
+    }
     if let Err(error) = resume::stop_ended(shared, &session, &reconciled.going_on).await {
         report("looking for what was cancelled meanwhile", &fence.server_id, &error);
     }
-    if let Err(error) = shared.hold(&fence).await {
-        report("noting who holds a session", &fence.server_id, &error);
+    // A removal that came before the session was in the table found none to end.
+    if let Ok(false) = shared.store.session_holds(&fence).await {
+        session.close(CloseCode::NotInForce).await;
     }
     Some(session)
 }

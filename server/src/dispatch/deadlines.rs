@@ -52,8 +52,11 @@ async fn sweep(shared: &Arc<Shared>) -> Result<usize> {
             continue;
         }
         let session = shared.session(&target.server());
-        let job = end_failed(&shared.store, &target, failure(&target)).await?;
-        shared.changed(job);
+        let Some(job) = end_failed(&shared.store, &target, failure(&target)).await? else {
+            // It ended or began meanwhile.
+            continue;
+        };
+        shared.changed(Some(job));
         if let Some(session) = session {
             shared.leave(&session, &target.id());
             if target.status != TargetState::Queued.as_str() {

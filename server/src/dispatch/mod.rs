@@ -140,7 +140,10 @@ impl Dispatch {
         for target in targets {
             match self.shared.session(&target.server()) {
                 Some(session) => {
-                    self.shared.tasks.spawn(async move { session.cancel(attempt_of(&target)).await })
+                    // This session may be over without knowing it yet.
+                    let (server_id, attempt) = (target.server(), attempt_of(&target));
+                    self.shared.tell(Signal::Stop { server_id, attempt: attempt.clone() });
+                    self.shared.tasks.spawn(async move { session.cancel(attempt).await })
                 }
                 None if self.held_elsewhere(&target).await? => {
                     let (server_id, attempt) = (target.server(), attempt_of(&target));
@@ -179,8 +182,18 @@ impl Dispatch {
     ///
     /// # Errors
     /// [`Error::ServerOffline`] when its agent is not connected or does not answer.
-    pub async fn images(&self, server: &ServerId, name: &str) -> Result<Vec<Image>> {
-        let session = self.shared.session(server).ok_or_else(|| plan::offline(name))?;
+    /// [`Error::Precondition`] when it is connected to another control plane over the same database.
+    pub async fn images(&self, server: &ServerRow) -> Result<Vec<Image>> {
+        let id = ServerId::from_stored(server.server_id.clone());
+        let session = match self.shared.session(&id) {
+            Some(session) => session,
+            None if self.shared.replicas.another_holds(server) => {
+                return Err(Error::Precondition(
+                    "the server's agent is connected to another replica of the control plane: ask again, or ask that one",
+                ));
+            }
+            None => return Err(plan::offline(&server.name)),
+        };
         session.client().engine_images().await.map_err(|error| plan::engine_refused(&error))
     }
 

@@ -45,6 +45,14 @@ impl Place {
     }
 }
 
+impl Place {
+    /// For when nobody knows whether the target was stored: if it was, it is the session's, and only the next
+    /// handshake gives it out.
+    pub fn doubt(self) {
+        self.session.peer().cut();
+    }
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
         if let Some(target) = self.target.take() {

@@ -155,6 +155,9 @@ pub async fn complete(
         }
         (None, None) => access(plan.registry, None),
     };
+    if access.credentials.is_none() && !target.is_anonymous() {
+        return Ok(Err(without_credential()));
+    }
     Ok(Ok(match plan.work {
         Work::TestRegistry { scope } => Command::TestRegistry { registry: access, scope },
         Work::Pull { image, platform } => Command::Pull { image, platform, registry: access },
@@ -221,6 +224,15 @@ fn moved() -> Failure {
         DiagnosisCode::Other,
         "the registry entry names another host than when the job was accepted",
         "Start the job again: a secret goes only to the host that it was entered for.",
+    )
+}
+
+/// It was accepted with one, and must not become an anonymous pull.
+fn without_credential() -> Failure {
+    Failure::new(
+        DiagnosisCode::Other,
+        "the registry entry has no password any more, and the job was accepted with one",
+        "Enter the entry's password again, or start the job again to go without.",
     )
 }
 

@@ -9,7 +9,7 @@ use purser_proto_schema::agent::{
 };
 use purser_registry_client::DiagnosisCode;
 
-use super::{Session, Shared, attempt_of, inbound, plan, report};
+use super::{Session, Shared, attempt_of, inbound, plan, report, resume};
 use crate::{
     error::Result,
     store::{Claim, Store, TargetRow},
@@ -44,8 +44,14 @@ pub(super) async fn run(shared: Arc<Shared>, session: Arc<Session>) {
 async fn close_unless_in_force(shared: &Shared, session: &Session) {
     match shared.store.session_holds(&session.fence).await {
         Ok(true) => {}
-        Ok(false) => session.close(CloseCode::NotInForce).await,
+        Ok(false) => return session.close(CloseCode::NotInForce).await,
         Err(error) => report("looking whether a session stands", &session.fence.server_id, &error),
+    }
+    // Another control plane may have asked for it without being heard.
+    if shared.store.is_shared()
+        && let Err(error) = resume::stop_cancelled(shared, session).await
+    {
+        report("looking for what was cancelled", &session.fence.server_id, &error);
     }
 }
 
@@ -60,10 +66,15 @@ async fn next(shared: &Arc<Shared>, session: &Arc<Session>) -> Result<bool> {
     if !shared.store.target_waits(&session.fence.server_id, &free).await? {
         return Ok(false);
     }
-    let target = match shared.store.target_claim(&session.fence, &free).await? {
-        Claim::Target(target) => *target,
-        Claim::Nothing => return Ok(false),
-        Claim::Fenced => {
+    let target = match shared.store.target_claim(&session.fence, &free).await {
+        Ok(Claim::Target(target)) => *target,
+        Ok(Claim::Nothing) => return Ok(false),
+        Err(error) => {
+            // It may have happened all the same, and only the next handshake gives the target out then.
+            session.peer().cut();
+            return Err(error);
+        }
+        Ok(Claim::Fenced) => {
             session.close(CloseCode::NotInForce).await;
             return Ok(false);
         }

@@ -71,6 +71,16 @@ pub(super) async fn stop_ended(
     Ok(())
 }
 
+/// Stops what goes on although somebody asked to stop it.
+pub(super) async fn stop_cancelled(shared: &Shared, session: &Session) -> Result<()> {
+    for target in shared.store.targets_with_agent(&session.fence.server_id).await? {
+        if target.cancel_requested {
+            session.cancel(attempt_of(&target)).await;
+        }
+    }
+    Ok(())
+}
+
 /// A target that died with its agent: again, while that may still help.
 async fn lost(shared: &Arc<Shared>, target: &TargetRow) -> Result<()> {
     let attempt = attempt_of(target);

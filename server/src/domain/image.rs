@@ -122,7 +122,7 @@ pub async fn push(app: Arc<App>, call: Arc<Call>, input: PushInput) -> Result<Jo
 pub async fn all(app: Arc<App>, call: Arc<Call>, input: AllInput) -> Result<Vec<Image>> {
     let server = app.store.server_one(call.organization(), &input.server_id).await?;
     server::require_live(&server)?;
-    app.dispatch.images(&input.server_id, &server.name).await
+    app.dispatch.images(&server).await
 }
 
 fn reference(issues: &mut Issues, text: &str) -> Option<Reference> {

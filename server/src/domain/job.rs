@@ -140,7 +140,16 @@ pub async fn accept(app: &App, call: &Call, request: Request, targets: Vec<NewTa
         _ => None,
     };
     let taker = place.as_ref().map(Place::fence);
-    let taken = app.store.job_insert(NewJob { job, targets }, call.audit_entry(ACCEPTED), taker).await?;
+    let taken = app.store.job_insert(NewJob { job, targets }, call.audit_entry(ACCEPTED), taker).await;
+    let taken = match taken {
+        Ok(taken) => taken,
+        Err(error) => {
+            if let (Error::Internal { .. }, Some(place)) = (&error, place) {
+                place.doubt();
+            }
+            return Err(error);
+        }
+    };
     call.mark_audited();
     match (place, taken) {
         (Some(place), Some(target)) => place.fill(target),

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use chrono::Utc;
 use purser_proto_schema::{
     ids::{JobId, OrganizationId, ServerId, TargetId},
-    job::{JobKind, JobStatus},
+    job::{CredentialSource, JobKind, JobStatus},
 };
 use sea_orm::{
     ColumnTrait, Condition, ConnectionTrait, DatabaseBackend, EntityTrait, IntoActiveModel, Iterable,
@@ -318,5 +318,10 @@ impl TargetRow {
     /// Its kind.
     pub fn job_kind(&self) -> Result<JobKind> {
         from_column(&self.kind)
+    }
+
+    /// Whether it was accepted without a credential.
+    pub fn is_anonymous(&self) -> bool {
+        self.credentials == column_text(&CredentialSource::Anonymous)
     }
 }

@@ -316,6 +316,7 @@ pub(super) fn dispatching(queued: &TargetRow, fence: &Fence) -> UpdateMany<job_t
     job_target::Entity::update_many()
         .col_expr(job_target::Column::Status, Expr::value(TargetState::Dispatched.as_str()))
         .col_expr(job_target::Column::Attempt, Expr::value(queued.attempt + 1))
+        .col_expr(job_target::Column::Progress, Expr::value(Option::<String>::None))
         .col_expr(job_target::Column::RunDeadline, Expr::value(queued.run_deadline.unwrap_or(in_time)))
         .filter(job_target::Column::TargetId.eq(&queued.target_id))
         .filter(job_target::Column::Status.eq(TargetState::Queued.as_str()))
