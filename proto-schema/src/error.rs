@@ -5,12 +5,13 @@
 use std::{borrow::Cow, collections::BTreeMap};
 
 use purser_registry_client::{Diagnosis, Step};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 macro_rules! codes {
     ($($(#[doc = $doc:literal])* $name:ident = $text:literal, $number:literal, $status:literal;)*) => {
         /// A public error code.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
         pub enum Code {
             $($(#[doc = $doc])* #[serde(rename = $text)] $name,)*
         }
@@ -77,7 +78,7 @@ pub const INVALID_PARAMS: i32 = -32602;
 /// What is wrong with an input, in the form that zod's `flatten()` gives.
 ///
 /// Messages name rules and field names, never a received value.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ZodError {
     /// What is wrong with the input as a whole.
@@ -87,7 +88,7 @@ pub struct ZodError {
 }
 
 /// Why a test or an operation at a registry failed: `data.diagnosis`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TestDiagnosis {
     /// Code, advice and the engine's own words.
@@ -98,7 +99,7 @@ pub struct TestDiagnosis {
 }
 
 /// `error.data` of tRPC and of JSON-RPC alike.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ErrorData {
     /// The code's name.
@@ -114,6 +115,24 @@ pub struct ErrorData {
     /// Present where a registry or an engine refused.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub diagnosis: Option<TestDiagnosis>,
+}
+
+/// A failure as the plain door answers it, with the code's HTTP status.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "Error")]
+pub struct PlainError {
+    /// For people: what happened and what to do next.
+    pub message: String,
+    /// The code's name.
+    pub code: Code,
+    /// For programs.
+    pub data: ErrorData,
+}
+
+impl From<PublicError> for PlainError {
+    fn from(error: PublicError) -> Self {
+        Self { message: error.message, code: error.data.code, data: error.data }
+    }
 }
 
 /// A public error: what every door shows of a failure, in its own envelope.

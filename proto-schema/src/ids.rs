@@ -3,19 +3,22 @@
 //! A received id is only checked for size and control characters. Whether it names anything is the store's to say, so that
 //! a malformed, a missing and a foreign id are answered alike.
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize};
 use uuid::Uuid;
 
-/// The longest id that is accepted, in bytes. Longer text is a malformed field, not an unknown id.
-pub const MAX_ID_BYTES: usize = 64;
+use crate::limits;
+
+/// The longest id that is accepted, in characters. Longer text is a malformed field, not an unknown id.
+pub const MAX_ID_CHARS: usize = 64;
 
 fn check(text: &str) -> Result<(), &'static str> {
     if text.is_empty() {
         return Err("must not be empty");
     }
-    if text.len() > MAX_ID_BYTES {
+    if text.chars().count() > MAX_ID_CHARS {
         return Err("is longer than any id");
     }
     // PostgreSQL takes no NUL in a text, not even to look for it.
@@ -89,6 +92,22 @@ macro_rules! id {
                 Self::from_received(String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
             }
         }
+
+        impl JsonSchema for $name {
+            fn schema_name() -> Cow<'static, str> {
+                stringify!($name).into()
+            }
+
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                json_schema!({
+                    "description": concat!($($doc, "\n",)* "\nOpaque: `", $prefix, "_…`.").trim(),
+                    "type": "string",
+                    "minLength": 1,
+                    "maxLength": MAX_ID_CHARS,
+                    "pattern": limits::NO_CONTROL_CHARACTERS,
+                })
+            }
+        }
     };
 }
 
@@ -149,7 +168,7 @@ mod tests {
         assert!(serde_json::from_str::<RegistryId>(r#""registry-123""#).is_ok());
         assert!(serde_json::from_str::<RegistryId>(r#""""#).is_err());
         assert!(serde_json::from_str::<RegistryId>(r#""reg_\u0000""#).is_err());
-        let long = serde_json::to_string(&"r".repeat(MAX_ID_BYTES + 1)).unwrap();
+        let long = serde_json::to_string(&"r".repeat(MAX_ID_CHARS + 1)).unwrap();
         assert!(serde_json::from_str::<RegistryId>(&long).is_err());
     }
 }

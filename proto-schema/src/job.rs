@@ -1,10 +1,14 @@
 //! `job.*`: everything that is done on a host, from accepted to final.
 
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{
     ids::{ApiKeyId, JobId, RegistryId, ServerId, TargetId},
+    limits,
     procedure::procedures,
     strict,
     time::Timestamp,
@@ -27,7 +31,7 @@ procedures! {
 }
 
 /// What a job does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum JobKind {
     /// A connection test on a host.
@@ -41,7 +45,7 @@ pub enum JobKind {
 }
 
 /// Where a job or a target stands. `dispatched` is shown as `running`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum JobStatus {
     /// Accepted and stored; not with an agent yet.
@@ -65,7 +69,7 @@ impl JobStatus {
 }
 
 /// Which credential a target uses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum CredentialSource {
     /// A stored entry's.
@@ -77,7 +81,7 @@ pub enum CredentialSource {
 }
 
 /// A job as callers see it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Job {
     /// Its id.
@@ -95,13 +99,14 @@ pub struct Job {
     /// The key that asked for it.
     pub created_by: ApiKeyId,
     /// What was asked, without secrets; of a stack pull the images, and the services that need none.
+    #[schemars(with = "BTreeMap<String, Value>")]
     pub request: Value,
     /// One per server and image.
     pub targets: Vec<Target>,
 }
 
 /// One server's part of a job.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Target {
     /// Its id.
@@ -130,8 +135,9 @@ pub struct Target {
 }
 
 /// How far a pull or push is.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(rename = "TargetProgress")]
 pub struct Progress {
     /// The engine's word for what it does: `downloading`, `extracting`, `pushing`, ….
     pub phase: String,
@@ -148,7 +154,7 @@ pub struct Progress {
 }
 
 /// What a successful target brought.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TargetResult {
     /// The image's digest, read back from the engine; null for a test.
@@ -161,7 +167,7 @@ pub struct TargetResult {
 }
 
 /// Why a target failed.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TargetError {
     /// A diagnosis code, such as `unauthorized`.
@@ -175,18 +181,24 @@ pub struct TargetError {
 }
 
 /// Input that names one job.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
+#[cfg_attr(feature = "client", derive(Serialize))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(rename = "JobOneInput")]
 pub struct OneInput {
     /// Which job.
     pub job_id: JobId,
 }
 
 /// Input of `job.all`.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[cfg_attr(feature = "client", serde_with::skip_serializing_none, derive(Serialize))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(rename = "JobAllInput")]
 pub struct AllInput {
     /// 1 to 100; 50 when absent.
+    #[schemars(range(min = 1, max = limits::PAGE))]
+    #[serde(default, deserialize_with = "strict::whole_or_null")]
     pub limit: Option<u32>,
     /// `nextCursor` of the page before.
     pub cursor: Option<JobId>,
@@ -201,7 +213,7 @@ pub struct AllInput {
 }
 
 /// A page of jobs.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct JobPage {
     /// Newest first.

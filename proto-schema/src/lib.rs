@@ -3,7 +3,7 @@
 //! Two wires are kept here and nothing else:
 //!
 //! * the **public** one: every procedure with its name, kind, permission, input, output and docs
-//!   ([`procedure`], one module per namespace), and the public errors ([`error`]);
+//!   ([`procedure`], one module per namespace), their schemas ([`schema`]), and the public errors ([`error`]);
 //! * the **agent** one: the handshake, the sealed frames, the calls of both directions and the
 //!   commands that travel inside them ([`agent`]).
 //!
@@ -18,10 +18,12 @@ pub mod error;
 pub mod ids;
 pub mod image;
 pub mod job;
+pub mod limits;
 pub mod patch;
 pub mod permission;
 pub mod procedure;
 pub mod registry;
+pub mod schema;
 pub mod secret;
 pub mod server;
 pub mod stack;

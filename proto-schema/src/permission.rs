@@ -1,11 +1,12 @@
 //! Permissions and the roles that bundle them.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 macro_rules! permissions {
     ($($(#[doc = $doc:literal])* $name:ident = $text:literal,)*) => {
         /// What a key may do. Every procedure names exactly one.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
         pub enum Permission {
             $($(#[doc = $doc])* #[serde(rename = $text)] $name,)*
         }
@@ -51,7 +52,7 @@ permissions! {
 }
 
 /// A named set of permissions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum Role {
     /// Everything in its organization.

@@ -2,8 +2,10 @@
 //!
 //! A namespace module declares its procedures with the macro `procedures!`;
 //! [`table`] lists them all. The server registers one handler per entry and refuses to start when
-//! one is missing, so a procedure is added in one place.
+//! one is missing, so a procedure is added in one place. One without docs, schemas or an example
+//! (`example-calls/<name>.json`) does not compile.
 
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::permission::Permission;
@@ -32,9 +34,22 @@ pub struct ProcedureInfo {
     pub permission: Permission,
     /// What it does, for people: Markdown, from the doc comment of its declaration.
     pub docs: &'static str,
+    /// A call of it that may really happen: a JSON object with `input` and `output`, of a subscription an
+    /// event's.
+    pub example: &'static str,
+    /// The schema of what goes in; see [`schema`](crate::schema), which asks once.
+    pub(crate) input: fn(&mut SchemaGenerator) -> Schema,
+    /// The schema of what comes out.
+    pub(crate) output: fn(&mut SchemaGenerator) -> Schema,
 }
 
 impl ProcedureInfo {
+    /// The docs without their line breaks and rustdoc's links.
+    #[must_use]
+    pub fn description(&self) -> String {
+        crate::schema::plain_markdown(self.docs)
+    }
+
     /// The JSON-RPC method that ends one of this subscription's: `job.unwatch` of `job.watch`. `None`
     /// for other kinds.
     #[must_use]
@@ -49,9 +64,40 @@ pub trait Procedure: 'static {
     /// The table entry.
     const INFO: ProcedureInfo;
     /// What the caller sends. An absent input is read as `{}`.
-    type Input: DeserializeOwned + Send + 'static;
+    type Input: Input;
     /// What the caller gets; of a subscription, with each event.
-    type Output: Serialize + Send + 'static;
+    type Output: Output;
+}
+
+/// What goes into a procedure: read by the server, described to everybody, and written by a client.
+#[cfg(feature = "client")]
+pub trait Input: DeserializeOwned + Serialize + JsonSchema + Send + 'static {}
+#[cfg(feature = "client")]
+impl<T: DeserializeOwned + Serialize + JsonSchema + Send + 'static> Input for T {}
+
+/// What goes into a procedure: read by the server, and described to everybody.
+#[cfg(not(feature = "client"))]
+pub trait Input: DeserializeOwned + JsonSchema + Send + 'static {}
+#[cfg(not(feature = "client"))]
+impl<T: DeserializeOwned + JsonSchema + Send + 'static> Input for T {}
+
+/// What comes out of a procedure: written by the server, described to everybody, and read by a client.
+pub trait Output: Serialize + DeserializeOwned + JsonSchema + Send + 'static {}
+impl<T: Serialize + DeserializeOwned + JsonSchema + Send + 'static> Output for T {}
+
+/// Something to do for each procedure as a type.
+pub trait Visitor {
+    /// Does it.
+    fn visit<P: Procedure>(&mut self);
+}
+
+/// Visits the procedures in the order of [`table`].
+pub fn visit(visitor: &mut impl Visitor) {
+    crate::registry::visit(visitor);
+    crate::server::visit(visitor);
+    crate::image::visit(visitor);
+    crate::stack::visit(visitor);
+    crate::job::visit(visitor);
 }
 
 /// Every procedure, namespace by namespace.
@@ -68,7 +114,8 @@ pub fn table() -> impl Iterator<Item = &'static ProcedureInfo> {
 }
 
 /// The input of procedures that take none. Any field is refused as unknown.
-#[derive(Clone, Copy, Debug, Default, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, Default, serde::Deserialize, JsonSchema)]
+#[cfg_attr(feature = "client", derive(Serialize))]
 #[serde(deny_unknown_fields)]
 pub struct NoInput {}
 
@@ -86,6 +133,10 @@ macro_rules! procedures {
                     kind: $crate::procedure::Kind::$kind,
                     permission: $crate::permission::Permission::$permission,
                     docs: concat!($($doc, "\n"),+),
+                    // Not found? Every procedure has an example there: {"input": …, "output": …}.
+                    example: include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/example-calls/", $name, ".json")),
+                    input: schemars::SchemaGenerator::subschema_for::<$input>,
+                    output: schemars::SchemaGenerator::subschema_for::<$output>,
                 };
                 type Input = $input;
                 type Output = $output;
@@ -95,6 +146,11 @@ macro_rules! procedures {
         /// The namespace's part of the procedure table.
         pub const TABLE: &[$crate::procedure::ProcedureInfo] =
             &[$(<$marker as $crate::procedure::Procedure>::INFO),*];
+
+        /// Visits the namespace's procedures.
+        pub(crate) fn visit(visitor: &mut impl $crate::procedure::Visitor) {
+            $(visitor.visit::<$marker>();)*
+        }
     };
 }
 pub(crate) use procedures;

@@ -6,10 +6,12 @@ use purser_registry_client::{
     AccessVerdict, AuthScheme, CredentialsVerdict, Preset, Step,
     browse::{Page, RateLimit as PullAllowance},
 };
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ids::{OrganizationId, RegistryId, ServerId},
+    ids::{self, OrganizationId, RegistryId, ServerId},
+    limits,
     patch::Patch,
     procedure::{NoInput, procedures},
     secret::Secret,
@@ -61,11 +63,11 @@ procedures! {
     /// How many pulls Docker Hub still allows. NOT_IMPLEMENTED for every other registry.
     Query "registry.rateLimit" [RegistryRead] RateLimit(RateLimitInput) -> PullAllowance;
     /// The kinds of registries that are known, with what a form may propose for each.
-    Query "registry.presets" [RegistryRead] Presets(NoInput) -> &'static [Preset];
+    Query "registry.presets" [RegistryRead] Presets(NoInput) -> Vec<Preset>;
 }
 
 /// A registry entry as callers see it.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Registry {
     /// Its id.
@@ -107,7 +109,7 @@ pub struct Registry {
 }
 
 /// How a stored entry's last test ended.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LastTest {
     /// When.
@@ -121,14 +123,19 @@ pub struct LastTest {
 }
 
 /// Input of `registry.create`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
+#[cfg_attr(feature = "client", serde_with::skip_serializing_none, derive(Serialize))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(rename = "RegistryCreateInput")]
 pub struct CreateInput {
     /// A name for people, 1 to 255 characters.
+    #[schemars(length(max = limits::NAME_CHARS), regex(pattern = limits::NAME))]
     pub registry_name: String,
     /// Host, host and port, or URL, with an optional namespace: `ghcr.io/myorg`.
+    #[schemars(length(min = 1, max = limits::ADDRESS_CHARS))]
     pub registry_url: String,
     /// Needed with a password.
+    #[schemars(length(max = limits::USERNAME_CHARS), regex(pattern = limits::USERNAME))]
     pub username: Option<String>,
     /// At most 64 KiB; kept byte for byte.
     pub password: Option<Secret>,
@@ -142,65 +149,80 @@ pub struct CreateInput {
     /// Accept plain HTTP and unverified TLS.
     pub insecure: Option<bool>,
     /// PEM, at most 64 KiB.
+    #[schemars(length(max = limits::CERTIFICATE_CHARS))]
     pub ca_certificate: Option<String>,
     /// Further token servers that the secret may be sent to, as `host` (any port) or `host:port`; at most 32.
+    #[schemars(length(max = limits::REALM_HOSTS))]
     pub realm_allow: Option<Vec<String>>,
     /// Where to run the test that `test` asks for; null, `""` and `"none"` are the control plane.
+    #[schemars(length(max = ids::MAX_ID_CHARS), regex(pattern = limits::NO_CONTROL_CHARACTERS))]
     pub server_id: Option<String>,
     /// Test first, and store nothing when the test fails.
     pub test: Option<bool>,
 }
 
 /// Input of `registry.one`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
+#[cfg_attr(feature = "client", derive(Serialize))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(rename = "RegistryOneInput")]
 pub struct OneInput {
     /// Which entry.
     pub registry_id: RegistryId,
 }
 
 /// Input of `registry.update`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
+#[cfg_attr(feature = "client", serde_with::skip_serializing_none, derive(Serialize))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(rename = "RegistryUpdateInput")]
 pub struct UpdateInput {
     /// Which entry.
     pub registry_id: RegistryId,
     /// A new name.
+    #[schemars(length(max = limits::NAME_CHARS), regex(pattern = limits::NAME))]
     pub registry_name: Option<String>,
     /// A new URL; another host needs `password` too.
+    #[schemars(length(min = 1, max = limits::ADDRESS_CHARS))]
     pub registry_url: Option<String>,
     /// A new user name; null clears, together with the password.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Patch::is_keep")]
+    #[schemars(length(max = limits::USERNAME_CHARS), regex(pattern = limits::USERNAME))]
     pub username: Patch<String>,
     /// A new password; null clears.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Patch::is_keep")]
     pub password: Patch<Secret>,
     /// A new type.
     #[serde(default, deserialize_with = "strict::word_or_null")]
     pub registry_type: Option<RegistryType>,
     /// A new prefix; null clears.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Patch::is_keep")]
     pub image_prefix: Patch<String>,
     /// Makes this the default, or takes the mark away.
     pub is_default: Option<bool>,
     /// Accept plain HTTP and unverified TLS, or no longer.
     pub insecure: Option<bool>,
     /// A new CA certificate; null clears.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Patch::is_keep")]
+    #[schemars(length(max = limits::CERTIFICATE_CHARS))]
     pub ca_certificate: Patch<String>,
     /// Other token servers; null clears. One that was not there before needs `password` too, where one is
     /// stored.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Patch::is_keep")]
+    #[schemars(length(max = limits::REALM_HOSTS))]
     pub realm_allow: Patch<Vec<String>>,
     /// Where to run the test that `test` asks for.
+    #[schemars(length(max = ids::MAX_ID_CHARS), regex(pattern = limits::NO_CONTROL_CHARACTERS))]
     pub server_id: Option<String>,
     /// Test the changed entry first, and change nothing when the test fails.
     pub test: Option<bool>,
 }
 
 /// Input of `registry.remove`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
+#[cfg_attr(feature = "client", serde_with::skip_serializing_none, derive(Serialize))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(rename = "RegistryRemoveInput")]
 pub struct RemoveInput {
     /// Which entry.
     pub registry_id: RegistryId,
@@ -209,7 +231,7 @@ pub struct RemoveInput {
 }
 
 /// What a test may try beyond logging in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum Access {
     /// May an image be pulled from `repository`?
@@ -219,7 +241,8 @@ pub enum Access {
 }
 
 /// One access or several: `"pull"` and `["pull", "push"]` are both accepted.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[cfg_attr(feature = "client", derive(Serialize))]
 #[serde(untagged, expecting = "expected \"pull\", \"push\" or a list of them")]
 pub enum AccessList {
     /// One.
@@ -242,12 +265,15 @@ impl AccessList {
 }
 
 /// Input of `registry.testRegistry`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
+#[cfg_attr(feature = "client", serde_with::skip_serializing_none, derive(Serialize))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TestRegistryInput {
     /// Host, host and port, or URL.
+    #[schemars(length(min = 1, max = limits::ADDRESS_CHARS))]
     pub registry_url: String,
     /// Needed with a password.
+    #[schemars(length(max = limits::USERNAME_CHARS), regex(pattern = limits::USERNAME))]
     pub username: Option<String>,
     /// At most 64 KiB; kept byte for byte.
     pub password: Option<Secret>,
@@ -261,24 +287,29 @@ pub struct TestRegistryInput {
     /// Accept plain HTTP and unverified TLS.
     pub insecure: Option<bool>,
     /// PEM, at most 64 KiB.
+    #[schemars(length(max = limits::CERTIFICATE_CHARS))]
     pub ca_certificate: Option<String>,
     /// Further token servers that the secret may be sent to, as `host` (any port) or `host:port`; at most 32.
+    #[schemars(length(max = limits::REALM_HOSTS))]
     pub realm_allow: Option<Vec<String>>,
     /// A repository to try `access` on, such as `myorg/app`.
     pub repository: Option<String>,
     /// What to try on `repository`; pull when absent.
     pub access: Option<AccessList>,
     /// From where; null, `""` and `"none"` are the control plane.
+    #[schemars(length(max = ids::MAX_ID_CHARS), regex(pattern = limits::NO_CONTROL_CHARACTERS))]
     pub server_id: Option<String>,
 }
 
 /// Input of `registry.testRegistryById`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
+#[cfg_attr(feature = "client", serde_with::skip_serializing_none, derive(Serialize))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TestRegistryByIdInput {
     /// Which entry.
     pub registry_id: RegistryId,
     /// From where; null, `""` and `"none"` are the control plane.
+    #[schemars(length(max = ids::MAX_ID_CHARS), regex(pattern = limits::NO_CONTROL_CHARACTERS))]
     pub server_id: Option<String>,
     /// A repository to try `access` on.
     pub repository: Option<String>,
@@ -287,7 +318,7 @@ pub struct TestRegistryByIdInput {
 }
 
 /// From where a test ran.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TestedFrom {
     /// The server; null for the control plane.
@@ -297,10 +328,11 @@ pub struct TestedFrom {
 }
 
 /// A test that succeeded. A failed one is an error with `data.diagnosis`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TestResult {
     /// Always true.
+    #[schemars(extend("const" = true))]
     pub success: bool,
     /// Who asked the registry.
     pub tested_from: TestedFrom,

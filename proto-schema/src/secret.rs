@@ -1,7 +1,8 @@
 //! Secrets as they arrive: bounded, without `Debug` of their text, and never serialized by default.
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Deserializer, Serializer};
 
@@ -58,6 +59,31 @@ impl<'de> Deserialize<'de> for Secret {
             return Err(serde::de::Error::custom("is longer than 65536 bytes"));
         }
         Ok(Self(text))
+    }
+}
+
+/// A client writes what its user gave it. Nothing else does: the server is built without this feature.
+#[cfg(feature = "client")]
+impl serde::Serialize for Secret {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.expose())
+    }
+}
+
+impl JsonSchema for Secret {
+    fn schema_name() -> Cow<'static, str> {
+        "Secret".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "A password or token, kept byte for byte and never shown again. At most 64 KiB of UTF-8.",
+            "type": "string",
+            "format": "password",
+            "writeOnly": true,
+            "minLength": 1,
+            "maxLength": MAX_SECRET_BYTES,
+        })
     }
 }
 

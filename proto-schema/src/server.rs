@@ -1,11 +1,13 @@
 //! `server.*`: the Docker hosts of an organization and how they join.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     ids::{OrganizationId, ServerId},
+    limits,
     patch::Patch,
     procedure::{NoInput, procedures},
     time::Timestamp,
@@ -29,7 +31,7 @@ procedures! {
 }
 
 /// Where a server stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum ServerStatus {
     /// No agent has joined yet.
@@ -43,7 +45,7 @@ pub enum ServerStatus {
 }
 
 /// The Docker Engine of a host, as its agent reported it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Engine {
     /// `Docker`, or the name of a compatible engine.
@@ -59,7 +61,7 @@ pub struct Engine {
 }
 
 /// A Docker host as callers see it.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Server {
     /// Its id.
@@ -87,7 +89,7 @@ pub struct Server {
 }
 
 /// A server with a fresh join token.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct JoinableServer {
     /// The server.
@@ -101,38 +103,76 @@ pub struct JoinableServer {
     pub join_command: String,
 }
 
+/// How labels are described; a map of text, otherwise.
+struct Labels;
+
+impl JsonSchema for Labels {
+    fn schema_name() -> Cow<'static, str> {
+        "Labels".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "object",
+            "maxProperties": limits::LABELS,
+            "propertyNames": {
+                "minLength": 1,
+                "maxLength": limits::LABEL_KEY_CHARS,
+                "pattern": limits::NO_CONTROL_CHARACTERS,
+            },
+            "additionalProperties": {
+                "type": "string",
+                "maxLength": limits::LABEL_VALUE_CHARS,
+                "pattern": limits::NO_CONTROL_CHARACTERS,
+            },
+        })
+    }
+}
+
 /// Input of `server.create`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
+#[cfg_attr(feature = "client", serde_with::skip_serializing_none, derive(Serialize))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(rename = "ServerCreateInput")]
 pub struct CreateInput {
     /// 1 to 255 characters, unique in the organization.
+    #[schemars(length(max = limits::NAME_CHARS), regex(pattern = limits::NAME))]
     pub name: String,
     /// At most 1024 characters.
+    #[schemars(length(max = limits::DESCRIPTION_CHARS), regex(pattern = limits::DESCRIPTION))]
     pub description: Option<String>,
     /// At most 64, keys to 63 and values to 255 characters.
+    #[schemars(with = "Option<Labels>")]
     pub labels: Option<BTreeMap<String, String>>,
 }
 
 /// Input that names one server.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
+#[cfg_attr(feature = "client", derive(Serialize))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(rename = "ServerOneInput")]
 pub struct OneInput {
     /// Which server.
     pub server_id: ServerId,
 }
 
 /// Input of `server.update`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
+#[cfg_attr(feature = "client", serde_with::skip_serializing_none, derive(Serialize))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(rename = "ServerUpdateInput")]
 pub struct UpdateInput {
     /// Which server.
     pub server_id: ServerId,
     /// A new name.
+    #[schemars(length(max = limits::NAME_CHARS), regex(pattern = limits::NAME))]
     pub name: Option<String>,
     /// A new description; null clears.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Patch::is_keep")]
+    #[schemars(length(max = limits::DESCRIPTION_CHARS), regex(pattern = limits::DESCRIPTION))]
     pub description: Patch<String>,
     /// New labels in place of all the old ones; null clears.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Patch::is_keep")]
+    #[schemars(with = "Option<Labels>")]
     pub labels: Patch<BTreeMap<String, String>>,
 }

@@ -4,8 +4,9 @@
 //! never from the environment of the server. What a pull does not need (environments, ports, volumes) is not
 //! looked at, and the file is kept nowhere: it may hold secrets.
 
-use std::{collections::BTreeMap, fmt};
+use std::{borrow::Cow, collections::BTreeMap, fmt};
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Deserializer, Serialize, de::Error};
 
@@ -13,6 +14,7 @@ use crate::{
     ids::{RegistryId, ServerId},
     image::OneTimeAuth,
     job::Job,
+    limits,
     procedure::procedures,
     registry::MatchedReference,
     strict,
@@ -65,6 +67,36 @@ impl<'de> Deserialize<'de> for ComposeFile {
     }
 }
 
+#[cfg(feature = "client")]
+impl Serialize for ComposeFile {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.expose())
+    }
+}
+
+#[cfg(feature = "client")]
+impl From<String> for ComposeFile {
+    fn from(text: String) -> Self {
+        Self(text.into())
+    }
+}
+
+impl JsonSchema for ComposeFile {
+    fn schema_name() -> Cow<'static, str> {
+        "ComposeFile".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "The text of a Compose file, at most 512 KiB of UTF-8.",
+            "type": "string",
+            "writeOnly": true,
+            "pattern": limits::NOT_BLANK,
+            "maxLength": MAX_COMPOSE_FILE_BYTES,
+        })
+    }
+}
+
 /// Values by variable: bounded, and without `Debug` of the values.
 #[derive(Default)]
 pub struct Variables(BTreeMap<String, SecretString>);
@@ -102,9 +134,34 @@ impl<'de> Deserialize<'de> for Variables {
     }
 }
 
+#[cfg(feature = "client")]
+impl Serialize for Variables {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(name, value)| (name, value.expose_secret())))
+    }
+}
+
+impl JsonSchema for Variables {
+    fn schema_name() -> Cow<'static, str> {
+        "Variables".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "Values by variable, each at most 64 KiB of UTF-8.",
+            "type": "object",
+            "writeOnly": true,
+            "maxProperties": MAX_VARIABLES,
+            "additionalProperties": {"type": "string", "maxLength": MAX_VARIABLE_BYTES},
+        })
+    }
+}
+
 /// Input of `stack.images`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
+#[cfg_attr(feature = "client", serde_with::skip_serializing_none, derive(Serialize))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(rename = "StackImagesInput")]
 pub struct ImagesInput {
     /// The text of one Compose file, at most 512 KiB and 500 services. What it includes or extends from
     /// other files cannot be seen: send the output of `docker compose config --no-interpolate` then.
@@ -113,13 +170,14 @@ pub struct ImagesInput {
     /// default, is an error: Docker would leave it empty, and pull something else.
     pub variables: Option<Variables>,
     /// Services with profiles are in only when one of theirs is here; `*` is every profile.
+    #[schemars(length(max = limits::PROFILES), inner(regex(pattern = limits::PROFILE)))]
     pub profiles: Option<Vec<String>>,
     /// Use this entry for the images of its registry; the others are matched as ever.
     pub registry_id: Option<RegistryId>,
 }
 
 /// What a Compose file comes to.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct StackImages {
     /// Each once per platform, in the order of the names of the services.
@@ -129,7 +187,7 @@ pub struct StackImages {
 }
 
 /// An image of a Compose file.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct StackImage {
     /// The services that use it.
@@ -147,7 +205,7 @@ pub struct StackImage {
 }
 
 /// A service without a pull.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SkippedService {
     /// Its name.
@@ -159,8 +217,9 @@ pub struct SkippedService {
 }
 
 /// Why a service is not pulled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(rename = "SkipReason")]
 pub enum Skip {
     /// It is built, and names no image.
     Build,
@@ -174,20 +233,25 @@ pub enum Skip {
 
 /// Input of `stack.pull`. Exactly one of `serverId`, `serverIds` and `labels` is needed. Hosts times images
 /// are at most 1000.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
+#[cfg_attr(feature = "client", serde_with::skip_serializing_none, derive(Serialize))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(rename = "StackPullInput")]
 pub struct PullInput {
     /// As of `stack.images`.
     pub compose_file: ComposeFile,
     /// As of `stack.images`.
     pub variables: Option<Variables>,
     /// As of `stack.images`.
+    #[schemars(length(max = limits::PROFILES), inner(regex(pattern = limits::PROFILE)))]
     pub profiles: Option<Vec<String>>,
     /// Onto this host.
     pub server_id: Option<ServerId>,
     /// Onto these hosts.
+    #[schemars(length(min = 1, max = limits::TARGETS))]
     pub server_ids: Option<Vec<ServerId>>,
     /// Onto every host that has all of these labels.
+    #[schemars(extend("minProperties" = 1))]
     pub labels: Option<BTreeMap<String, String>>,
     /// Use this entry for the images of its registry; the others are matched as ever.
     pub registry_id: Option<RegistryId>,
@@ -195,16 +259,25 @@ pub struct PullInput {
     #[serde(default, deserialize_with = "strict::object_or_null")]
     pub auth: Option<OneTimeAuth>,
     /// For services that name none, such as `linux/arm64`; the host's own when absent.
+    #[schemars(regex(pattern = limits::PLATFORM))]
     pub platform: Option<String>,
     /// How many pulls at once, over all hosts, 1 to 1000; all when absent.
+    #[schemars(range(min = 1, max = limits::TARGETS))]
+    #[serde(default, deserialize_with = "strict::whole_or_null")]
     pub max_parallel: Option<u32>,
     /// After the first failure, cancel what has not started.
     pub fail_fast: Option<bool>,
     /// How long a target may wait for its host, in seconds, at most a week; 15 minutes when absent.
+    #[schemars(range(min = 1, max = limits::QUEUE_SECONDS))]
+    #[serde(default, deserialize_with = "strict::whole_or_null")]
     pub queue_timeout_seconds: Option<u32>,
     /// How long it may go on without progress, in seconds, at most a day; 10 minutes when absent.
+    #[schemars(range(min = 1, max = limits::RUN_SECONDS))]
+    #[serde(default, deserialize_with = "strict::whole_or_null")]
     pub stall_timeout_seconds: Option<u32>,
     /// How long it may run in all, in seconds, at most a day; an hour when absent.
+    #[schemars(range(min = 1, max = limits::RUN_SECONDS))]
+    #[serde(default, deserialize_with = "strict::whole_or_null")]
     pub timeout_seconds: Option<u32>,
     /// Answer when the job has ended, or after 15 minutes.
     pub wait: Option<bool>,

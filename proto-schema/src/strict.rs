@@ -1,10 +1,11 @@
-//! What serde would take beyond what the contract says, refused: use with `deserialize_with`.
+//! Where serde alone would take more or less than the contract and the schemas say: use with
+//! `deserialize_with`.
 
 use std::{fmt, marker::PhantomData};
 
 use serde::{
     Deserialize, Deserializer,
-    de::{IntoDeserializer, MapAccess, Visitor, value::MapAccessDeserializer},
+    de::{Error, IntoDeserializer, MapAccess, Visitor, value::MapAccessDeserializer},
 };
 
 /// One of an enum's words, or null. serde alone also takes `{"cloud": null}` for `"cloud"`.
@@ -34,6 +35,45 @@ where
 {
     let list = Vec::<String>::deserialize(deserializer)?;
     list.into_iter().map(|text| T::deserialize(text.into_deserializer())).collect()
+}
+
+/// A whole number, or null. serde alone refuses `5.0`, which is whole to JSON Schema and to every language
+/// without integers.
+pub(crate) fn whole_or_null<'de, D>(deserializer: D) -> Result<Option<u32>, D::Error>
+where
+    D: Deserializer<'de>,
+{
+    struct Whole;
+
+    impl Visitor<'_> for Whole {
+        type Value = Option<u32>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a whole number, not negative")
+        }
+
+        fn visit_unit<E>(self) -> Result<Self::Value, E> {
+            Ok(None)
+        }
+
+        fn visit_u64<E: Error>(self, number: u64) -> Result<Self::Value, E> {
+            u32::try_from(number).map(Some).map_err(|_| E::custom("is too large"))
+        }
+
+        fn visit_f64<E: Error>(self, number: f64) -> Result<Self::Value, E> {
+            if number.fract() != 0.0 || number < 0.0 {
+                return Err(E::custom("must be a whole number, not negative"));
+            }
+            if number > f64::from(u32::MAX) {
+                return Err(E::custom("is too large"));
+            }
+            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "whole and in range")]
+            let whole = number as u32;
+            Ok(Some(whole))
+        }
+    }
+
+    deserializer.deserialize_any(Whole)
 }
 
 /// An object of named fields, or null. serde alone also takes an array of the fields in order.

@@ -1,9 +1,13 @@
 //! Times on the wire: RFC 3339 in UTC with milliseconds and `Z`, such as `2026-01-15T10:30:00.000Z`.
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 use chrono::{DateTime, SecondsFormat, SubsecRound, Utc};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize, Serializer};
+
+/// How times go out, as a regular expression.
+const OUTGOING: &str = r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\d{3}Z$";
 
 /// A moment, kept to the millisecond so that what is stored and what is answered never differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
@@ -45,6 +49,25 @@ impl From<DateTime<Utc>> for Timestamp {
 impl Serialize for Timestamp {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&self.0.to_rfc3339_opts(SecondsFormat::Millis, true))
+    }
+}
+
+impl JsonSchema for Timestamp {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Timestamp".into()
+    }
+
+    /// What goes out has one form; what comes in may have any of RFC 3339's.
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let mut schema = json_schema!({"type": "string", "format": "date-time"});
+        if generator.contract().is_serialize() {
+            schema.insert("pattern".to_owned(), OUTGOING.into());
+        }
+        schema
     }
 }
 

@@ -20,7 +20,7 @@ mod search;
 mod tags;
 
 use http::StatusCode;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::answer::{none_given, rate_limited, recognised};
@@ -65,7 +65,7 @@ pub enum BrowseError {
     /// Neither a tag nor a digest.
     #[error("the version must be a tag such as 1.27, or a digest such as sha256:…")]
     Version,
-    /// The query of a search is blank, or longer than 256 bytes.
+    /// The query of a search is blank, or longer than 256 characters.
     #[error("the search must have 1 to 256 characters")]
     Query,
     /// The registry couldn't be asked, or didn't answer as hoped.
@@ -80,7 +80,8 @@ impl From<Diagnosis> for BrowseError {
 }
 
 /// A part of a list of names, in the registry's order.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename = "NamePage"))]
 #[serde(rename_all = "camelCase")]
 pub struct Page {
     /// The names; each is valid in Docker's grammar.

@@ -15,6 +15,7 @@ pub use text::{MAX_TEXT_BYTES, presentable};
 
 /// The stable code of a cause; the strings are part of the API contract.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum DiagnosisCode {
     /// The name doesn't resolve, there.
@@ -121,6 +122,7 @@ impl std::fmt::Display for DiagnosisCode {
 
 /// What went wrong, and what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Diagnosis {
     /// For programs.

@@ -13,6 +13,7 @@ pub use presets::{Preset, RegistryType, presets};
 
 /// The registries that Purser knows something about.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub enum RegistryKind {
     /// Docker Hub.

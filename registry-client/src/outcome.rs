@@ -9,6 +9,7 @@ use crate::kind::RegistryKind;
 
 /// How a registry asks for credentials.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum AuthScheme {
     /// `/v2/` answered without asking for anything.
@@ -21,6 +22,7 @@ pub enum AuthScheme {
 
 /// A rung of the ladder, in the order in which they are climbed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub enum StepName {
     /// The name was looked up and every address judged by the egress policy.
@@ -65,6 +67,7 @@ impl StepName {
 
 /// One rung that was tried.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Step {
     /// Which rung.
@@ -79,6 +82,7 @@ pub struct Step {
 
 /// What became of the credentials.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub enum CredentialsVerdict {
     /// They were sent, and the registry accepted them.
@@ -91,6 +95,7 @@ pub enum CredentialsVerdict {
 
 /// Which access to one repository was proven. `None`: not asked, or the registry's answer was inconclusive.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct AccessVerdict {
     /// Whether manifests may be read.

@@ -1,21 +1,25 @@
 //! `registry.match` and the procedures that look into registries: what goes in and what comes out.
 
 use purser_registry_client::browse::{Image, SearchHit};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::ids::RegistryId;
+use crate::{ids::RegistryId, limits, strict};
 
 /// Input of `registry.match`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
+#[cfg_attr(feature = "client", derive(Serialize))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(rename = "RegistryMatchInput")]
 pub struct MatchInput {
     /// An image as `image.pull` takes it.
     pub image: String,
 }
 
 /// Which entry an image is pulled with, and why.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(rename = "RegistryMatchResult")]
 pub struct MatchResult {
     /// What would be pulled.
     pub reference: MatchedReference,
@@ -30,7 +34,7 @@ pub struct MatchResult {
 }
 
 /// An image reference, taken apart.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct MatchedReference {
     /// The canonical host.
@@ -44,8 +48,9 @@ pub struct MatchedReference {
 }
 
 /// What became of one entry.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(rename = "MatchCandidate")]
 pub struct Candidate {
     /// The entry.
     pub registry_id: RegistryId,
@@ -60,8 +65,9 @@ pub struct Candidate {
 }
 
 /// How an entry fared against an image.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(rename = "MatchFate")]
 pub enum Fate {
     /// It is the one.
     Chosen,
@@ -78,22 +84,28 @@ pub enum Fate {
 }
 
 /// Input of `registry.catalog`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
+#[cfg_attr(feature = "client", serde_with::skip_serializing_none, derive(Serialize))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(rename = "RegistryCatalogInput")]
 pub struct CatalogInput {
     /// Which entry.
     pub registry_id: RegistryId,
     /// `nextCursor` of the page before.
     pub cursor: Option<String>,
     /// 1 to 100; 100 when absent.
+    #[schemars(range(min = 1, max = limits::PAGE))]
+    #[serde(default, deserialize_with = "strict::whole_or_null")]
     pub limit: Option<u32>,
     /// Ask the registry although its answer of the last 5 minutes is known.
     pub refresh: Option<bool>,
 }
 
 /// Input of `registry.tags`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
+#[cfg_attr(feature = "client", serde_with::skip_serializing_none, derive(Serialize))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(rename = "RegistryTagsInput")]
 pub struct TagsInput {
     /// Which entry.
     pub registry_id: RegistryId,
@@ -102,23 +114,30 @@ pub struct TagsInput {
     /// `nextCursor` of the page before.
     pub cursor: Option<String>,
     /// 1 to 100; 100 when absent.
+    #[schemars(range(min = 1, max = limits::PAGE))]
+    #[serde(default, deserialize_with = "strict::whole_or_null")]
     pub limit: Option<u32>,
 }
 
 /// Input of `registry.search`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
+#[cfg_attr(feature = "client", serde_with::skip_serializing_none, derive(Serialize))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(rename = "RegistrySearchInput")]
 pub struct SearchInput {
-    /// A part of a repository's path, or all of it; 1 to 256 bytes.
+    /// A part of a repository's path, or all of it; 1 to 256 characters.
+    #[schemars(length(max = limits::QUERY_CHARS), regex(pattern = limits::NAME))]
     pub query: String,
     /// Only there; everywhere when absent.
     pub registry_id: Option<RegistryId>,
     /// 1 to 100 hits in all; 25 when absent.
+    #[schemars(range(min = 1, max = limits::PAGE))]
+    #[serde(default, deserialize_with = "strict::whole_or_null")]
     pub limit: Option<u32>,
 }
 
 /// What a search found.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SearchAnswer {
     /// Exact hits first, then each registry's best in turn.
@@ -132,8 +151,9 @@ pub struct SearchAnswer {
 }
 
 /// A hit and where it is.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(rename = "SearchFound")]
 pub struct Found {
     /// Found with this entry.
     pub registry_id: RegistryId,
@@ -145,7 +165,7 @@ pub struct Found {
 }
 
 /// What a person should know of one registry's part.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SearchWarning {
     /// The entry.
@@ -155,7 +175,7 @@ pub struct SearchWarning {
 }
 
 /// Why one registry could not be searched. The others were.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SearchError {
     /// The entry.
@@ -172,8 +192,10 @@ pub struct SearchError {
 
 /// Input of `registry.manifest`: an `image` as `image.pull` takes it, which `registryId` may add the
 /// entry to; or `registryId` with `repository`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
+#[cfg_attr(feature = "client", serde_with::skip_serializing_none, derive(Serialize))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(rename = "RegistryManifestInput")]
 pub struct ManifestInput {
     /// The image; its entry is found as a pull finds it. Excludes `repository` and `reference`.
     pub image: Option<String>,
@@ -186,7 +208,7 @@ pub struct ManifestInput {
 }
 
 /// An image as its registry describes it.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Manifest {
     /// The entry that was asked with; null: without credentials.
@@ -197,8 +219,10 @@ pub struct Manifest {
 }
 
 /// Input of `registry.rateLimit`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
+#[cfg_attr(feature = "client", derive(Serialize))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(rename = "RegistryRateLimitInput")]
 pub struct RateLimitInput {
     /// Which entry.
     pub registry_id: RegistryId,

@@ -1,7 +1,7 @@
 //! Signatures and attestations that somebody attached to an image.
 
 use http::{HeaderMap, Method, StatusCode};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::manifest::{Descriptor, Document, is_media_type};
 use crate::access::MANIFESTS;
@@ -14,7 +14,8 @@ const MAX_REFERRERS: usize = 50;
 const MAX_INDEX_BYTES: usize = 4 * 1024 * 1024;
 
 /// Something that says that it is about an image. Nothing of it was verified.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Referrer {
     /// What it is.
@@ -27,7 +28,8 @@ pub struct Referrer {
 
 /// What is attached to an image. It is there, which says nothing about whether it is any good: signatures aren't
 /// verified here. `None` is unknown: the registry didn't tell, or there was no time.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Attachments {
     /// Whether there is a signature (cosign, Sigstore bundle or Notary).

@@ -25,7 +25,8 @@ const MAX_LABELS: usize = 128;
 const MAX_PART_BYTES: usize = 64;
 
 /// One platform that an image was built for.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Platform {
     /// Such as `linux`.
@@ -42,7 +43,8 @@ pub struct Platform {
 }
 
 /// An image. Everything from the registry is checked or made fit to be shown.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename = "RegistryImage"))]
 #[serde(rename_all = "camelCase")]
 pub struct Image {
     /// The path below the registry.

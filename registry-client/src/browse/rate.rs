@@ -1,7 +1,7 @@
 //! How much may still be pulled from Docker Hub.
 
 use http::{HeaderMap, Method, StatusCode};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::BrowseError;
 use crate::access::MANIFESTS;
@@ -11,7 +11,8 @@ use crate::session::{Session, Want};
 const PREVIEW: &str = "ratelimitpreview/test";
 
 /// What is left of the allowance of these credentials, or without any, of this machine's address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename = "PullAllowance"))]
 #[serde(rename_all = "camelCase")]
 pub struct RateLimit {
     /// Pulls in one window; `None` is unlimited, as Docker Hub's silence means.

@@ -1,7 +1,7 @@
 //! Finding repositories by a part of their name.
 
 use http::StatusCode;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::catalog::AT_ONCE;
 use super::document::Verdict;
@@ -12,13 +12,14 @@ use crate::diagnosis::DiagnosisCode as Code;
 use crate::reference::is_valid_path;
 use crate::session::Session;
 
-/// The longest query, in bytes.
-const MAX_QUERY_BYTES: usize = 256;
+/// The longest query, in characters.
+const MAX_QUERY_CHARS: usize = 256;
 /// How many pages of a catalog one search looks through, of up to [`AT_ONCE`] names each.
 const MAX_PAGES: usize = 20;
 
 /// One repository that was found.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct SearchHit {
     /// The path below the registry; `library/nginx` for Docker Hub's `nginx`.
@@ -61,8 +62,9 @@ impl Session<'_> {
     /// [`BrowseError::Query`], and [`BrowseError::Failed`] where the registry can't be asked at all. A registry without a
     /// catalog is none: the result is incomplete and says so.
     pub async fn search(&mut self, query: &str, limit: usize) -> Result<SearchResult, BrowseError> {
+        let is_long = query.chars().count() > MAX_QUERY_CHARS;
         let query = query.trim().to_lowercase();
-        if query.is_empty() || query.len() > MAX_QUERY_BYTES || query.chars().any(char::is_control) {
+        if query.is_empty() || is_long || query.chars().any(char::is_control) {
             return Err(BrowseError::Query);
         }
         let limit = limit.clamp(1, MAX_ITEMS);

@@ -1,11 +1,14 @@
 //! What a form may offer for each kind.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 
 use super::RegistryKind;
 
 /// Who runs a registry. It says nothing about the protocol; callers use it to sort.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub enum RegistryType {
     /// A service of somebody else.
@@ -15,24 +18,25 @@ pub enum RegistryType {
 }
 
 /// A proposal for an entry of one kind. Every text is ours and fit to be shown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename = "RegistryPreset"))]
 #[serde(rename_all = "camelCase")]
 pub struct Preset {
     /// Which kind.
     pub kind: RegistryKind,
     /// Its name for people.
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     /// The address where there is only one, else an example; always one that
     /// [`RegistryAddress::parse`](crate::RegistryAddress::parse) accepts.
-    pub registry_url: &'static str,
+    pub registry_url: Cow<'static, str>,
     /// What to enter as user name.
-    pub username_hint: &'static str,
+    pub username_hint: Cow<'static, str>,
     /// What to enter as password.
-    pub password_hint: &'static str,
+    pub password_hint: Cow<'static, str>,
     /// Who runs it.
     pub registry_type: RegistryType,
     /// What else to know; empty for nothing.
-    pub notes: &'static str,
+    pub notes: Cow<'static, str>,
 }
 
 /// One for each kind but [`RegistryKind::Unknown`], the usual ones first.
@@ -43,8 +47,8 @@ pub fn presets() -> &'static [Preset] {
 impl RegistryKind {
     /// The proposal for this kind; that of a plain registry for [`Self::Unknown`].
     pub fn preset(self) -> &'static Preset {
-        const PLAIN: usize = TABLE.len() - 1;
-        PRESETS.iter().find(|preset| preset.kind == self).unwrap_or(&PRESETS[PLAIN])
+        let plain = &PRESETS[PRESETS.len() - 1];
+        PRESETS.iter().find(|preset| preset.kind == self).unwrap_or(plain)
     }
 }
 
@@ -53,12 +57,18 @@ const fn preset(
     registry_type: RegistryType,
     [name, registry_url, username_hint, password_hint, notes]: [&'static str; 5],
 ) -> Preset {
-    Preset { kind, name, registry_url, username_hint, password_hint, registry_type, notes }
+    Preset {
+        kind,
+        name: Cow::Borrowed(name),
+        registry_url: Cow::Borrowed(registry_url),
+        username_hint: Cow::Borrowed(username_hint),
+        password_hint: Cow::Borrowed(password_hint),
+        registry_type,
+        notes: Cow::Borrowed(notes),
+    }
 }
 
-static PRESETS: [Preset; 14] = TABLE;
-
-const TABLE: [Preset; 14] = {
+static PRESETS: [Preset; 14] = {
     use RegistryKind as Kind;
     use RegistryType::{Cloud, SelfHosted};
     [

@@ -65,7 +65,7 @@ fn what_the_host_does_not_tell_the_answer_does() {
 fn every_kind_has_a_preset_whose_example_is_an_address_of_that_kind() {
     for preset in presets() {
         assert_eq!(preset.kind.preset(), preset);
-        let kind = RegistryKind::of_host(&RegistryAddress::parse(preset.registry_url).unwrap().host);
+        let kind = RegistryKind::of_host(&RegistryAddress::parse(&preset.registry_url).unwrap().host);
         assert!(kind == preset.kind || kind == RegistryKind::Unknown, "{}", preset.name);
     }
     assert_eq!(RegistryKind::Unknown.preset().kind, RegistryKind::Distribution);

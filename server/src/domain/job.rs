@@ -10,6 +10,7 @@ use purser_proto_schema::{
         AllInput, CredentialSource, Job, JobKind, JobPage, JobStatus, OneInput, Progress, Target,
         TargetError, TargetResult,
     },
+    limits::PAGE,
     secret::Secret,
 };
 use serde_json::Value;
@@ -37,7 +38,6 @@ use crate::{
 /// The audit's word for a job that was stored.
 const ACCEPTED: &str = "accepted";
 const DEFAULT_PAGE: u32 = 50;
-const MAX_PAGE: u32 = 100;
 /// How long `wait: true` holds an answer.
 pub const MAX_WAIT: Duration = Duration::from_secs(15 * 60);
 /// How often a waiter looks without a sign: another process may have ended the job.
@@ -222,7 +222,7 @@ pub async fn one(app: Arc<App>, call: Arc<Call>, input: OneInput) -> Result<Job>
 /// `job.all`
 pub async fn all(app: Arc<App>, call: Arc<Call>, input: AllInput) -> Result<JobPage> {
     let limit = input.limit.unwrap_or(DEFAULT_PAGE);
-    if limit == 0 || limit > MAX_PAGE {
+    if limit == 0 || limit > PAGE {
         return Err(Error::field("limit", "must be from 1 to 100"));
     }
     let filter = JobFilter {

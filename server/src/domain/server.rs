@@ -9,6 +9,7 @@ use purser_proto_schema::{
         wire::{WireReader, WireWriter},
     },
     ids::{JoinTokenId, OrganizationId, ServerId},
+    limits,
     patch::Patch,
     server::{CreateInput, JoinableServer, OneInput, Server, ServerStatus, UpdateInput},
     time::Timestamp,
@@ -29,11 +30,6 @@ const CLONED: &str = "several hosts use this server's key and keep superseding e
      copied, by cloning a machine perhaps. Stop purser-agent on the copy, empty its state folder, and join it as a \
      server of its own (server.create). If you know of no copy, join this host anew from an empty state folder \
      (server.createJoinToken): the present key is refused from then on.";
-const MAX_NAME_CHARS: usize = 255;
-const MAX_DESCRIPTION_CHARS: usize = 1_024;
-const MAX_LABELS: usize = 64;
-const MAX_LABEL_KEY: usize = 63;
-const MAX_LABEL_VALUE: usize = 255;
 
 /// A join token on its way to whoever asked: what is stored, and what is shown once.
 struct Issued {
@@ -243,10 +239,11 @@ fn name_taken(error: Error) -> Error {
 }
 
 fn check_name(issues: &mut Issues, text: &str) -> String {
+    let length = text.chars().count();
     let text = text.trim();
     if text.is_empty() {
         issues.add("name", "must not be empty");
-    } else if text.chars().count() > MAX_NAME_CHARS {
+    } else if length > limits::NAME_CHARS {
         issues.add("name", "is longer than 255 characters");
     } else if text.chars().any(char::is_control) {
         issues.add("name", "must not have control characters");
@@ -255,8 +252,10 @@ fn check_name(issues: &mut Issues, text: &str) -> String {
 }
 
 fn check_description(issues: &mut Issues, text: Option<&str>) -> Option<String> {
-    let text = text?.trim();
-    if text.chars().count() > MAX_DESCRIPTION_CHARS {
+    let text = text?;
+    let length = text.chars().count();
+    let text = text.trim();
+    if length > limits::DESCRIPTION_CHARS {
         issues.add("description", "is longer than 1024 characters");
     } else if text.chars().any(|c| c.is_control() && !matches!(c, '\n' | '\r' | '\t')) {
         issues.add("description", "must not have control characters other than line breaks and tabs");
@@ -265,8 +264,8 @@ fn check_description(issues: &mut Issues, text: Option<&str>) -> Option<String> 
 }
 
 fn check_labels(issues: &mut Issues, labels: &BTreeMap<String, String>) {
-    let bad_key = |key: &String| key.is_empty() || key.chars().count() > MAX_LABEL_KEY;
-    if labels.len() > MAX_LABELS {
+    let bad_key = |key: &String| key.is_empty() || key.chars().count() > limits::LABEL_KEY_CHARS;
+    if labels.len() > limits::LABELS {
         issues.add("labels", "are more than 64");
     }
     if labels.keys().any(bad_key) {
@@ -275,7 +274,7 @@ fn check_labels(issues: &mut Issues, labels: &BTreeMap<String, String>) {
     if labels.iter().any(|(key, value)| key.chars().chain(value.chars()).any(char::is_control)) {
         issues.add("labels", "must not have control characters");
     }
-    if labels.values().any(|value| value.chars().count() > MAX_LABEL_VALUE) {
+    if labels.values().any(|value| value.chars().count() > limits::LABEL_VALUE_CHARS) {
         issues.add("labels", "must have values of at most 255 characters");
     }
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use purser_proto_schema::{
     ids::RegistryId,
     job::{Job, JobKind},
+    limits,
     stack::{ComposeFile, ImagesInput, PullInput, StackImages, Variables},
 };
 use serde_json::json;
@@ -27,9 +28,6 @@ use crate::{
     error::{Error, Issues, Result},
 };
 use compose::Stack;
-
-/// The profiles of a call, at most.
-const MAX_PROFILES: usize = 100;
 
 /// `stack.images`
 pub async fn images(app: Arc<App>, call: Arc<Call>, input: ImagesInput) -> Result<StackImages> {
@@ -98,7 +96,7 @@ pub async fn pull(app: Arc<App>, call: Arc<Call>, input: PullInput) -> Result<Jo
 /// The profiles of a call, after what was noted of it until now.
 fn checked(profiles: Option<Vec<String>>, mut issues: Issues) -> Result<Vec<String>> {
     let profiles = profiles.unwrap_or_default();
-    if profiles.len() > MAX_PROFILES {
+    if profiles.len() > limits::PROFILES {
         issues.add("profiles", "must be at most 100");
     }
     if !profiles.iter().all(|profile| compose::is_profile(profile)) {

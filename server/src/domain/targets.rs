@@ -7,6 +7,7 @@ use purser_proto_schema::{
     ids::{RegistryId, ServerId},
     image::OneTimeAuth,
     job::CredentialSource,
+    limits::{ONE_TIME_USERNAME_CHARS, TARGETS},
     secret::Secret,
 };
 
@@ -17,10 +18,6 @@ use crate::{
     error::{Error, Issues, Result},
     store::{RegistryRow, ServerRow},
 };
-
-/// The targets of a job, and so its servers, at most: they are stored by one statement, whose
-/// parameters both databases limit.
-pub const MAX_TARGETS: usize = 1_000;
 
 /// What a platform is, for those who wrote something else.
 pub const PLATFORM_RULE: &str = "must be os/architecture or os/architecture/variant, such as `linux/arm64`";
@@ -50,11 +47,11 @@ pub fn check_auth(issues: &mut Issues, auth: Option<&OneTimeAuth>, registry: Opt
     }
     let name = &auth.username;
     if name.trim().is_empty()
-        || name.len() > 1_024
+        || name.chars().count() > ONE_TIME_USERNAME_CHARS
         || name.contains(':')
         || name.chars().any(char::is_control)
     {
-        issues.add("auth", "username must be 1 to 1024 bytes without colon and control characters");
+        issues.add("auth", "username must be 1 to 1024 characters without colon and control characters");
     }
 }
 
@@ -73,13 +70,13 @@ impl Hosts<'_> {
     /// Their rows, at least one, each once.
     ///
     /// # Errors
-    /// [`Error::Invalid`] unless exactly one way is used and names 1 to [`MAX_TARGETS`] servers;
+    /// [`Error::Invalid`] unless exactly one way is used and names 1 to [`TARGETS`] servers;
     /// [`Error::NotFound`] for a server that is none of the organization's.
     pub async fn chosen(self, app: &App, call: &Call) -> Result<Vec<ServerRow>> {
         match (self.one, self.several, self.labels) {
             (Some(id), None, None) => named_servers(app, call, std::slice::from_ref(id)).await,
             (None, Some(ids), None) => {
-                if ids.is_empty() || ids.len() > MAX_TARGETS {
+                if ids.is_empty() || ids.len() > TARGETS {
                     return Err(Error::field("serverIds", "must name 1 to 1000 servers"));
                 }
                 named_servers(app, call, ids).await
@@ -96,7 +93,7 @@ impl Hosts<'_> {
                 }
                 match found.len() {
                     0 => Err(Error::field("labels", "fit no server: server.all shows the labels of each")),
-                    1..=MAX_TARGETS => Ok(found),
+                    1..=TARGETS => Ok(found),
                     _ => Err(Error::field("labels", "fit more than 1000 servers: choose more narrowly")),
                 }
             }

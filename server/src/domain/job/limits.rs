@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use crate::{domain::targets::MAX_TARGETS, error::Issues};
+use purser_proto_schema::limits::{QUEUE_SECONDS, RUN_SECONDS, TARGETS};
+
+use crate::error::Issues;
 
 /// How long a target may wait for its agent.
 const QUEUE: Duration = Duration::from_secs(15 * 60);
@@ -10,9 +12,6 @@ const QUEUE: Duration = Duration::from_secs(15 * 60);
 const STALL: Duration = Duration::from_secs(10 * 60);
 /// How long a target may run in all, its repetitions after what heals included.
 const RUN: Duration = Duration::from_secs(60 * 60);
-/// The longest that a caller can ask for: a week in the queue, a day on the host.
-const MAX_QUEUE: u32 = 7 * 24 * 60 * 60;
-const MAX_RUN: u32 = 24 * 60 * 60;
 
 /// The limits of each of a job's targets.
 #[derive(Clone, Copy, Debug)]
@@ -37,9 +36,9 @@ impl Limits {
             None => usual,
         };
         Self {
-            queue: seconds("queueTimeoutSeconds", queue, MAX_QUEUE, QUEUE),
-            stall: seconds("stallTimeoutSeconds", stall, MAX_RUN, STALL),
-            run: seconds("timeoutSeconds", run, MAX_RUN, RUN),
+            queue: seconds("queueTimeoutSeconds", queue, QUEUE_SECONDS, QUEUE),
+            stall: seconds("stallTimeoutSeconds", stall, RUN_SECONDS, STALL),
+            run: seconds("timeoutSeconds", run, RUN_SECONDS, RUN),
         }
     }
 }
@@ -56,7 +55,7 @@ pub struct FanOut {
 impl FanOut {
     /// As a caller asked.
     pub fn asked(issues: &mut Issues, max_parallel: Option<u32>, fail_fast: Option<bool>) -> Self {
-        if max_parallel.is_some_and(|limit| limit == 0 || limit as usize > MAX_TARGETS) {
+        if max_parallel.is_some_and(|limit| limit == 0 || limit as usize > TARGETS) {
             issues.add("maxParallel", "must be from 1 to 1000");
         }
         Self { max_parallel, fail_fast: fail_fast.unwrap_or_default() }

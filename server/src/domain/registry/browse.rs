@@ -91,8 +91,8 @@ pub async fn rate_limit(app: Arc<App>, call: Arc<Call>, input: RateLimitInput) -
 
 /// `registry.presets`
 #[allow(clippy::unused_async, reason = "every procedure's handler is asynchronous")]
-pub async fn presets() -> Result<&'static [Preset]> {
-    Ok(purser_registry_client::presets())
+pub async fn presets() -> Result<Vec<Preset>> {
+    Ok(purser_registry_client::presets().to_vec())
 }
 
 /// A registry, and as whom it is asked.

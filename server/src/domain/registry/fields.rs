@@ -1,20 +1,17 @@
 //! What each field of a registry entry must be. Rules name the field, never the value.
 
+use purser_proto_schema::limits;
 use purser_registry_client::{RegistryAddress, check_ca_certificate, check_realm_host};
 
 use crate::{domain::naming, error::Issues};
 
-const MAX_NAME_CHARS: usize = 255;
-const MAX_URL_BYTES: usize = 2_048;
-const MAX_CERTIFICATE_BYTES: usize = 64 * 1024;
-const MAX_REALM_HOSTS: usize = 32;
-
-/// A name for people: trimmed, 1 to 255 characters, no control characters.
+/// A name for people: 1 to 255 characters, trimmed, no control characters.
 pub fn name(issues: &mut Issues, text: &str) -> String {
+    let length = text.chars().count();
     let text = text.trim();
     if text.is_empty() {
         issues.add("registryName", "must not be empty");
-    } else if text.chars().count() > MAX_NAME_CHARS {
+    } else if length > limits::NAME_CHARS {
         issues.add("registryName", "is longer than 255 characters");
     } else if text.chars().any(char::is_control) {
         issues.add("registryName", "must not have control characters");
@@ -24,8 +21,8 @@ pub fn name(issues: &mut Issues, text: &str) -> String {
 
 /// A registry's address.
 pub fn address(issues: &mut Issues, text: &str) -> Option<RegistryAddress> {
-    if text.len() > MAX_URL_BYTES {
-        issues.add("registryUrl", "is longer than 2048 bytes");
+    if text.chars().count() > limits::ADDRESS_CHARS {
+        issues.add("registryUrl", "is longer than 1024 characters");
         return None;
     }
     match RegistryAddress::parse(text) {
@@ -39,10 +36,12 @@ pub fn address(issues: &mut Issues, text: &str) -> Option<RegistryAddress> {
 
 /// A user name: trimmed, case kept, nothing that Basic authentication cannot carry.
 pub fn username(issues: &mut Issues, text: Option<&str>) -> Option<String> {
-    let text = text?.trim();
+    let text = text?;
+    let length = text.chars().count();
+    let text = text.trim();
     if text.is_empty() {
         issues.add("username", "must not be empty; leave it out where there is none");
-    } else if text.chars().count() > MAX_NAME_CHARS {
+    } else if length > limits::USERNAME_CHARS {
         issues.add("username", "is longer than 255 characters");
     } else if text.contains(':') {
         issues.add("username", "must not have a colon, which ends it in Basic authentication");
@@ -78,12 +77,13 @@ pub fn image_prefix(issues: &mut Issues, text: Option<&str>, host: Option<&str>)
 
 /// Certificates in PEM form.
 pub fn ca_certificate(issues: &mut Issues, text: Option<&str>) -> Option<String> {
-    let text = text?.trim();
-    if text.is_empty() {
+    let text = text?;
+    let length = text.chars().count();
+    let text = text.trim();
+    if length > limits::CERTIFICATE_CHARS {
+        issues.add("caCertificate", "is longer than 65536 characters");
+    } else if text.is_empty() {
         return None;
-    }
-    if text.len() > MAX_CERTIFICATE_BYTES {
-        issues.add("caCertificate", "is longer than 65536 bytes");
     } else if text.contains("PRIVATE KEY") {
         issues.add("caCertificate", "holds a private key: give the certificate only");
     } else if let Err(error) = check_ca_certificate(text) {
@@ -95,7 +95,7 @@ pub fn ca_certificate(issues: &mut Issues, text: Option<&str>) -> Option<String>
 /// Further token servers that may see the secret: canonical, each once.
 pub fn realm_allow(issues: &mut Issues, hosts: Option<&[String]>) -> Vec<String> {
     let hosts = hosts.unwrap_or_default();
-    if hosts.len() > MAX_REALM_HOSTS {
+    if hosts.len() > limits::REALM_HOSTS {
         issues.add("realmAllow", "has more than 32 hosts");
         return Vec::new();
     }

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use futures_util::{StreamExt as _, stream};
 use purser_proto_schema::{
     ids::RegistryId,
+    limits,
     registry::{Found, SearchAnswer, SearchError, SearchInput, SearchWarning},
 };
 use purser_registry_client::{
     Diagnosis, DiagnosisCode,
-    browse::{SearchHit, SearchResult},
+    browse::{BrowseError, SearchHit, SearchResult},
 };
 use tokio::time::Instant;
 
@@ -29,6 +30,7 @@ const USUAL_LIMIT: usize = 25;
 /// `registry.search`
 pub async fn search(app: Arc<App>, call: Arc<Call>, input: SearchInput) -> Result<SearchAnswer> {
     let limit = limit(input.limit, USUAL_LIMIT)?;
+    check(&input.query)?;
     let until = Instant::now() + DEADLINE;
     if let Some(id) = &input.registry_id {
         let row = app.store.registry_one(call.organization(), id).await?;
@@ -55,6 +57,15 @@ pub async fn search(app: Arc<App>, call: Arc<Call>, input: SearchInput) -> Resul
         }
     }
     Ok(gathered.finish())
+}
+
+/// What each registry would say of the query, also where there is none.
+fn check(query: &str) -> Result<()> {
+    let is_long = query.chars().count() > limits::QUERY_CHARS;
+    if is_long || query.trim().is_empty() || query.trim().chars().any(char::is_control) {
+        return Err(refused(BrowseError::Query));
+    }
+    Ok(())
 }
 
 async fn search_one(

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use purser_proto_schema::{ids::RegistryId, secret::Secret, stack::StackImage};
+use purser_proto_schema::{ids::RegistryId, limits::TARGETS, secret::Secret, stack::StackImage};
 
 use super::compose::Wanted;
 use crate::{
@@ -11,7 +11,7 @@ use crate::{
         job::NewTarget,
         matching::{self, Match},
         registry::{reason_among, taken_apart},
-        targets::{self, MAX_TARGETS},
+        targets,
     },
     error::{Error, Result},
     store::{Entries, RegistryRow, ServerRow},
@@ -71,9 +71,9 @@ pub fn check(pulls: &[Pull<'_>], servers: usize, with_auth: bool) -> Result<()> 
     let Some((first, others)) = pulls.split_first() else {
         return Err(Error::field("composeFile", "has nothing to pull: stack.images says why"));
     };
-    if pulls.len() * servers > MAX_TARGETS {
+    if pulls.len() * servers > TARGETS {
         let rule = format!(
-            "has {} images, for {servers} servers: these are more than {MAX_TARGETS} pulls; choose fewer servers",
+            "has {} images, for {servers} servers: these are more than {TARGETS} pulls; choose fewer servers",
             pulls.len()
         );
         return Err(Error::field("composeFile", rule));
