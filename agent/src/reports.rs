@@ -4,8 +4,10 @@
 use std::{sync::Arc, time::Duration};
 
 use futures_util::{StreamExt as _, stream};
-use jsonrpsee::core::client::Client;
-use purser_proto_schema::agent::calls::{AgentStatus, ServerCallsClient as _};
+use purser_proto_schema::agent::{
+    calls::{AgentStatus, ServerCallsClient as _},
+    outbound::Outbound,
+};
 use tokio::time::{sleep, timeout};
 
 use crate::{engine::Engine, targets::Targets};
@@ -20,7 +22,7 @@ const PROGRESS_AT_ONCE: usize = 8;
 const ENGINE_EVERY: Duration = Duration::from_secs(60);
 
 /// Reports as long as the session lives; never ends by itself. `engine_known` is what the handshake said.
-pub(crate) async fn run(targets: &Targets, engine: &Engine, client: Arc<Client>, engine_known: AgentStatus) {
+pub(crate) async fn run(targets: &Targets, engine: &Engine, client: Arc<Outbound>, engine_known: AgentStatus) {
     tokio::join!(
         verdicts(targets, &client),
         progress(targets, &client),
@@ -28,7 +30,7 @@ pub(crate) async fn run(targets: &Targets, engine: &Engine, client: Arc<Client>,
     );
 }
 
-async fn verdicts(targets: &Targets, client: &Client) {
+async fn verdicts(targets: &Targets, client: &Outbound) {
     loop {
         let mut all_taken = true;
         for report in targets.unacknowledged() {
@@ -53,7 +55,7 @@ async fn verdicts(targets: &Targets, client: &Client) {
     }
 }
 
-async fn progress(targets: &Targets, client: &Client) {
+async fn progress(targets: &Targets, client: &Outbound) {
     targets.tell_all_again();
     loop {
         targets.until_moved().await;
@@ -68,7 +70,7 @@ async fn progress(targets: &Targets, client: &Client) {
     }
 }
 
-async fn status(engine: &Engine, client: &Client, mut known: AgentStatus) {
+async fn status(engine: &Engine, client: &Outbound, mut known: AgentStatus) {
     loop {
         sleep(ENGINE_EVERY).await;
         let now = AgentStatus { engine: engine.describe().await.ok() };

@@ -9,7 +9,6 @@
 
 use std::{collections::BTreeSet, env, fs, path::PathBuf};
 
-use jsonrpsee::core::client::{ClientBuilder, ReceivedMessage, TransportReceiverT, TransportSenderT};
 use purser_proto_schema::{
     agent::{
         PROTOCOL, PROTOCOLS,
@@ -19,6 +18,7 @@ use purser_proto_schema::{
         },
         command::{ChannelCredentials, Command, Failure, Outcome, RegistryAccess, TestReport, Verdict},
         handshake::{Answer, Hello, Limits, ProtocolRange, RefusalCode, Refused, Resume, Welcome},
+        outbound::Outbound,
     },
     ids::{ServerId, TargetId},
     image::Image,
@@ -264,31 +264,10 @@ fn commands_verdicts_and_answers(golden: &mut Golden) {
     golden.message("answer.none", &());
 }
 
-/// What a client writes, without a session.
-struct Wire(mpsc::UnboundedSender<String>);
-
-impl TransportSenderT for Wire {
-    type Error = std::io::Error;
-
-    async fn send(&mut self, text: String) -> Result<(), Self::Error> {
-        self.0.send(text).map_err(std::io::Error::other)
-    }
-}
-
-struct Silence;
-
-impl TransportReceiverT for Silence {
-    type Error = std::io::Error;
-
-    async fn receive(&mut self) -> Result<ReceivedMessage, Self::Error> {
-        std::future::pending().await
-    }
-}
-
 /// The calls as they go over the wire: name, and parameters by name.
 async fn calls(golden: &mut Golden) {
-    let (sender, mut written) = mpsc::unbounded_channel();
-    let client = std::sync::Arc::new(ClientBuilder::default().build_with_tokio(Wire(sender), Silence));
+    let (sender, mut written) = mpsc::channel(1);
+    let client = std::sync::Arc::new(Outbound::new(sender));
     macro_rules! call {
         ($name:literal, $call:ident($($argument:expr)?)) => {{
             let client = client.clone();

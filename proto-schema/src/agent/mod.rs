@@ -4,7 +4,8 @@
 //! * [`handshake`]: who speaks, under which key, and what was under way;
 //! * [`noise`]: keys, the XX handshake and sealed frames;
 //! * [`wire`]: the little that is asked of the WebSocket below;
-//! * [`peer`]: one session: calls out by jsonrpsee's client, calls in to a method table;
+//! * [`peer`]: one session: both directions of calls over one socket;
+//! * [`outbound`]: the calls of this side, and who waits for which answer;
 //! * [`calls`]: the calls of each direction;
 //! * [`close`]: why a socket is closed;
 //! * [`command`]: what a host is asked to do, and its verdict;
@@ -20,6 +21,7 @@ pub mod command;
 pub mod handshake;
 pub mod join_token;
 pub mod noise;
+pub mod outbound;
 pub mod peer;
 pub mod wire;
 

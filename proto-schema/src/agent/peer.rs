@@ -1,5 +1,5 @@
-//! One session of the channel: calls out through jsonrpsee's client, calls in to a method table, told
-//! apart per frame.
+//! One session of the channel: calls out through [`Outbound`], calls in to a method table, told apart per
+//! frame.
 //!
 //! Three bounds keep a peer from harming the other: [`IN_FLIGHT`] calls are served at once and the
 //! rest is answered `busy`; at most [`OUTGOING`] texts wait to be written; and a write that takes
@@ -9,7 +9,6 @@
 use std::{pin::pin, sync::Arc, time::Duration};
 
 use jsonrpsee::{
-    core::client::{Client, ClientBuilder, ReceivedMessage, TransportReceiverT, TransportSenderT},
     core::server::Methods,
     types::{ErrorObject, Id, ResponsePayload},
 };
@@ -22,9 +21,9 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    CALL_DEADLINE,
     close::CloseCode,
     noise::{ChannelError, Opener, Sealer},
+    outbound::Outbound,
     wire::{Incoming, WireReader, WireWriter},
 };
 
@@ -49,7 +48,7 @@ pub struct Liveness {
 
 /// A running session. Dropping it ends the session.
 pub struct Peer {
-    client: Arc<Client>,
+    outbound: Arc<Outbound>,
     closing: mpsc::Sender<CloseCode>,
     ended: watch::Receiver<Option<Arc<ChannelError>>>,
     token: CancellationToken,
@@ -67,24 +66,20 @@ impl Peer {
         liveness: Liveness,
     ) -> Self {
         let (outgoing, to_write) = mpsc::channel(OUTGOING);
-        let (answers, incoming) = mpsc::channel(OUTGOING);
         let (closing, close_requests) = mpsc::channel(1);
         let (end, ended) = watch::channel(None);
         let token = CancellationToken::new();
-        let client = ClientBuilder::default()
-            .request_timeout(CALL_DEADLINE)
-            .max_concurrent_requests(OUTGOING)
-            .build_with_tokio(Outbound(outgoing.clone()), Inbound(incoming));
+        let outbound = Arc::new(Outbound::new(outgoing.clone()));
         let demultiplexer = Demultiplexer {
             methods,
-            answers,
+            outbound: Arc::clone(&outbound),
             outgoing,
             in_flight: Arc::new(Semaphore::new(IN_FLIGHT)),
             served: TaskTracker::new(),
         };
         let write = write_loop(writer, sealer, to_write, close_requests, liveness.ping_every);
         let read = read_loop(reader, opener, demultiplexer, liveness.lost_after);
-        let (stop, farewell) = (token.clone(), closing.clone());
+        let (stop, farewell, calls) = (token.clone(), closing.clone(), Arc::clone(&outbound));
         tokio::spawn(async move {
             let mut write = pin!(write);
             let error = tokio::select! {
@@ -101,14 +96,15 @@ impl Peer {
             };
             end.send_replace(Some(Arc::new(error)));
             stop.cancel();
+            calls.end();
         });
-        Self { client: Arc::new(client), closing, ended, token }
+        Self { outbound, closing, ended, token }
     }
 
-    /// The client for calls to the other side.
+    /// For calls to the other side.
     #[must_use]
-    pub fn client(&self) -> Arc<Client> {
-        Arc::clone(&self.client)
+    pub fn client(&self) -> Arc<Outbound> {
+        Arc::clone(&self.outbound)
     }
 
     /// Says a reason to the other side and ends the session, within [`WRITE_DEADLINE`].
@@ -218,7 +214,7 @@ struct Envelope<'a> {
 
 struct Demultiplexer {
     methods: Methods,
-    answers: mpsc::Sender<String>,
+    outbound: Arc<Outbound>,
     outgoing: mpsc::Sender<String>,
     in_flight: Arc<Semaphore>,
     served: TaskTracker,
@@ -228,7 +224,10 @@ impl Demultiplexer {
     async fn take(&self, text: String) -> Result<(), ChannelError> {
         let envelope: Envelope<'_> = serde_json::from_str(&text).map_err(|_| ChannelError::Malformed)?;
         if envelope.method.is_none() {
-            return self.answers.send(text).await.map_err(|_| ChannelError::Ended);
+            if let Some(number) = envelope.id.and_then(|id| id.get().parse().ok()) {
+                self.outbound.deliver(number, text);
+            }
+            return Ok(());
         }
         let Ok(permit) = Arc::clone(&self.in_flight).try_acquire_owned() else {
             let id =
@@ -252,31 +251,6 @@ fn busy(id: Id<'_>) -> String {
     let error = ErrorObject::borrowed(-32_029, "too many calls under way", None);
     let response = jsonrpsee::types::Response::new(ResponsePayload::<()>::error_borrowed(error), id);
     serde_json::to_string(&response).unwrap_or_default()
-}
-
-/// Why the client could not send or receive: the session has ended.
-#[derive(Debug, thiserror::Error)]
-#[error("the session has ended")]
-struct SessionEnded;
-
-struct Outbound(mpsc::Sender<String>);
-
-impl TransportSenderT for Outbound {
-    type Error = SessionEnded;
-
-    async fn send(&mut self, text: String) -> Result<(), Self::Error> {
-        self.0.send(text).await.map_err(|_| SessionEnded)
-    }
-}
-
-struct Inbound(mpsc::Receiver<String>);
-
-impl TransportReceiverT for Inbound {
-    type Error = SessionEnded;
-
-    async fn receive(&mut self) -> Result<ReceivedMessage, Self::Error> {
-        self.0.recv().await.map(ReceivedMessage::Text).ok_or(SessionEnded)
-    }
 }
 
 #[cfg(test)]

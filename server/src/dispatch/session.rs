@@ -6,13 +6,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use jsonrpsee::core::client::Client;
 use purser_proto_schema::{
     agent::{
         MAX_TEXT_BYTES,
         calls::{AgentCallsClient, Attempt},
         close::CloseCode,
         handshake::Limits,
+        outbound::Outbound,
         peer::Peer,
     },
     ids::{JobId, TargetId},
@@ -96,7 +96,7 @@ impl Session {
         &self.peer
     }
 
-    pub(super) fn client(&self) -> Arc<Client> {
+    pub(super) fn client(&self) -> Arc<Outbound> {
         self.peer.client()
     }
 
