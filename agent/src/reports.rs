@@ -22,7 +22,12 @@ const PROGRESS_AT_ONCE: usize = 8;
 const ENGINE_EVERY: Duration = Duration::from_secs(60);
 
 /// Reports as long as the session lives; never ends by itself. `engine_known` is what the handshake said.
-pub(crate) async fn run(targets: &Targets, engine: &Engine, client: Arc<Outbound>, engine_known: AgentStatus) {
+pub(crate) async fn run(
+    targets: &Targets,
+    engine: &Engine,
+    client: Arc<Outbound>,
+    engine_known: AgentStatus,
+) {
     tokio::join!(
         verdicts(targets, &client),
         progress(targets, &client),

@@ -71,6 +71,7 @@ pub async fn run(settings: Settings, reload: Arc<Notify>, stop: CancellationToke
     let listener =
         TcpListener::bind(settings.listen).await.map_err(Error::internal("listening on --listen"))?;
     let address = listener.local_addr().map_err(Error::internal("asking for the listener's address"))?;
+    let settling = store.clone();
     let dispatch = Dispatch::start(store.clone(), Arc::clone(&vault), channel_key, stop.clone());
     let app = Arc::new(App {
         store,
@@ -106,6 +107,7 @@ pub async fn run(settings: Settings, reload: Arc<Notify>, stop: CancellationToke
     };
     tokio::join!(serving, stopping);
     reloading.abort();
+    settling.settle().await;
     Ok(())
 }
 

@@ -47,7 +47,7 @@ use crate::domain::server;
 /// A sealed text: a little more than the text.
 const MAX_MESSAGE: usize = MAX_TEXT_BYTES + MAX_TEXT_BYTES / 1024;
 /// What one read takes. Every connected host has a buffer of this size, and nearly all are idle.
-const READ_BUFFER: usize = 4 * 1024;
+const READ_BUFFER: usize = 1024;
 /// A close frame without a code.
 const NO_CODE: u16 = 1005;
 

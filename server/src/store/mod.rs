@@ -24,11 +24,13 @@ use crate::{
 mod api_key;
 mod audit;
 mod batch;
+mod behind;
 mod entity;
 mod entries;
 mod fan_out;
 mod installation;
 mod job;
+mod last_test;
 mod registry;
 mod registry_cache;
 mod replica;
@@ -50,6 +52,7 @@ pub use replica::{Heard, Signal};
 pub use server::{Admission, Admittance, Admitted, NewJoinToken};
 pub use target::{Claim, Ending, Fence, TargetState};
 
+use behind::Behind;
 use registry_cache::RegistryCache;
 use row_cache::RowCache;
 
@@ -76,6 +79,7 @@ struct Kept {
     registries: RegistryCache,
     registry: RowCache<RegistryRow>,
     server: RowCache<ServerRow>,
+    behind: Behind,
 }
 
 impl Store {
@@ -118,6 +122,13 @@ impl Store {
     /// [`Error::Internal`] when it does not.
     pub async fn ping(&self) -> Result<()> {
         self.db.ping().await.map_err(Error::internal("asking the database for a sign of life"))
+    }
+
+    /// Waits for what is still being written behind an answer.
+    pub async fn settle(&self) {
+        if let Some(kept) = &self.kept {
+            kept.behind.settle().await;
+        }
     }
 
     /// A transaction that may write. On SQLite it takes the write lock at once: a deferred one that

@@ -3,18 +3,14 @@
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use purser_proto_schema::{
-    ids::{OrganizationId, RegistryId},
-    registry::LastTest,
-};
+use purser_proto_schema::ids::{OrganizationId, RegistryId};
 use sea_orm::{
     ActiveModelTrait, ActiveValue::NotSet, ColumnTrait, ConnectionTrait, DatabaseTransaction, EntityTrait,
-    FromQueryResult, IntoActiveModel, ModelTrait, QueryFilter, QueryOrder, QuerySelect, QueryTrait,
-    sea_query::Expr,
+    IntoActiveModel, ModelTrait, QueryFilter, QueryOrder, QuerySelect, sea_query::Expr,
 };
 
 use super::{
-    AuditEntry, Entries, RegistryRow, Store, TargetState, audit,
+    Entries, RegistryRow, Store, TargetState,
     entity::{job_target, organization, registry},
     failed,
 };
@@ -32,6 +28,7 @@ impl Store {
         match cache.get(organization.as_str()) {
             Ok(rows) => Ok(rows),
             Err(generation) => {
+                kept.behind.settle().await;
                 let rows = self.registry_read(organization).await?;
                 cache.keep(organization.as_str(), generation, &rows);
                 Ok(rows)
@@ -57,7 +54,7 @@ impl Store {
     }
 
     /// To be called after every write to an entry outside a transaction.
-    fn registry_written(&self) {
+    pub(super) fn registry_written(&self) {
         if let Some(kept) = &self.kept {
             kept.registries.forget();
             kept.registry.forget();
@@ -74,6 +71,7 @@ impl Store {
         if let Some(row) = kept.registry.get(id.as_str()) {
             return if row.organization_id == organization.as_str() { Ok(row) } else { Err(NOT_FOUND) };
         }
+        kept.behind.settle().await;
         let before = kept.registry.generation();
         let row = find(&self.db, organization, id).await.map(Arc::new)?;
         kept.registry.keep(id.as_str(), before, &row);
@@ -152,48 +150,6 @@ impl Store {
         row.clone().delete(&transaction).await.map_err(failed)?;
         self.registry_commit(transaction).await?;
         Ok(row)
-    }
-
-    /// Notes how a test of an entry ended, unless the entry was changed since `row` was read, and with
-    /// it who asked, where that is not noted yet. Not a change of the entry: `updatedAt` stays.
-    pub async fn registry_record_test(
-        &self,
-        row: &RegistryRow,
-        test: &LastTest,
-        asked: Option<AuditEntry<'_>>,
-    ) -> Result<()> {
-        let noted = registry::Entity::update_many()
-            .col_expr(registry::Column::LastTestAt, Expr::value(test.at.to_utc()))
-            .col_expr(registry::Column::LastTestOk, Expr::value(test.ok))
-            .col_expr(registry::Column::LastTestCode, Expr::value(test.code.clone()))
-            .col_expr(
-                registry::Column::LastTestServerId,
-                Expr::value(test.server_id.as_ref().map(ToString::to_string)),
-            )
-            .filter(registry::Column::RegistryId.eq(&row.registry_id))
-            .filter(registry::Column::OrganizationId.eq(&row.organization_id))
-            .filter(registry::Column::UpdatedAt.eq(row.updated_at));
-        let mut batch = self.batch();
-        batch.then_show(noted.into_query().returning_all());
-        if let Some(asked) = asked {
-            batch.then(&audit::insert(asked).into_query());
-        }
-        let before = self.kept.as_ref().map(|kept| kept.registry.generation());
-        let written = self.run(batch).await;
-        let noted = written.and_then(|rows| {
-            rows.first().map(|row| RegistryRow::from_query_result(row, "")).transpose().map_err(failed)
-        });
-        match (noted, &self.kept, before) {
-            (Ok(Some(row)), Some(kept), Some(before)) => {
-                kept.registries.forget();
-                kept.registry.renew(&row.registry_id.clone(), before, &Arc::new(row));
-                Ok(())
-            }
-            (noted, ..) => {
-                self.registry_written();
-                noted.map(|_| ())
-            }
-        }
     }
 
     /// Every entry of the installation that has a sealed password, for re-encryption.

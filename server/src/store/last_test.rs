@@ -1,0 +1,95 @@
+//! How the last test of a registry entry ended, and the audit of who asked for it.
+
+use std::sync::Arc;
+
+use purser_proto_schema::registry::LastTest;
+use sea_orm::{
+    ColumnTrait, EntityTrait, FromQueryResult, QueryFilter, QueryTrait, UpdateMany, sea_query::Expr,
+};
+
+use super::{AuditEntry, RegistryRow, Store, audit, batch::Batch, entity::registry, failed};
+use crate::error::{Result, chain};
+
+impl Store {
+    /// Notes how a test of an entry ended, unless the entry was changed since `row` was read, and with
+    /// it who asked, where that is not noted yet. Not a change of the entry: `updatedAt` stays.
+    ///
+    /// With SQLite it is written behind the answer, and every later read of this process knows it: a test
+    /// costs its caller no more than the registry does. A failure to write it is logged.
+    ///
+    /// # Errors
+    /// [`Error::Internal`](crate::Error::Internal) when the database is away, with PostgreSQL.
+    pub async fn registry_record_test(
+        &self,
+        row: &RegistryRow,
+        test: &LastTest,
+        asked: Option<AuditEntry<'_>>,
+    ) -> Result<()> {
+        let mut batch = self.batch();
+        batch.then_show(noted(row, test).into_query().returning_all());
+        if let Some(asked) = asked {
+            batch.then(&audit::insert(asked).into_query());
+        }
+        let Some(kept) = &self.kept else { return self.run(batch).await.map(|_| ()) };
+        kept.note_test(row, test);
+        let (store, id) = (self.clone(), row.registry_id.clone());
+        let writing = async move {
+            if let Err(error) = store.write_test(&id, batch).await {
+                tracing::error!(registry = id, error = %chain(&error), "a test could not be noted");
+            }
+        };
+        kept.behind.begin(writing).await;
+        Ok(())
+    }
+
+    async fn write_test(&self, id: &str, batch: Batch) -> Result<()> {
+        let before = self.kept.as_ref().map(|kept| kept.registry.generation());
+        let written = self.run(batch).await.and_then(|rows| {
+            rows.first().map(|row| RegistryRow::from_query_result(row, "")).transpose().map_err(failed)
+        });
+        match (written, &self.kept, before) {
+            (Ok(Some(row)), Some(kept), Some(before)) => {
+                kept.registries.forget();
+                kept.registry.renew(id, before, &Arc::new(row));
+                Ok(())
+            }
+            (written, ..) => {
+                self.registry_written();
+                written.map(|_| ())
+            }
+        }
+    }
+}
+
+impl super::Kept {
+    /// Lets readers know before it is written.
+    fn note_test(&self, row: &RegistryRow, test: &LastTest) {
+        let before = self.registry.generation();
+        let unchanged = |kept: &Arc<RegistryRow>| kept.updated_at == row.updated_at;
+        if let Some(kept) = self.registry.get(&row.registry_id).filter(unchanged) {
+            let noted = RegistryRow {
+                last_test_at: Some(test.at.to_utc()),
+                last_test_ok: Some(test.ok),
+                last_test_code: test.code.clone(),
+                last_test_server_id: test.server_id.as_ref().map(ToString::to_string),
+                ..RegistryRow::clone(&kept)
+            };
+            self.registry.renew(&row.registry_id, before, &Arc::new(noted));
+        }
+        self.registries.forget();
+    }
+}
+
+fn noted(row: &RegistryRow, test: &LastTest) -> UpdateMany<registry::Entity> {
+    registry::Entity::update_many()
+        .col_expr(registry::Column::LastTestAt, Expr::value(test.at.to_utc()))
+        .col_expr(registry::Column::LastTestOk, Expr::value(test.ok))
+        .col_expr(registry::Column::LastTestCode, Expr::value(test.code.clone()))
+        .col_expr(
+            registry::Column::LastTestServerId,
+            Expr::value(test.server_id.as_ref().map(ToString::to_string)),
+        )
+        .filter(registry::Column::RegistryId.eq(&row.registry_id))
+        .filter(registry::Column::OrganizationId.eq(&row.organization_id))
+        .filter(registry::Column::UpdatedAt.eq(row.updated_at))
+}
