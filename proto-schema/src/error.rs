@@ -7,6 +7,8 @@ use std::{borrow::Cow, collections::BTreeMap};
 use purser_registry_client::{Diagnosis, Step};
 use serde::{Deserialize, Serialize};
 
+use crate::ids::JobId;
+
 macro_rules! codes {
     ($($(#[doc = $doc:literal])* $name:ident = $text:literal, $number:literal, $status:literal;)*) => {
         /// A public error code.
@@ -97,6 +99,16 @@ pub struct TestDiagnosis {
     pub steps: Vec<Step>,
 }
 
+/// What stands in the way of removing something: `data.usedBy`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UsedBy {
+    /// Jobs that have not ended, oldest first; at most 100 of them.
+    pub jobs: Vec<JobId>,
+    /// How many there are.
+    pub total: usize,
+}
+
 /// `error.data` of tRPC and of JSON-RPC alike.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -114,6 +126,12 @@ pub struct ErrorData {
     /// Present where a registry or an engine refused.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub diagnosis: Option<TestDiagnosis>,
+    /// Present where something is still used.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub used_by: Option<UsedBy>,
+    /// Present where a key called more often than it may: in how many seconds it may again.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub retry_after: Option<u64>,
 }
 
 /// A public error: what every door shows of a failure, in its own envelope.
@@ -136,6 +154,8 @@ impl PublicError {
                 path: None,
                 zod_error: None,
                 diagnosis: None,
+                used_by: None,
+                retry_after: None,
             },
         }
     }

@@ -62,6 +62,8 @@ pub fn table() -> impl Iterator<Item = &'static ProcedureInfo> {
         crate::image::TABLE,
         crate::stack::TABLE,
         crate::job::TABLE,
+        crate::organization::TABLE,
+        crate::api_key::TABLE,
     ]
     .into_iter()
     .flatten()

@@ -82,6 +82,8 @@ pub struct Server {
     pub warnings: Vec<String>,
     /// When it was made.
     pub created_at: Timestamp,
+    /// When its name, description or labels were last changed.
+    pub updated_at: Timestamp,
     /// Whose it is.
     pub organization_id: OrganizationId,
 }
@@ -135,4 +137,6 @@ pub struct UpdateInput {
     /// New labels in place of all the old ones; null clears.
     #[serde(default)]
     pub labels: Patch<BTreeMap<String, String>>,
+    /// As it was last read: CONFLICT, and no change, where it was changed since.
+    pub updated_at: Option<Timestamp>,
 }

@@ -36,6 +36,17 @@ where
     list.into_iter().map(|text| T::deserialize(text.into_deserializer())).collect()
 }
 
+/// A list of an enum's words, or null.
+pub(crate) fn words_or_null<'de, T, D>(deserializer: D) -> Result<Option<Vec<T>>, D::Error>
+where
+    T: Deserialize<'de>,
+    D: Deserializer<'de>,
+{
+    let list = Option::<Vec<String>>::deserialize(deserializer)?;
+    let read = |text: String| T::deserialize(text.into_deserializer());
+    list.map(|list| list.into_iter().map(read).collect()).transpose()
+}
+
 /// An object of named fields, or null. serde alone also takes an array of the fields in order.
 pub(crate) fn object_or_null<'de, T, D>(deserializer: D) -> Result<Option<T>, D::Error>
 where

@@ -9,19 +9,6 @@ const MAX_URL_BYTES: usize = 2_048;
 const MAX_CERTIFICATE_BYTES: usize = 64 * 1024;
 const MAX_REALM_HOSTS: usize = 32;
 
-/// A name for people: trimmed, 1 to 255 characters, no control characters.
-pub fn name(issues: &mut Issues, text: &str) -> String {
-    let text = text.trim();
-    if text.is_empty() {
-        issues.add("registryName", "must not be empty");
-    } else if text.chars().count() > MAX_NAME_CHARS {
-        issues.add("registryName", "is longer than 255 characters");
-    } else if text.chars().any(char::is_control) {
-        issues.add("registryName", "must not have control characters");
-    }
-    text.to_owned()
-}
-
 /// A registry's address.
 pub fn address(issues: &mut Issues, text: &str) -> Option<RegistryAddress> {
     if text.len() > MAX_URL_BYTES {
