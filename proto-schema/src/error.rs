@@ -8,6 +8,8 @@ use purser_registry_client::{Diagnosis, Step};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::ids::JobId;
+
 macro_rules! codes {
     ($($(#[doc = $doc:literal])* $name:ident = $text:literal, $number:literal, $status:literal;)*) => {
         /// A public error code.
@@ -98,6 +100,16 @@ pub struct TestDiagnosis {
     pub steps: Vec<Step>,
 }
 
+/// What stands in the way of removing something: `data.usedBy`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct UsedBy {
+    /// Jobs that have not ended, oldest first; at most 100 of them.
+    pub jobs: Vec<JobId>,
+    /// How many there are.
+    pub total: usize,
+}
+
 /// `error.data` of tRPC and of JSON-RPC alike.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -115,6 +127,12 @@ pub struct ErrorData {
     /// Present where a registry or an engine refused.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub diagnosis: Option<TestDiagnosis>,
+    /// Present where something is still used.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub used_by: Option<UsedBy>,
+    /// Present where a key called more often than it may: in how many seconds it may again.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub retry_after: Option<u64>,
 }
 
 /// A failure as the plain door answers it, with the code's HTTP status.
@@ -155,6 +173,8 @@ impl PublicError {
                 path: None,
                 zod_error: None,
                 diagnosis: None,
+                used_by: None,
+                retry_after: None,
             },
         }
     }

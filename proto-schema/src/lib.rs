@@ -14,11 +14,13 @@
 //! agent wire ignores unknown fields, and a change of meaning raises [`agent::PROTOCOL`].
 
 pub mod agent;
+pub mod api_key;
 pub mod error;
 pub mod ids;
 pub mod image;
 pub mod job;
 pub mod limits;
+pub mod organization;
 pub mod patch;
 pub mod permission;
 pub mod procedure;

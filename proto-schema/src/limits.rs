@@ -32,6 +32,10 @@ pub const PAGE: u32 = 100;
 pub const TARGETS: usize = 1_000;
 /// The most profiles of a call.
 pub const PROFILES: usize = 100;
+/// The most calls of a key at once.
+pub const RATE_REQUESTS: u32 = 1_000_000;
+/// The longest window of a key's rate limit, in seconds: a day.
+pub const RATE_WINDOW_SECONDS: u32 = 24 * 60 * 60;
 /// The longest wait in the queue, in seconds: a week.
 pub const QUEUE_SECONDS: u32 = 7 * 24 * 60 * 60;
 /// The longest work on a host, in seconds: a day.

@@ -98,6 +98,8 @@ pub fn visit(visitor: &mut impl Visitor) {
     crate::image::visit(visitor);
     crate::stack::visit(visitor);
     crate::job::visit(visitor);
+    crate::organization::visit(visitor);
+    crate::api_key::visit(visitor);
 }
 
 /// Every procedure, namespace by namespace.
@@ -108,6 +110,8 @@ pub fn table() -> impl Iterator<Item = &'static ProcedureInfo> {
         crate::image::TABLE,
         crate::stack::TABLE,
         crate::job::TABLE,
+        crate::organization::TABLE,
+        crate::api_key::TABLE,
     ]
     .into_iter()
     .flatten()

@@ -36,10 +36,10 @@ procedures! {
     /// One registry entry of the organization, without its password.
     Query "registry.one" [RegistryRead] One(OneInput) -> Registry;
     /// Changes a registry entry. An absent field stays, null clears a nullable one. Another host in
-    /// `registryUrl`, and a host added to `realmAllow`, need the `password` in the same call: a secret
-    /// goes only to where it was entered for.
+    /// `registryUrl`, `insecure` turned on, another `caCertificate` and a host added to `realmAllow` need the
+    /// `password` in the same call: a secret goes only to where it was entered for, and only as safely.
     Mutation "registry.update" [RegistryWrite] Update(UpdateInput) -> Registry;
-    /// Removes a registry entry. CONFLICT while jobs under way use it, unless `force`.
+    /// Removes a registry entry. CONFLICT while jobs under way use it, listed in `data.usedBy`, unless `force`.
     Mutation "registry.remove" [RegistryDelete] Remove(RemoveInput) -> Registry;
     /// Tests a connection and its credentials without storing them: from the control plane, or with
     /// `serverId` from that Docker host.
@@ -200,9 +200,10 @@ pub struct UpdateInput {
     pub image_prefix: Patch<String>,
     /// Makes this the default, or takes the mark away.
     pub is_default: Option<bool>,
-    /// Accept plain HTTP and unverified TLS, or no longer.
+    /// Accept plain HTTP and unverified TLS, or no longer. Turning it on needs `password` too, where one is
+    /// stored.
     pub insecure: Option<bool>,
-    /// A new CA certificate; null clears.
+    /// A new CA certificate; null clears. Another one needs `password` too, where one is stored.
     #[serde(default, skip_serializing_if = "Patch::is_keep")]
     #[schemars(length(max = limits::CERTIFICATE_CHARS))]
     pub ca_certificate: Patch<String>,
@@ -216,6 +217,8 @@ pub struct UpdateInput {
     pub server_id: Option<String>,
     /// Test the changed entry first, and change nothing when the test fails.
     pub test: Option<bool>,
+    /// As it was last read: CONFLICT, and no change, where it was changed since.
+    pub updated_at: Option<Timestamp>,
 }
 
 /// Input of `registry.remove`.

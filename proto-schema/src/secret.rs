@@ -26,12 +26,13 @@ impl Secret {
         self.0
     }
 
-    /// Writes the secret in clear. Only fields of the sealed agent channel name this, by
-    /// `#[serde(serialize_with = …)]`; the type itself has no `Serialize`.
+    /// Writes the secret in clear. Only fields of the sealed agent channel, and of the one
+    /// answer that shows a new API key, name this by `#[serde(serialize_with = …)]`; the type itself has no
+    /// `Serialize`.
     ///
     /// # Errors
     /// Whatever the serializer says.
-    pub fn serialize_for_channel<S: Serializer>(secret: &Self, serializer: S) -> Result<S::Ok, S::Error> {
+    pub fn serialize_in_clear<S: Serializer>(secret: &Self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(secret.expose())
     }
 }

@@ -84,6 +84,8 @@ pub struct Server {
     pub warnings: Vec<String>,
     /// When it was made.
     pub created_at: Timestamp,
+    /// When its name, description or labels were last changed.
+    pub updated_at: Timestamp,
     /// Whose it is.
     pub organization_id: OrganizationId,
 }
@@ -175,4 +177,6 @@ pub struct UpdateInput {
     #[serde(default, skip_serializing_if = "Patch::is_keep")]
     #[schemars(with = "Option<Labels>")]
     pub labels: Patch<BTreeMap<String, String>>,
+    /// As it was last read: CONFLICT, and no change, where it was changed since.
+    pub updated_at: Option<Timestamp>,
 }

@@ -76,6 +76,25 @@ where
     deserializer.deserialize_any(Whole)
 }
 
+/// A whole number.
+pub(crate) fn whole<'de, D>(deserializer: D) -> Result<u32, D::Error>
+where
+    D: Deserializer<'de>,
+{
+    whole_or_null(deserializer)?.ok_or_else(|| D::Error::custom("must be a whole number"))
+}
+
+/// A list of an enum's words, or null.
+pub(crate) fn words_or_null<'de, T, D>(deserializer: D) -> Result<Option<Vec<T>>, D::Error>
+where
+    T: Deserialize<'de>,
+    D: Deserializer<'de>,
+{
+    let list = Option::<Vec<String>>::deserialize(deserializer)?;
+    let read = |text: String| T::deserialize(text.into_deserializer());
+    list.map(|list| list.into_iter().map(read).collect()).transpose()
+}
+
 /// An object of named fields, or null. serde alone also takes an array of the fields in order.
 pub(crate) fn object_or_null<'de, T, D>(deserializer: D) -> Result<Option<T>, D::Error>
 where

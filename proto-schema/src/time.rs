@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize, Serializer};
 
 /// How times go out, as a regular expression.
 const OUTGOING: &str = r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\d{3}Z$";
+/// How times come in: any of RFC 3339's forms with a capital T and Z. Whether a month has such a day is `format`'s to say.
+const INCOMING: &str = r"^\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])T([01]\d|2[0-3]):[0-5]\d:[0-5]\d(\.\d{1,9})?(Z|[+-]([01]\d|2[0-3]):[0-5]\d)$";
 
 /// A moment, kept to the millisecond so that what is stored and what is answered never differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
@@ -63,11 +65,8 @@ impl JsonSchema for Timestamp {
 
     /// What goes out has one form; what comes in may have any of RFC 3339's.
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        let mut schema = json_schema!({"type": "string", "format": "date-time"});
-        if generator.contract().is_serialize() {
-            schema.insert("pattern".to_owned(), OUTGOING.into());
-        }
-        schema
+        let pattern = if generator.contract().is_serialize() { OUTGOING } else { INCOMING };
+        json_schema!({"type": "string", "format": "date-time", "pattern": pattern})
     }
 }
 

@@ -2,9 +2,16 @@
 //!
 //! `rpc/error.rs` is the only place that maps these to the wire.
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::{borrow::Cow, collections::BTreeMap, time::Duration};
 
-use purser_proto_schema::{error::TestDiagnosis, permission::Permission};
+use purser_proto_schema::{
+    error::{TestDiagnosis, UsedBy},
+    ids::JobId,
+    permission::Permission,
+};
+
+/// How many jobs a message names.
+const NAMED_JOBS: usize = 10;
 
 /// The result of anything in this crate.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -22,12 +29,29 @@ pub enum Error {
     /// A key without the permission.
     #[error("this API key lacks the permission `{}`", .0.as_str())]
     Forbidden(Permission),
+    /// A key that would make another with more than it has.
+    #[error("an API key grants no more than it has, and this one lacks `{}`", .0.as_str())]
+    CannotGrant(Permission),
+    /// A key that calls more often than it may.
+    #[error("this API key has made all its calls for now: it may call again in {} s", whole_seconds(*.0))]
+    TooManyCalls(Duration),
     /// No such thing in the caller's organization: missing, malformed and foreign ids alike.
     #[error("{0} not found")]
     NotFound(&'static str),
     /// Something stands in the way that the caller can change.
     #[error("{0}")]
     Conflict(String),
+    /// It is not as the caller knew it.
+    #[error("the {0} was changed meanwhile; read it again and repeat")]
+    Changed(&'static str),
+    /// It is not removed while it is used.
+    #[error("{} job(s) under way use this {what} ({}): wait for them, cancel them, or pass `force`", .by.total, first(&.by.jobs))]
+    InUse {
+        /// What.
+        what: &'static str,
+        /// Who uses it.
+        by: UsedBy,
+    },
     /// The state of things does not allow it, and the caller must do something else instead.
     #[error("{0}")]
     Precondition(&'static str),
@@ -106,6 +130,16 @@ impl Issues {
         parts.extend(self.fields.iter().map(|(field, rules)| format!("{field}: {}", rules.join(", "))));
         parts.join("; ")
     }
+}
+
+/// A wait as callers are told it: rounded up, so that whoever keeps to it is let in.
+pub fn whole_seconds(wait: Duration) -> u64 {
+    wait.as_secs() + u64::from(wait.subsec_nanos() > 0)
+}
+
+fn first(jobs: &[JobId]) -> String {
+    let named = jobs.iter().take(NAMED_JOBS).map(JobId::as_str).collect::<Vec<_>>().join(", ");
+    if jobs.len() > NAMED_JOBS { format!("{named}, …") } else { named }
 }
 
 /// An error and everything below it, for the log.

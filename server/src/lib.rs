@@ -40,7 +40,7 @@ mod vault;
 use app::App;
 use config::Settings;
 use dispatch::Dispatch;
-use domain::{caller::KnownKeys, first_start, reencrypt, registry::CatalogCache};
+use domain::{caller::KnownKeys, first_start, last_use, reencrypt, registry::CatalogCache};
 use store::Store;
 use vault::Vault;
 
@@ -73,13 +73,17 @@ pub async fn run(settings: Settings, reload: Arc<Notify>, stop: CancellationToke
     let address = listener.local_addr().map_err(Error::internal("asking for the listener's address"))?;
     let settling = store.clone();
     let dispatch = Dispatch::start(store.clone(), Arc::clone(&vault), channel_key, stop.clone());
+    let (uses, used) = last_use::Uses::channel();
+    let known_keys = KnownKeys::new(uses)?;
+    let noting = tokio::spawn(last_use::write(store.clone(), used, stop.clone()));
+    let watching = tokio::spawn(known_keys.held_open().watch(store.clone(), stop.clone()));
     let app = Arc::new(App {
         store,
         vault,
         dispatch: dispatch.clone(),
         registries: RegistryClient::new(egress(&settings), USER_AGENT).at_most(asked_at_once()),
         catalogs: CatalogCache::new(),
-        known_keys: KnownKeys::new()?,
+        known_keys,
         agent_url: settings.public_url.clone().unwrap_or_else(|| agent_url(address, tls.is_some())),
     });
     let procedures = rpc::Procedures::register(Arc::clone(&app))?;
@@ -100,9 +104,9 @@ pub async fn run(settings: Settings, reload: Arc<Notify>, stop: CancellationToke
     let stopping = async {
         stop.cancelled().await;
         tracing::info!("stopping");
-        let agents = async { tokio::join!(dispatch.stop(STOP), local) };
-        if tokio::time::timeout(STOP, agents).await.is_err() {
-            tracing::warn!("some work of dispatch did not stop in time");
+        let work = async { tokio::join!(dispatch.stop(STOP), local, noting, watching) };
+        if tokio::time::timeout(STOP, work).await.is_err() {
+            tracing::warn!("some work did not stop in time");
         }
     };
     tokio::join!(serving, stopping);

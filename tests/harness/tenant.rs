@@ -1,4 +1,4 @@
-//! What only the database can make so far: further organizations, and keys of every kind in them.
+//! Further organizations, and keys of every kind in them, also such as no procedure makes: expired ones.
 //!
 //! The statements are the ones that the server's own migrations and key scheme imply; a change of
 //! either breaks these tests loudly.
@@ -11,6 +11,8 @@ use ring::hmac;
 use crate::{Client, Purser, wait::random_hex};
 
 const LONG_AGO: &str = "2026-01-01 00:00:00+00:00";
+/// The first organization is the oldest one.
+const LATER: &str = "2099-01-01 00:00:00+00:00";
 
 /// What a key made by [`Purser::key_in`] may do, and whether it still may.
 #[derive(Clone, Copy, Debug)]
@@ -61,7 +63,10 @@ impl Purser {
     /// The database refused.
     pub fn organization(&self, name: &str) -> String {
         let id = format!("org_{}", random_hex(16));
-        self.sql(&format!("INSERT INTO organization VALUES ('{id}', '{name}', '{LONG_AGO}')"));
+        self.sql(&format!(
+            "INSERT INTO organization (organization_id, name, created_at, updated_at) \
+             VALUES ('{id}', '{name}', '{LATER}', '{LATER}')"
+        ));
         id
     }
 

@@ -17,6 +17,7 @@ pub const CODES: &[(&str, i64, u16)] = &[
     ("PRECONDITION_FAILED", -32012, 412),
     ("PAYLOAD_TOO_LARGE", -32013, 413),
     ("UNSUPPORTED_MEDIA_TYPE", -32015, 415),
+    ("TOO_MANY_REQUESTS", -32029, 429),
 ];
 
 /// Number and HTTP status of a code.
@@ -50,7 +51,7 @@ pub fn is_error(error: &Value, name: &str, path: Option<&str>) {
     assert_eq!(error["data"]["httpStatus"], status, "{error}");
     assert_eq!(error["data"].get("path"), path.map(|path| json!(path)).as_ref(), "{error}");
     for member in members(&error["data"]) {
-        let known = ["code", "httpStatus", "path", "zodError", "diagnosis"];
+        let known = ["code", "httpStatus", "path", "zodError", "diagnosis", "usedBy", "retryAfter"];
         assert!(known.contains(&member.as_str()), "{member} in {error}");
     }
 }

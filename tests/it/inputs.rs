@@ -32,6 +32,12 @@ pub enum Form {
     Hosts,
     /// Names of profiles.
     Profiles,
+    Organization,
+    ApiKey,
+    /// A moment.
+    Time,
+    Permissions,
+    RateLimit,
 }
 
 /// A field of an input.
@@ -63,8 +69,8 @@ const fn call(name: &'static str, permission: &'static str, fields: &'static [Fi
 }
 
 use Form::{
-    Access, Choice, Count, Flag, Hosts, Job, Labels, Number, OneTime, Profiles, Registry, Server, Servers,
-    Site, Text,
+    Access, ApiKey, Choice, Count, Flag, Hosts, Job, Labels, Number, OneTime, Organization, Permissions,
+    Profiles, RateLimit, Registry, Server, Servers, Site, Text, Time,
 };
 
 /// The procedure table, from API.md.
@@ -106,6 +112,7 @@ pub const CALLS: &[Call] = &[
             may("realmAllow", Hosts),
             may("serverId", Site),
             may("test", Flag),
+            may("updatedAt", Time),
         ],
     ),
     call("registry.remove", "registry:delete", &[must("registryId", Registry), may("force", Flag)]),
@@ -170,7 +177,13 @@ pub const CALLS: &[Call] = &[
     call(
         "server.update",
         "server:write",
-        &[must("serverId", Server), may("name", Text), may("description", Text), may("labels", Labels)],
+        &[
+            must("serverId", Server),
+            may("name", Text),
+            may("description", Text),
+            may("labels", Labels),
+            may("updatedAt", Time),
+        ],
     ),
     call("server.remove", "server:delete", &[must("serverId", Server)]),
     call("server.createJoinToken", "server:write", &[must("serverId", Server)]),
@@ -254,6 +267,28 @@ pub const CALLS: &[Call] = &[
     ),
     call("job.cancel", "job:write", &[must("jobId", Job)]),
     call("job.retry", "job:write", &[must("jobId", Job)]),
+    call("organization.create", "instance:admin", &[must("name", Text)]),
+    call("organization.all", "organization:read", &[]),
+    call("organization.one", "organization:read", &[must("organizationId", Organization)]),
+    call(
+        "organization.update",
+        "organization:write",
+        &[must("organizationId", Organization), may("name", Text), may("updatedAt", Time)],
+    ),
+    call(
+        "apiKey.create",
+        "apiKey:write",
+        &[
+            must("name", Text),
+            may("role", Choice),
+            may("permissions", Permissions),
+            may("expiresAt", Time),
+            may("rateLimit", RateLimit),
+            may("organizationId", Organization),
+        ],
+    ),
+    call("apiKey.all", "apiKey:read", &[]),
+    call("apiKey.remove", "apiKey:delete", &[must("apiKeyId", ApiKey)]),
 ];
 
 /// Those that are called on doors that go on answering: `job_watch.rs` asks of them what is asked of
@@ -266,6 +301,8 @@ pub struct Things {
     pub registry: String,
     pub server: String,
     pub job: String,
+    pub organization: String,
+    pub api_key: String,
 }
 
 impl Things {
@@ -276,10 +313,13 @@ impl Things {
         let server = id(client.mutate("server.create", server).await, "serverId");
         let entry =
             json!({"registryName": name, "registryUrl": "127.0.0.1:1", "username": "u", "password": "p"});
-        let registry = id(client.mutate("registry.create", entry).await, "registryId");
+        let entry = client.mutate("registry.create", entry).await;
+        let (organization, registry) = (id(entry.clone(), "organizationId"), id(entry, "registryId"));
         let pull = json!({"image": "127.0.0.1:1/app", "serverId": server});
         let job = id(client.mutate("image.pull", pull).await, "jobId");
-        Self { registry, server, job }
+        let api_key = json!({"name": name, "permissions": ["apiKey:write"]});
+        let api_key = id(client.mutate("apiKey.create", api_key).await, "apiKeyId");
+        Self { registry, server, job, organization, api_key }
     }
 
     /// The input of a call on these things that has nothing wrong with it.
@@ -290,6 +330,8 @@ impl Things {
                 Form::Registry => json!(self.registry),
                 Form::Server => json!(self.server),
                 Form::Job => json!(self.job),
+                Form::Organization => json!(self.organization),
+                Form::ApiKey => json!(self.api_key),
                 _ => match field.name {
                     "registryUrl" => json!("127.0.0.1:1"),
                     "image" => json!("127.0.0.1:1/app:v1"),
@@ -301,6 +343,8 @@ impl Things {
         // One of several is needed.
         match call.name {
             "image.pull" | "stack.pull" => input["serverId"] = json!(self.server),
+            // No more than a key has that may only create keys.
+            "apiKey.create" => input["permissions"] = json!(["apiKey:write"]),
             "registry.manifest" => input["image"] = json!("127.0.0.1:1/app:v1"),
             _ => {}
         }

@@ -19,6 +19,7 @@ macro_rules! on_each_engine {
 }
 
 mod answers;
+mod api_keys;
 mod backoff;
 mod bad_input;
 mod browse;
@@ -38,14 +39,17 @@ mod job_retry;
 mod job_watch;
 mod jobs;
 mod jsonrpc;
+mod key_matrix;
 mod local_agent;
 mod matching;
 mod organizations;
 mod passwords;
 mod podman;
 mod pull_credentials;
+mod rate_limits;
 mod recovery;
 mod registry;
+mod registry_changes;
 mod registry_test;
 mod registry_unreachable;
 mod replicas;

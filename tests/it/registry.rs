@@ -208,31 +208,6 @@ async fn another_host_needs_the_password_again_and_without_it_nothing_changes() 
     assert_eq!(client.mutate("registry.update", open).await["hasCredentials"], false);
 }
 
-/// Under load either both changes stand or the later is told to read again; none is lost in silence.
-#[tokio::test]
-async fn of_two_changes_at_once_none_is_lost() {
-    let purser = Purser::start().await;
-    let client = purser.client();
-    let id = client.mutate("registry.create", stored()).await["registryId"].clone();
-    for round in 0..10 {
-        let (name, prefix) = (format!("name {round}"), format!("prefix{round}/"));
-        let by_name = json!({"registryId": id, "registryName": name});
-        let by_prefix = json!({"registryId": id, "imagePrefix": prefix});
-        let (one_answer, other) = tokio::join!(
-            client.trpc_mutation("registry.update", &by_name),
-            client.trpc_mutation("registry.update", &by_prefix)
-        );
-        let now = one(&client, &id).await;
-        for (answer, member, value) in [(one_answer, "registryName", name), (other, "imagePrefix", prefix)] {
-            if answer.status == 200 {
-                assert_eq!(now[member], value, "round {round}");
-            } else {
-                assert_eq!(answer.code(), "CONFLICT", "{answer:?}");
-            }
-        }
-    }
-}
-
 #[tokio::test]
 async fn an_organization_has_at_most_one_default() {
     let purser = Purser::start().await;
@@ -264,20 +239,6 @@ async fn an_organization_has_at_most_one_default() {
         );
         assert_eq!(defaults().await, 1);
     }
-}
-
-#[tokio::test]
-async fn a_registry_in_use_is_not_removed_unless_forced() {
-    let purser = Purser::start().await;
-    let client = purser.client();
-    let things = crate::inputs::Things::make(&client, "used").await;
-    let remove = json!({"registryId": things.registry});
-    let answer = client.trpc_mutation("registry.remove", &remove).await;
-    let error = crate::answers::refused(&answer, "CONFLICT", Some("registry.remove"));
-    assert!(error["message"].as_str().unwrap().contains(&things.job), "who uses it is said: {error}");
-    let forced = json!({"registryId": things.registry, "force": true});
-    assert_eq!(client.mutate("registry.remove", forced).await["registryId"], things.registry.as_str());
-    assert_eq!(client.query("registry.all", Value::Null).await, json!([]));
 }
 
 #[tokio::test]

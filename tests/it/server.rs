@@ -17,6 +17,7 @@ const MEMBERS: &[&str] = &[
     "organizationId",
     "serverId",
     "status",
+    "updatedAt",
     "warnings",
 ];
 const TOKEN_MEMBERS: &[&str] = &["joinCommand", "joinToken", "joinTokenExpiresAt"];

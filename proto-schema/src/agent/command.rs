@@ -79,7 +79,7 @@ pub struct ChannelCredentials {
     /// The user name.
     pub username: String,
     /// The password, byte for byte.
-    #[serde(serialize_with = "Secret::serialize_for_channel")]
+    #[serde(serialize_with = "Secret::serialize_in_clear")]
     pub password: Secret,
 }
 

@@ -34,7 +34,7 @@ fn serialize_join_secret<S: serde::Serializer>(
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
     match secret {
-        Some(secret) => Secret::serialize_for_channel(secret, serializer),
+        Some(secret) => Secret::serialize_in_clear(secret, serializer),
         None => serializer.serialize_none(),
     }
 }

@@ -103,7 +103,7 @@ impl PlannedRegistry {
 #[derive(Serialize, Deserialize)]
 struct OneTime {
     username: String,
-    #[serde(serialize_with = "Secret::serialize_for_channel")]
+    #[serde(serialize_with = "Secret::serialize_in_clear")]
     password: Secret,
 }
 

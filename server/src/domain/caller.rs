@@ -12,6 +12,7 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use chrono::{DateTime, Utc};
 use moka::sync::Cache;
 use purser_proto_schema::{
+    api_key::RateLimit,
     ids::{ApiKeyId, JobId, OrganizationId, RegistryId, ServerId},
     permission::{Permission, Role},
 };
@@ -22,15 +23,22 @@ use ring::{
 use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
 
+use super::{
+    held_open::{HeldOpen, Open},
+    last_use::{Noted, Uses},
+    rate_limit::{Bucket, Buckets},
+};
 use crate::{
     error::{Error, Result},
     secret_hash,
     store::{ApiKeyRow, AuditEntry, Store},
 };
 
-/// How long a key that was just valid is not looked up again. A key that another replica revokes
+/// How long a key that was just valid is not looked up again. A key that another replica removes
 /// works for at most this long.
 const REMEMBERED: Duration = Duration::from_secs(10);
+/// How long a key that was removed here is known to be: longer than any look-up takes that began before.
+const REMOVED: Duration = Duration::from_secs(60);
 /// How many keys are remembered.
 const REMEMBERED_KEYS: u64 = 10_000;
 /// The longest key that is looked at.
@@ -46,40 +54,66 @@ pub struct Caller {
     /// The organization that it acts in, and no other.
     pub organization_id: OrganizationId,
     grants: Grants,
+    rate_limit: Option<RateLimit>,
+    bucket: Option<Arc<Bucket>>,
     expires_at: Option<DateTime<Utc>>,
+    noted: Noted,
 }
 
 #[derive(Debug)]
 enum Grants {
+    Everything,
     Role(Role),
     Permissions(Vec<Permission>),
 }
 
 impl Caller {
     /// Whether the key has the permission.
+    pub fn has(&self, permission: Permission) -> bool {
+        match &self.grants {
+            Grants::Everything => true,
+            Grants::Role(role) => role.allows(permission),
+            Grants::Permissions(list) => list.contains(&permission),
+        }
+    }
+
+    /// Lets only a key through that has the permission.
     ///
     /// # Errors
     /// [`Error::Forbidden`] naming the permission.
     pub fn require(&self, permission: Permission) -> Result<()> {
-        let allowed = match &self.grants {
-            Grants::Role(role) => role.allows(permission),
-            Grants::Permissions(list) => list.contains(&permission),
-        };
-        if allowed { Ok(()) } else { Err(Error::Forbidden(permission)) }
+        if self.has(permission) { Ok(()) } else { Err(Error::Forbidden(permission)) }
     }
 
-    fn from_row(row: ApiKeyRow) -> Result<Self> {
-        let grants = match (&row.role, &row.permissions) {
-            (Some(role), _) => Grants::Role(
-                serde_json::from_value(role.as_str().into())
-                    .map_err(Error::internal("reading a key's role"))?,
-            ),
-            (None, Some(list)) => Grants::Permissions(
-                serde_json::from_str(list).map_err(Error::internal("reading a key's permissions"))?,
-            ),
-            (None, None) => Grants::Permissions(Vec::new()),
+    /// Counts a call against the key's limit, where it has one.
+    ///
+    /// # Errors
+    /// [`Error::TooManyCalls`].
+    pub fn count_call(&self) -> Result<()> {
+        self.bucket.as_ref().map_or(Ok(()), |bucket| bucket.take())
+    }
+
+    /// How often the key may call; `None` for any number.
+    pub fn rate_limit(&self) -> Option<RateLimit> {
+        self.rate_limit
+    }
+
+    /// When the key stops working; `None` for never.
+    pub fn expires_at(&self) -> Option<DateTime<Utc>> {
+        self.expires_at
+    }
+
+    fn from_row(row: ApiKeyRow, buckets: &Buckets) -> Result<Self> {
+        let grants = match (row.instance_admin, row.role()?, row.permissions()?) {
+            (true, ..) => Grants::Everything,
+            (false, Some(role), _) => Grants::Role(role),
+            (false, None, list) => Grants::Permissions(list.unwrap_or_default()),
         };
+        let rate_limit = row.rate_limit();
         Ok(Self {
+            bucket: rate_limit.and_then(|limit| buckets.of(&row.api_key_id, limit)),
+            rate_limit,
+            noted: Noted::at(row.last_used_at),
             api_key_id: ApiKeyId::from_stored(row.api_key_id),
             organization_id: OrganizationId::from_stored(row.organization_id),
             grants,
@@ -169,19 +203,51 @@ impl Call {
 pub struct KnownKeys {
     callers: Cache<[u8; 32], Arc<Caller>>,
     hasher: hmac::Key,
+    buckets: Buckets,
+    removed: Cache<ApiKeyId, ()>,
+    uses: Uses,
+    held_open: HeldOpen,
 }
 
 impl KnownKeys {
-    /// An empty memory.
+    /// An empty memory, which tells of uses.
     ///
     /// # Errors
     /// [`Error::Internal`] where the system gives no random bytes.
-    pub fn new() -> Result<Self> {
+    pub fn new(uses: Uses) -> Result<Self> {
         let hasher = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new())
             .map_err(|_| "no random bytes")
             .map_err(Error::internal("starting the key memory"))?;
         let callers = Cache::builder().max_capacity(REMEMBERED_KEYS).time_to_live(REMEMBERED).build();
-        Ok(Self { callers, hasher })
+        let removed = Cache::builder().max_capacity(REMEMBERED_KEYS).time_to_live(REMOVED).build();
+        let held_open = HeldOpen::default();
+        Ok(Self { callers, hasher, buckets: Buckets::new(), removed, uses, held_open })
+    }
+
+    /// Ends a key that was removed: from now on it is refused here, and what it holds open ends.
+    pub fn end(&self, key: &ApiKeyId) {
+        self.removed.insert(key.clone(), ());
+        self.held_open.end(key);
+    }
+
+    /// Notes that a caller holds something open, which is to end with the key.
+    pub fn hold_open(&self, by: &Arc<Caller>) -> Open {
+        let open = self.held_open.open(by);
+        // It may have been removed since it was authenticated.
+        if self.removed.contains_key(&by.api_key_id) {
+            self.held_open.end(&by.api_key_id);
+        }
+        open
+    }
+
+    /// What keys hold open, for those that other control planes remove.
+    pub fn held_open(&self) -> HeldOpen {
+        self.held_open.clone()
+    }
+
+    fn is_over(&self, caller: &Caller) -> bool {
+        caller.expires_at.is_some_and(|expiry| expiry <= Utc::now())
+            || self.removed.contains_key(&caller.api_key_id)
     }
 
     fn slot(&self, key: &str) -> [u8; 32] {
@@ -191,8 +257,8 @@ impl KnownKeys {
     }
 }
 
-/// The caller of a presented key. Reads the database at most once per key and [`REMEMBERED`], and
-/// never writes to it.
+/// The caller of a presented key. Reads the database at most once per key and [`REMEMBERED`]; that the key
+/// was used is written by others, later.
 ///
 /// # Errors
 /// [`Error::Unauthorized`] for an unknown, revoked or expired key, all alike.
@@ -204,24 +270,26 @@ pub async fn authenticate(store: &Store, known: &KnownKeys, presented: &str) -> 
     let caller = match known.callers.get(&slot) {
         Some(caller) => caller,
         None => {
-            let caller = Arc::new(look_up(store, presented).await?);
+            let row = look_up(store, presented).await?;
+            let caller = Arc::new(Caller::from_row(row, &known.buckets)?);
             known.callers.insert(slot, Arc::clone(&caller));
             caller
         }
     };
-    match caller.expires_at {
-        Some(expiry) if expiry <= Utc::now() => Err(Error::Unauthorized),
-        _ => Ok(caller),
+    if known.is_over(&caller) {
+        return Err(Error::Unauthorized);
     }
+    known.uses.tell(&caller.api_key_id, &caller.noted);
+    Ok(caller)
 }
 
-async fn look_up(store: &Store, presented: &str) -> Result<Caller> {
+async fn look_up(store: &Store, presented: &str) -> Result<ApiKeyRow> {
     let prefix = public_prefix(presented);
     let row = store.api_key_by_prefix(&prefix).await?.ok_or(Error::Unauthorized)?;
     if !secret_hash::key_matches(&prefix, presented, &row.hash) || row.revoked_at.is_some() {
         return Err(Error::Unauthorized);
     }
-    Caller::from_row(row)
+    Ok(row)
 }
 
 /// The public part of a key, by which it is found. A key that an operator chose has none of its own

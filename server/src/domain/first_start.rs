@@ -14,22 +14,25 @@ use crate::{
     vault::{Seat, Vault},
 };
 
-/// The organization of the first start.
+/// What the organization of the first start is called.
 pub const DEFAULT_ORGANIZATION: &str = "default";
 const CHANNEL_KEY: Seat<'static> = Seat { organization: "", row: "installation", field: "channel_key" };
 const FROM_ENVIRONMENT: &str = "PURSER_ADMIN_API_KEY";
 const GENERATED: &str = "admin-api-key";
 
-/// The organization `default`, made if it is absent.
+/// The installation's first organization; made, as `default`, if there is none.
 ///
 /// # Errors
 /// [`Error::Internal`] when the database is away.
 pub async fn organization(store: &Store) -> Result<OrganizationId> {
-    store.organization_ensure(DEFAULT_ORGANIZATION).await
+    store.organization_first(DEFAULT_ORGANIZATION).await
 }
 
 /// Makes sure that an instance-admin key exists: the environment's, or one that is generated once
 /// into `<data-dir>/admin-api-key`. Gives the file's path if one was generated now.
+///
+/// A key of the environment takes the place of an earlier one, and stays valid when the environment names
+/// none any more, until it is removed. While it names one, each start makes that valid again.
 ///
 /// # Errors
 /// [`Error::Internal`] when the database or the file fails.

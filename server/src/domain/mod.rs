@@ -4,13 +4,19 @@
 //! calls the store, dispatch, the vault and the registry client. It knows nothing of HTTP, tRPC or
 //! JSON-RPC, and hands a plaintext secret to nobody but the vault and the registry client.
 
+pub mod api_key;
 pub mod audit;
 pub mod caller;
 pub mod first_start;
+pub mod held_open;
 pub mod image;
 pub mod job;
+pub mod last_use;
 pub mod matching;
+pub mod names;
 pub mod naming;
+pub mod organization;
+pub mod rate_limit;
 pub mod reencrypt;
 pub mod registry;
 pub mod server;

@@ -16,7 +16,7 @@ use purser_proto_schema::{
 };
 use secrecy::ExposeSecret;
 
-use super::caller::Call;
+use super::{caller::Call, names};
 use crate::{
     app::App,
     error::{Error, Issues, Result},
@@ -52,11 +52,12 @@ pub async fn create_in(
     input: CreateInput,
 ) -> Result<JoinableServer> {
     let mut issues = Issues::default();
-    let name = check_name(&mut issues, &input.name);
+    let name = names::check(&mut issues, "name", &input.name);
     let description = check_description(&mut issues, input.description.as_deref());
     let labels = input.labels.unwrap_or_default();
     check_labels(&mut issues, &labels);
     issues.into_result(())?;
+    let created_at = Utc::now().trunc_subsecs(3);
     let row = ServerRow {
         server_id: ServerId::generate().into(),
         organization_id: organization.to_string(),
@@ -70,8 +71,9 @@ pub async fn create_in(
         last_seen_at: None,
         revoked_at: None,
         holder: None,
-        created_at: Utc::now().trunc_subsecs(3),
+        created_at,
         session_history: None,
+        updated_at: created_at,
     };
     let issued = issue(app, &ServerId::from_stored(row.server_id.clone()))?;
     app.store.server_insert(row.clone(), issued.stored).await.map_err(name_taken)?;
@@ -91,7 +93,7 @@ pub async fn one(app: Arc<App>, call: Arc<Call>, input: OneInput) -> Result<Serv
 /// `server.update`
 pub async fn update(app: Arc<App>, call: Arc<Call>, input: UpdateInput) -> Result<Server> {
     let mut issues = Issues::default();
-    let name = input.name.as_deref().map(|name| check_name(&mut issues, name));
+    let name = input.name.as_deref().map(|name| names::check(&mut issues, "name", name));
     let description = match &input.description {
         Patch::Set(text) => check_description(&mut issues, Some(text)).map_or(Patch::Clear, Patch::Set),
         Patch::Clear => Patch::Clear,
@@ -111,7 +113,8 @@ pub async fn update(app: Arc<App>, call: Arc<Call>, input: UpdateInput) -> Resul
         row.description = description.apply(row.description.take());
         row.labels = labels.unwrap_or_else(|| std::mem::take(&mut row.labels));
     };
-    let changed = app.store.server_describe(call.organization(), &input.server_id, change).await;
+    let changed =
+        app.store.server_describe(call.organization(), &input.server_id, input.updated_at, change).await;
     let row = changed.map_err(name_taken)?;
     call.about_server(&input.server_id);
     view(&app, &row)
@@ -210,6 +213,7 @@ fn view(app: &App, row: &ServerRow) -> Result<Server> {
         agent_version: row.agent_version.clone(),
         last_seen_at: row.last_seen_at.map(Into::into),
         created_at: row.created_at.into(),
+        updated_at: row.updated_at.into(),
         organization_id: OrganizationId::from_stored(row.organization_id.clone()),
     })
 }
@@ -236,19 +240,6 @@ fn name_taken(error: Error) -> Error {
         Error::Conflict(_) => Error::Conflict("another server of the organization has this name".to_owned()),
         other => other,
     }
-}
-
-fn check_name(issues: &mut Issues, text: &str) -> String {
-    let length = text.chars().count();
-    let text = text.trim();
-    if text.is_empty() {
-        issues.add("name", "must not be empty");
-    } else if length > limits::NAME_CHARS {
-        issues.add("name", "is longer than 255 characters");
-    } else if text.chars().any(char::is_control) {
-        issues.add("name", "must not have control characters");
-    }
-    text.to_owned()
 }
 
 fn check_description(issues: &mut Issues, text: Option<&str>) -> Option<String> {

@@ -9,16 +9,18 @@
 //!
 //! The plain door `/api/<procedure>`, subscriptions by SSE, the documents and the web console get modules of
 //! their own beside these. [`tls`] is below all of them. A door authenticates ([`auth`]), finds the procedure in the table and calls
-//! it in process ([`in_process`]); it decides nothing.
+//! it in process ([`in_process`]); it decides nothing. What a key may still do is in every answer's headers
+//! ([`allowance`]), whichever door gave it.
 
 use std::sync::Arc;
 
-use axum::{Router, extract::DefaultBodyLimit, routing::any};
+use axum::{Router, extract::DefaultBodyLimit, middleware, routing::any};
 use tokio_util::sync::CancellationToken;
 
 use crate::{app::App, rpc::Procedures};
 
 mod agent;
+mod allowance;
 mod auth;
 mod body;
 mod health;
@@ -61,5 +63,6 @@ pub fn router(app: Arc<App>, procedures: Procedures, stop: CancellationToken) ->
         .route("/healthz", any(health::live))
         .route("/readyz", any(health::ready))
         .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(middleware::from_fn(allowance::tell))
         .with_state(Doors { app, procedures, stop })
 }

@@ -34,11 +34,12 @@ const METHOD_NOT_FOUND: i32 = -32_601;
 pub(super) async fn handle(State(doors): State<Doors>, request: Request) -> Response {
     let (mut parts, body) = request.into_parts();
     if wants_websocket(&parts.headers) {
-        if let Err(error) = auth::caller(&doors, &parts.headers).await {
-            return refuse(&rpc::public(&error));
-        }
+        let caller = match auth::caller(&doors, &parts.headers).await {
+            Ok(caller) => caller,
+            Err(error) => return refuse(&rpc::public(&error)),
+        };
         return match WebSocketUpgrade::from_request_parts(&mut parts, &()).await {
-            Ok(upgrade) => rpc_socket::upgrade(doors, upgrade, parts.headers),
+            Ok(upgrade) => rpc_socket::upgrade(doors, upgrade, parts.headers, caller),
             Err(rejection) => rejection.into_response(),
         };
     }

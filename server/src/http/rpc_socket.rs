@@ -1,5 +1,5 @@
 //! JSON-RPC 2.0 over a WebSocket: one key, presented at the upgrade and looked at again with each
-//! message, so that one that was revoked or has expired ends the socket.
+//! message. One that is removed or expires ends the socket, also while nothing is said on it.
 //!
 //! Calls of a socket run side by side, at most [`IN_FLIGHT`]; then the socket is read no further, so a
 //! caller that does not read its answers only slows itself down. When it hangs up nobody waits for its
@@ -27,6 +27,7 @@ use super::{
     Doors, MAX_BODY, auth, rpc,
     rpc_subscriptions::{Notification, Subscriptions},
 };
+use crate::domain::caller::Caller;
 
 /// Calls of one socket under way at once.
 const IN_FLIGHT: usize = 32;
@@ -37,14 +38,22 @@ const SILENCE: Duration = Duration::from_secs(90);
 /// How long a write may take.
 const WRITE: Duration = Duration::from_secs(15);
 
-pub(super) fn upgrade(doors: Doors, upgrade: WebSocketUpgrade, headers: HeaderMap) -> Response {
+pub(super) fn upgrade(
+    doors: Doors,
+    upgrade: WebSocketUpgrade,
+    headers: HeaderMap,
+    caller: Arc<Caller>,
+) -> Response {
     upgrade
         .max_message_size(MAX_BODY)
         .max_frame_size(MAX_BODY)
-        .on_upgrade(|socket| serve(doors, socket, headers))
+        .on_upgrade(move |socket| serve(doors, socket, headers, caller))
 }
 
-async fn serve(doors: Doors, socket: WebSocket, headers: HeaderMap) {
+async fn serve(doors: Doors, socket: WebSocket, headers: HeaderMap, caller: Arc<Caller>) {
+    let open = doors.app.known_keys.hold_open(&caller);
+    let key_ended = open.ended();
+    tokio::pin!(key_ended);
     let (writer, mut reader) = socket.split();
     let (answers, to_write) = mpsc::channel::<Message>(IN_FLIGHT);
     let broken = CancellationToken::new();
@@ -56,6 +65,10 @@ async fn serve(doors: Doors, socket: WebSocket, headers: HeaderMap) {
     loop {
         let message = tokio::select! {
             () = broken.cancelled() => break,
+            () = &mut key_ended => {
+                let _ = answers.try_send(key_is_over());
+                break;
+            }
             message = timeout(SILENCE, reader.next()) => message,
         };
         let text = match message {
@@ -70,12 +83,14 @@ async fn serve(doors: Doors, socket: WebSocket, headers: HeaderMap) {
         };
         let place = tokio::select! {
             () = broken.cancelled() => break,
+            () = &mut key_ended => {
+                let _ = answers.try_send(key_is_over());
+                break;
+            }
             place = Arc::clone(&places).acquire_owned() => place,
         };
         let Ok(caller) = auth::caller(&doors, &headers).await else {
-            let frame =
-                CloseFrame { code: close_code::POLICY, reason: "the API key is not valid any more".into() };
-            let _ = answers.try_send(Message::Close(Some(frame)));
+            let _ = answers.try_send(key_is_over());
             break;
         };
         while calls.try_join_next().is_some() {}
@@ -92,6 +107,12 @@ async fn serve(doors: Doors, socket: WebSocket, headers: HeaderMap) {
     calls.shutdown().await;
     drop(answers);
     let _ = timeout(WRITE, writing).await;
+}
+
+/// What ends a socket, or a subscription's telling, whose key is not valid any more.
+pub(super) fn key_is_over() -> Message {
+    let reason = "the API key is not valid any more".into();
+    Message::Close(Some(CloseFrame { code: close_code::POLICY, reason }))
 }
 
 async fn write(

@@ -13,10 +13,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use axum::{
-    extract::ws::{CloseFrame, Message, close_code},
-    http::HeaderMap,
-};
+use axum::{extract::ws::Message, http::HeaderMap};
 use futures_util::StreamExt;
 use jsonrpsee::types::ErrorObjectOwned;
 use purser_proto_schema::{
@@ -28,7 +25,7 @@ use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::{Doors, auth, in_process};
+use super::{Doors, auth, in_process, rpc_socket::key_is_over};
 use crate::{domain::caller::Caller, error::Error, rpc};
 
 /// The most of one socket.
@@ -156,13 +153,7 @@ async fn tell(doors: Doors, headers: HeaderMap, begun: Begun, notifications: mps
         // As with each call: a key that was revoked or has expired is told nothing more.
         let message = match auth::caller(&doors, &headers).await {
             Ok(_) => Message::Text(notification(info.name, id, event.map(|event| event.data)).into()),
-            Err(_) => {
-                let frame = CloseFrame {
-                    code: close_code::POLICY,
-                    reason: "the API key is not valid any more".into(),
-                };
-                Message::Close(Some(frame))
-            }
+            Err(_) => key_is_over(),
         };
         if notifications.send(Notification { message, of: place.ended.clone() }).await.is_err() {
             return;

@@ -3,7 +3,7 @@
 use jsonrpsee::types::ErrorObjectOwned;
 use purser_proto_schema::error::{Code, INVALID_PARAMS, PublicError, ZodError};
 
-use crate::error::{Error, chain};
+use crate::error::{Error, chain, whole_seconds};
 
 /// An error as callers see it.
 pub fn public(error: &Error) -> PublicError {
@@ -17,10 +17,14 @@ pub fn public(error: &Error) -> PublicError {
         Error::TestFailed(diagnosis) | Error::ServerOffline(diagnosis) => {
             public.data.diagnosis = Some(diagnosis.as_ref().clone());
         }
+        Error::InUse { by, .. } => public.data.used_by = Some(by.clone()),
+        Error::TooManyCalls(wait) => public.data.retry_after = Some(whole_seconds(*wait)),
         Error::Unauthorized
         | Error::Forbidden(_)
+        | Error::CannotGrant(_)
         | Error::NotFound(_)
         | Error::Conflict(_)
+        | Error::Changed(_)
         | Error::Precondition(_)
         | Error::NotSupported { .. }
         | Error::Internal { .. } => {}
@@ -46,9 +50,10 @@ fn code(error: &Error) -> Code {
     match error {
         Error::Invalid(_) | Error::TestFailed(_) => Code::BadRequest,
         Error::Unauthorized => Code::Unauthorized,
-        Error::Forbidden(_) => Code::Forbidden,
+        Error::Forbidden(_) | Error::CannotGrant(_) => Code::Forbidden,
+        Error::TooManyCalls(_) => Code::TooManyRequests,
         Error::NotFound(_) => Code::NotFound,
-        Error::Conflict(_) => Code::Conflict,
+        Error::Conflict(_) | Error::Changed(_) | Error::InUse { .. } => Code::Conflict,
         Error::ServerOffline(_) | Error::Precondition(_) => Code::PreconditionFailed,
         Error::NotSupported { .. } => Code::NotImplemented,
         Error::Internal { .. } => Code::InternalServerError,

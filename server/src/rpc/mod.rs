@@ -1,6 +1,6 @@
 //! The procedures, registered: one thin line each, in a file per namespace.
 //!
-//! The wrapper around every handler is here and nowhere else: permission, input, panic, audit, and
+//! The wrapper around every handler is here and nowhere else: rate limit, permission, input, panic, audit, and
 //! the one mapping of errors. Every door calls these methods in process, so nothing of it can be
 //! gone around.
 
@@ -32,10 +32,12 @@ use crate::{
     error::{Error, Result},
 };
 
+mod api_key;
 mod error;
 mod image;
 mod input;
 mod job;
+mod organization;
 mod registry;
 mod server;
 mod stack;
@@ -71,6 +73,8 @@ impl Procedures {
         image::register(&mut registrar);
         stack::register(&mut registrar);
         job::register(&mut registrar);
+        organization::register(&mut registrar);
+        api_key::register(&mut registrar);
         if let Some(error) = registrar.failed {
             return Err(Error::internal("registering the procedures")(error));
         }
@@ -182,13 +186,14 @@ where
     }
 }
 
-/// The caller, what it may do, and the input, in this order.
+/// The caller, how often it may call, what it may do, and the input, in this order.
 fn admit<P: Procedure>(
     params: Option<&str>,
     caller: Option<&Arc<Caller>>,
     gone: CancellationToken,
 ) -> Result<(Arc<Call>, P::Input)> {
     let caller = caller.ok_or(Error::Unauthorized)?;
+    caller.count_call()?;
     caller.require(P::INFO.permission)?;
     let input = input::parse::<P::Input>(params)?;
     Ok((Arc::new(Call::new(Arc::clone(caller), P::INFO.name, gone)), input))

@@ -1,11 +1,29 @@
-//! API keys: found by their public prefix, known by a hash of the rest.
+//! API keys: found by their public prefix, known by a hash of the rest. A removed key's row stays, for
+//! whoever reads the audit.
 
-use chrono::Utc;
-use purser_proto_schema::ids::{ApiKeyId, OrganizationId};
-use sea_orm::{ActiveValue::Set, ColumnTrait, EntityTrait, QueryFilter, sea_query::OnConflict};
+use chrono::{DateTime, TimeDelta, Utc};
+use purser_proto_schema::{
+    api_key::RateLimit,
+    ids::{ApiKeyId, OrganizationId},
+    permission::{Permission, Role},
+};
+use sea_orm::{
+    ActiveValue::Set,
+    ColumnTrait, Condition, ConnectionTrait, EntityTrait, IntoActiveModel, QueryFilter, QueryOrder,
+    QuerySelect,
+    sea_query::{Expr, OnConflict},
+};
 
-use super::{ApiKeyRow, Store, entity::api_key, failed};
-use crate::error::Result;
+use super::{
+    ApiKeyRow, Store,
+    entity::{api_key, organization},
+    failed,
+};
+use crate::error::{Error, Result};
+
+const NOT_FOUND: Error = Error::NotFound("API key");
+/// The role that the last key of an organization keeps.
+const ADMIN: &str = "admin";
 
 /// The instance-admin key of the first start, or of the environment.
 #[derive(Debug)]
@@ -20,10 +38,126 @@ pub struct AdminKey {
     pub hash: String,
 }
 
+impl ApiKeyRow {
+    /// The key's role; `None` where it has permissions of its own.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] when the column holds no role.
+    pub fn role(&self) -> Result<Option<Role>> {
+        let role = self.role.as_deref().map(|role| serde_json::from_value(role.into())).transpose();
+        role.map_err(Error::internal("reading a key's role"))
+    }
+
+    /// The key's permissions; `None` where it has a role.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] when the column holds something else.
+    pub fn permissions(&self) -> Result<Option<Vec<Permission>>> {
+        let list = self.permissions.as_deref().map(serde_json::from_str).transpose();
+        list.map_err(Error::internal("reading a key's permissions"))
+    }
+
+    /// How often the key may call; `None` for any number.
+    pub fn rate_limit(&self) -> Option<RateLimit> {
+        let (requests, window) = self.rate_limit_requests.zip(self.rate_limit_window_seconds)?;
+        Some(RateLimit { requests: requests.try_into().ok()?, window_seconds: window.try_into().ok()? })
+    }
+
+    fn is_valid(&self) -> bool {
+        self.revoked_at.is_none() && self.expires_at.is_none_or(|expiry| expiry > Utc::now())
+    }
+}
+
 impl Store {
     /// The key with this public prefix, valid or not.
     pub async fn api_key_by_prefix(&self, prefix: &str) -> Result<Option<ApiKeyRow>> {
         api_key::Entity::find().filter(api_key::Column::Prefix.eq(prefix)).one(&self.db).await.map_err(failed)
+    }
+
+    /// The organization's keys that were not removed, oldest first.
+    pub async fn api_key_all(&self, organization: &OrganizationId) -> Result<Vec<ApiKeyRow>> {
+        api_key::Entity::find()
+            .filter(api_key::Column::OrganizationId.eq(organization.as_str()))
+            .filter(api_key::Column::RevokedAt.is_null())
+            .order_by_asc(api_key::Column::ApiKeyId)
+            .all(&self.db)
+            .await
+            .map_err(failed)
+    }
+
+    /// Keeps a new key.
+    pub async fn api_key_insert(&self, row: ApiKeyRow) -> Result<()> {
+        api_key::Entity::insert(row.into_active_model())
+            .exec_without_returning(&self.db)
+            .await
+            .map_err(failed)?;
+        Ok(())
+    }
+
+    /// Removes a key. CONFLICT for the last valid one of its organization that has the role `admin`.
+    pub async fn api_key_revoke(&self, organization: &OrganizationId, id: &ApiKeyId) -> Result<ApiKeyRow> {
+        let transaction = self.write().await?;
+        // Until the transaction ends nobody else removes one: PostgreSQL would let two that are the last
+        // two remove each other.
+        organization::Entity::find_by_id(organization.as_str())
+            .lock_exclusive()
+            .one(&transaction)
+            .await
+            .map_err(failed)?;
+        let mut row = api_key::Entity::find_by_id(id.as_str())
+            .filter(api_key::Column::OrganizationId.eq(organization.as_str()))
+            .filter(api_key::Column::RevokedAt.is_null())
+            .one(&transaction)
+            .await
+            .map_err(failed)?
+            .ok_or(NOT_FOUND)?;
+        if row.role.as_deref() == Some(ADMIN)
+            && row.is_valid()
+            && !has_other_admin(&transaction, &row).await?
+        {
+            return Err(Error::Conflict(
+                "this is the organization's last key with the role admin: create another one first"
+                    .to_owned(),
+            ));
+        }
+        row.revoked_at = Some(Utc::now());
+        let revoked = api_key::Entity::update_many()
+            .col_expr(api_key::Column::RevokedAt, Expr::value(row.revoked_at))
+            .filter(api_key::Column::ApiKeyId.eq(id.as_str()));
+        revoked.exec(&transaction).await.map_err(failed)?;
+        transaction.commit().await.map_err(failed)?;
+        Ok(row)
+    }
+
+    /// Those of these keys that are not valid any more.
+    pub async fn api_keys_ended(&self, among: &[ApiKeyId]) -> Result<Vec<ApiKeyId>> {
+        let valid = api_key::Entity::find()
+            .select_only()
+            .column(api_key::Column::ApiKeyId)
+            .filter(api_key::Column::ApiKeyId.is_in(among.iter().map(ApiKeyId::as_str)))
+            .filter(api_key::Column::RevokedAt.is_null())
+            .filter(not_expired())
+            .into_tuple::<String>()
+            .all(&self.db)
+            .await
+            .map_err(failed)?;
+        let ended = |id: &&ApiKeyId| !valid.iter().any(|valid| valid == id.as_str());
+        Ok(among.iter().filter(ended).cloned().collect())
+    }
+
+    /// Notes a use of a key, unless one was noted less than `apart` before it.
+    pub async fn api_key_used(&self, id: &ApiKeyId, at: DateTime<Utc>, apart: TimeDelta) -> Result<()> {
+        let long_ago = Condition::any()
+            .add(api_key::Column::LastUsedAt.is_null())
+            .add(api_key::Column::LastUsedAt.lte(at - apart));
+        api_key::Entity::update_many()
+            .col_expr(api_key::Column::LastUsedAt, Expr::value(at))
+            .filter(api_key::Column::ApiKeyId.eq(id.as_str()))
+            .filter(long_ago)
+            .exec(&self.db)
+            .await
+            .map_err(failed)?;
+        Ok(())
     }
 
     /// Whether an instance-admin key exists that still works.
@@ -40,7 +174,6 @@ impl Store {
     /// Keeps an instance-admin key. Earlier ones of the same name stop working: whoever changes the
     /// environment's key means the old one to be gone.
     pub async fn api_key_keep_admin(&self, key: AdminKey) -> Result<()> {
-        use sea_orm::sea_query::Expr;
         let transaction = self.write().await?;
         api_key::Entity::update_many()
             .col_expr(api_key::Column::RevokedAt, Expr::value(Utc::now()))
@@ -57,15 +190,28 @@ impl Store {
             name: Set(key.name.to_owned()),
             prefix: Set(key.prefix),
             hash: Set(key.hash),
-            role: Set(Some("admin".to_owned())),
+            role: Set(Some(ADMIN.to_owned())),
             permissions: Set(None),
             instance_admin: Set(true),
+            rate_limit_requests: Set(None),
+            rate_limit_window_seconds: Set(None),
             expires_at: Set(None),
             revoked_at: Set(None),
+            last_used_at: Set(None),
             created_at: Set(Utc::now()),
         };
+        // Also of a key that was made by `apiKey.create` before the environment named it.
         let again = OnConflict::column(api_key::Column::Prefix)
-            .update_columns([api_key::Column::Hash, api_key::Column::RevokedAt])
+            .update_columns([
+                api_key::Column::Hash,
+                api_key::Column::Role,
+                api_key::Column::Permissions,
+                api_key::Column::InstanceAdmin,
+                api_key::Column::RateLimitRequests,
+                api_key::Column::RateLimitWindowSeconds,
+                api_key::Column::ExpiresAt,
+                api_key::Column::RevokedAt,
+            ])
             .to_owned();
         api_key::Entity::insert(row)
             .on_conflict(again)
@@ -74,4 +220,18 @@ impl Store {
             .map_err(failed)?;
         transaction.commit().await.map_err(failed)
     }
+}
+
+fn not_expired() -> Condition {
+    Condition::any().add(api_key::Column::ExpiresAt.is_null()).add(api_key::Column::ExpiresAt.gt(Utc::now()))
+}
+
+async fn has_other_admin<C: ConnectionTrait>(db: &C, row: &ApiKeyRow) -> Result<bool> {
+    let other = api_key::Entity::find()
+        .filter(api_key::Column::OrganizationId.eq(&row.organization_id))
+        .filter(api_key::Column::ApiKeyId.ne(&row.api_key_id))
+        .filter(api_key::Column::Role.eq(ADMIN))
+        .filter(api_key::Column::RevokedAt.is_null())
+        .filter(not_expired());
+    Ok(other.one(db).await.map_err(failed)?.is_some())
 }

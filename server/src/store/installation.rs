@@ -1,14 +1,9 @@
-//! The installation's one row, and its organizations.
+//! The installation's one row.
 
 use chrono::Utc;
-use purser_proto_schema::ids::OrganizationId;
-use sea_orm::{ActiveValue::Set, ColumnTrait, EntityTrait, QueryFilter, sea_query::OnConflict};
+use sea_orm::{ActiveValue::Set, EntityTrait, sea_query::OnConflict};
 
-use super::{
-    Store,
-    entity::{installation, organization},
-    failed,
-};
+use super::{Store, entity::installation, failed};
 use crate::error::Result;
 
 const ONLY_ROW: i16 = 1;
@@ -46,28 +41,5 @@ impl Store {
         };
         installation::Entity::update(row).exec(&self.db).await.map_err(failed)?;
         Ok(())
-    }
-
-    /// The organization of this name, made if it is absent.
-    pub async fn organization_ensure(&self, name: &str) -> Result<OrganizationId> {
-        let row = organization::ActiveModel {
-            organization_id: Set(OrganizationId::generate().into()),
-            name: Set(name.to_owned()),
-            created_at: Set(Utc::now()),
-        };
-        let kept = OnConflict::column(organization::Column::Name).do_nothing().to_owned();
-        organization::Entity::insert(row)
-            .on_conflict(kept)
-            .exec_without_returning(&self.db)
-            .await
-            .map_err(failed)?;
-        let found = organization::Entity::find()
-            .filter(organization::Column::Name.eq(name))
-            .one(&self.db)
-            .await
-            .map_err(failed)?;
-        found
-            .map(|row| OrganizationId::from_stored(row.organization_id))
-            .ok_or(crate::error::Error::NotFound("Organization"))
     }
 }

@@ -25,12 +25,14 @@ mod api_key;
 mod audit;
 mod batch;
 mod behind;
+mod changes;
 mod entity;
 mod entries;
 mod fan_out;
 mod installation;
 mod job;
 mod last_test;
+mod organization;
 mod registry;
 mod registry_cache;
 mod replica;
@@ -42,9 +44,10 @@ mod target;
 
 pub use api_key::AdminKey;
 pub use audit::AuditEntry;
+pub use changes::{after, unchanged_since};
 pub use entity::{
     api_key::Model as ApiKeyRow, job::Model as JobRow, job_target::Model as TargetRow,
-    registry::Model as RegistryRow, server::Model as ServerRow,
+    organization::Model as OrganizationRow, registry::Model as RegistryRow, server::Model as ServerRow,
 };
 pub use entries::Entries;
 pub use job::{JobFilter, NewJob};

@@ -2,15 +2,18 @@
 
 use std::sync::Arc;
 
-use chrono::{DateTime, Utc};
-use purser_proto_schema::ids::{OrganizationId, RegistryId};
+use purser_proto_schema::{
+    error::UsedBy,
+    ids::{JobId, OrganizationId, RegistryId},
+};
 use sea_orm::{
-    ActiveModelTrait, ActiveValue::NotSet, ColumnTrait, ConnectionTrait, DatabaseTransaction, EntityTrait,
-    IntoActiveModel, ModelTrait, QueryFilter, QueryOrder, QuerySelect, sea_query::Expr,
+    ActiveModelTrait, ColumnTrait, ConnectionTrait, DatabaseTransaction, EntityTrait, IntoActiveModel, Iterable,
+    ModelTrait, QueryFilter, QueryOrder, QuerySelect, sea_query::Expr,
 };
 
 use super::{
     Entries, RegistryRow, Store, TargetState,
+    changes::after,
     entity::{job_target, organization, registry},
     failed,
 };
@@ -18,7 +21,7 @@ use crate::error::{Error, Result};
 
 const NOT_FOUND: Error = Error::NotFound("Registry");
 /// How many jobs a refusal to remove an entry lists.
-const SHOWN_USERS: usize = 10;
+const SHOWN_USERS: usize = 100;
 
 impl Store {
     /// The organization's entries, oldest first.
@@ -91,37 +94,32 @@ impl Store {
         self.registry_commit(transaction).await
     }
 
-    /// Puts `row` in place of the entry as it was at `seen`. CONFLICT if it was changed since. The
-    /// sealed password is written only if it is new: it may have been sealed anew meanwhile.
-    pub async fn registry_replace(
+    /// Makes of the entry as it was at `before` what is in `row`: writes the columns that differ, and those
+    /// of the last test if it is `tested` anew or none any more. False, and nothing is written, if the entry
+    /// was changed since.
+    pub async fn registry_change(
         &self,
+        before: &RegistryRow,
         row: RegistryRow,
-        seen: DateTime<Utc>,
-        new_password: bool,
-    ) -> Result<()> {
+        tested: bool,
+    ) -> Result<bool> {
         let transaction = self.write().await?;
-        if row.is_default {
+        if row.is_default && !before.is_default {
             clear_default(&transaction, &row.organization_id).await?;
         }
-        let (organization, id) = (row.organization_id.clone(), row.registry_id.clone());
-        let mut changed = row.into_active_model().reset_all();
-        if !new_password {
-            changed.sealed_password = NotSet;
-        }
-        let replaced = registry::Entity::update_many()
-            .set(changed)
-            .filter(registry::Column::RegistryId.eq(id))
-            .filter(registry::Column::OrganizationId.eq(organization))
-            .filter(registry::Column::UpdatedAt.eq(seen))
+        let changed = registry::Entity::update_many()
+            .set(difference(before, row, tested))
+            .filter(registry::Column::RegistryId.eq(&before.registry_id))
+            .filter(registry::Column::OrganizationId.eq(&before.organization_id))
+            .filter(registry::Column::UpdatedAt.eq(before.updated_at))
             .exec(&transaction)
             .await
             .map_err(failed)?;
-        if replaced.rows_affected == 0 {
-            return Err(Error::Conflict(
-                "the registry was changed meanwhile; read it again and repeat".to_owned(),
-            ));
+        if changed.rows_affected == 0 {
+            return Ok(false);
         }
-        self.registry_commit(transaction).await
+        self.registry_commit(transaction).await?;
+        Ok(true)
     }
 
     /// Removes an entry. CONFLICT while targets that have not ended use it, unless `force`.
@@ -145,7 +143,7 @@ impl Store {
             .await
             .map_err(failed)?;
         if !users.is_empty() && !force {
-            return Err(in_use(&users));
+            return Err(in_use(users));
         }
         row.clone().delete(&transaction).await.map_err(failed)?;
         self.registry_commit(transaction).await?;
@@ -188,26 +186,48 @@ async fn find<C: ConnectionTrait>(
         .ok_or(NOT_FOUND)
 }
 
-fn in_use(jobs: &[String]) -> Error {
-    let shown = jobs.iter().take(SHOWN_USERS).map(String::as_str).collect::<Vec<_>>().join(", ");
-    let more = if jobs.len() > SHOWN_USERS { ", …" } else { "" };
-    Error::Conflict(format!(
-        "{} job(s) under way use this registry ({shown}{more}): wait for them, cancel them, or pass `force`",
-        jobs.len()
-    ))
+fn in_use(mut jobs: Vec<String>) -> Error {
+    let total = jobs.len();
+    jobs.truncate(SHOWN_USERS);
+    Error::InUse {
+        what: "registry",
+        by: UsedBy { jobs: jobs.into_iter().map(JobId::from_stored).collect(), total },
+    }
+}
+
+/// What of a changed row is to be written. What others write without a change of `updatedAt` is not: a
+/// sealing anew of the same password, the outcome of a test of what the entry still is.
+fn difference(before: &RegistryRow, row: RegistryRow, tested: bool) -> registry::ActiveModel {
+    use registry::Column::{LastTestAt, LastTestCode, LastTestOk, LastTestServerId};
+    let (before, mut changed) = (before.clone().into_active_model(), row.into_active_model().reset_all());
+    for column in registry::Column::iter() {
+        let of_test = matches!(column, LastTestAt | LastTestCode | LastTestOk | LastTestServerId);
+        let stays = changed.get(column).into_value() == before.get(column).into_value();
+        if stays && !(of_test && tested) {
+            changed.not_set(column);
+        }
+    }
+    changed
 }
 
 /// Takes the mark from whichever entry has it. Until the transaction ends no other does the same:
 /// PostgreSQL would show neither of two the other's new default.
 async fn clear_default<C: ConnectionTrait>(db: &C, organization: &str) -> Result<()> {
     organization::Entity::find_by_id(organization).lock_exclusive().one(db).await.map_err(failed)?;
-    registry::Entity::update_many()
-        .col_expr(registry::Column::IsDefault, Expr::value(false))
+    let default = registry::Entity::find()
         .filter(registry::Column::OrganizationId.eq(organization))
         .filter(registry::Column::IsDefault.eq(true))
-        .exec(db)
-        .await
-        .map_err(failed)?;
+        .lock_exclusive();
+    for row in default.all(db).await.map_err(failed)? {
+        // A change of that entry, too: whoever changes it at this moment must not set the mark again.
+        registry::Entity::update_many()
+            .col_expr(registry::Column::IsDefault, Expr::value(false))
+            .col_expr(registry::Column::UpdatedAt, Expr::value(after(row.updated_at)))
+            .filter(registry::Column::RegistryId.eq(row.registry_id))
+            .exec(db)
+            .await
+            .map_err(failed)?;
+    }
     Ok(())
 }
 
@@ -215,7 +235,7 @@ async fn clear_default<C: ConnectionTrait>(db: &C, organization: &str) -> Result
 impl RegistryRow {
     /// An entry of a host, for tests of rules.
     pub fn of_host(host: &str) -> Self {
-        let now = Utc::now();
+        let now = chrono::Utc::now();
         Self {
             registry_id: RegistryId::generate().into(),
             organization_id: OrganizationId::generate().into(),

@@ -6,14 +6,16 @@ use chrono::{DateTime, Utc};
 use purser_proto_schema::{
     ids::{JobId, OrganizationId, ServerId},
     server::Engine,
+    time::Timestamp,
 };
 use sea_orm::{
     ActiveModelTrait, ActiveValue::Set, ColumnTrait, ConnectionTrait, DatabaseTransaction, EntityTrait,
-    IntoActiveModel, QueryFilter, QueryOrder, QuerySelect, sea_query::Expr,
+    IntoActiveModel, QueryFilter, QueryOrder, QuerySelect, Select, sea_query::Expr,
 };
 
 use super::{
     ServerRow, Store,
+    changes::{after, unchanged_since},
     entity::{join_token, server},
     failed,
     session_history::SessionHistory,
@@ -141,21 +143,28 @@ impl Store {
         transaction.commit().await.map_err(failed)
     }
 
-    /// Changes what people say of a server. CONFLICT if the name is taken.
+    /// Changes what people say of a server. CONFLICT if the name is taken, or if it was changed since
+    /// `seen`.
     pub async fn server_describe(
         &self,
         organization: &OrganizationId,
         id: &ServerId,
+        seen: Option<Timestamp>,
         change: impl FnOnce(&mut ServerRow) + Send,
     ) -> Result<ServerRow> {
         let transaction = self.write().await?;
-        let mut row = find_live(&transaction, organization, id).await?;
+        // On PostgreSQL, too, no other change comes between what is read and what is written.
+        let found = of_organization(organization, id).lock_exclusive().one(&transaction).await;
+        let mut row = found.map_err(failed)?.filter(|row| row.revoked_at.is_none()).ok_or(NOT_FOUND)?;
+        unchanged_since("server", row.updated_at, seen)?;
         change(&mut row);
+        row.updated_at = after(row.updated_at);
         let changed = server::ActiveModel {
             server_id: Set(row.server_id.clone()),
             name: Set(row.name.clone()),
             description: Set(row.description.clone()),
             labels: Set(row.labels.clone()),
+            updated_at: Set(row.updated_at),
             ..Default::default()
         };
         changed.update(&transaction).await.map_err(failed)?;
@@ -273,13 +282,12 @@ impl Store {
     }
 }
 
+fn of_organization(organization: &OrganizationId, id: &ServerId) -> Select<server::Entity> {
+    server::Entity::find_by_id(id.as_str()).filter(server::Column::OrganizationId.eq(organization.as_str()))
+}
+
 async fn find<C: ConnectionTrait>(db: &C, organization: &OrganizationId, id: &ServerId) -> Result<ServerRow> {
-    server::Entity::find_by_id(id.as_str())
-        .filter(server::Column::OrganizationId.eq(organization.as_str()))
-        .one(db)
-        .await
-        .map_err(failed)?
-        .ok_or(NOT_FOUND)
+    of_organization(organization, id).one(db).await.map_err(failed)?.ok_or(NOT_FOUND)
 }
 
 async fn find_live<C: ConnectionTrait>(

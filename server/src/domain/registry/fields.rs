@@ -5,20 +5,6 @@ use purser_registry_client::{RegistryAddress, check_ca_certificate, check_realm_
 
 use crate::{domain::naming, error::Issues};
 
-/// A name for people: 1 to 255 characters, trimmed, no control characters.
-pub fn name(issues: &mut Issues, text: &str) -> String {
-    let length = text.chars().count();
-    let text = text.trim();
-    if text.is_empty() {
-        issues.add("registryName", "must not be empty");
-    } else if length > limits::NAME_CHARS {
-        issues.add("registryName", "is longer than 255 characters");
-    } else if text.chars().any(char::is_control) {
-        issues.add("registryName", "must not have control characters");
-    }
-    text.to_owned()
-}
-
 /// A registry's address.
 pub fn address(issues: &mut Issues, text: &str) -> Option<RegistryAddress> {
     if text.chars().count() > limits::ADDRESS_CHARS {

@@ -2,16 +2,15 @@
 
 use std::sync::Arc;
 
-use chrono::{Duration, Utc};
+use chrono::Utc;
 use purser_proto_schema::{
     ids::{OrganizationId, RegistryId, ServerId},
-    patch::Patch,
-    registry::{CreateInput, LastTest, OneInput, Registry, RegistryType, RemoveInput, UpdateInput},
+    registry::{CreateInput, LastTest, OneInput, Registry, RegistryType, RemoveInput},
     secret::Secret,
 };
 use purser_registry_client::{RegistryAddress, RegistryKind};
 
-use super::caller::Call;
+use super::{caller::Call, names};
 use crate::{
     app::App,
     dispatch::plan,
@@ -26,18 +25,20 @@ mod fields;
 mod match_image;
 mod search;
 mod test;
+mod update;
 
 pub use browse::{catalog, manifest, presets, rate_limit, tags};
 pub use catalog_cache::CatalogCache;
 pub use match_image::{match_image, reason_among, taken_apart};
 pub use search::search;
 pub use test::{test_registry, test_registry_by_id};
+pub use update::update;
 
 /// `registry.create`
 pub async fn create(app: Arc<App>, call: Arc<Call>, input: CreateInput) -> Result<Registry> {
     let site = test::Site::choose(&app, &call, input.server_id.as_deref()).await?;
     let mut issues = Issues::default();
-    let registry_name = fields::name(&mut issues, &input.registry_name);
+    let registry_name = names::check(&mut issues, "registryName", &input.registry_name);
     let address = fields::address(&mut issues, &input.registry_url);
     let username = fields::username(&mut issues, input.username.as_deref());
     fields::pair(&mut issues, username.is_some(), input.password.is_some());
@@ -96,82 +97,6 @@ pub async fn one(app: Arc<App>, call: Arc<Call>, input: OneInput) -> Result<Regi
     view(&*app.store.registry_one(call.organization(), &input.registry_id).await?)
 }
 
-/// `registry.update`
-pub async fn update(app: Arc<App>, call: Arc<Call>, input: UpdateInput) -> Result<Registry> {
-    let before = app.store.registry_one(call.organization(), &input.registry_id).await?;
-    call.about_registry(&input.registry_id);
-    let site = test::Site::choose(&app, &call, input.server_id.as_deref()).await?;
-    let mut row = RegistryRow::clone(&before);
-    let mut issues = Issues::default();
-    if let Some(name) = &input.registry_name {
-        row.registry_name = fields::name(&mut issues, name);
-    }
-    if let Some(url) = &input.registry_url
-        && let Some(address) = fields::address(&mut issues, url)
-    {
-        point_at(&mut row, url, address);
-    }
-    let moved = row.registry_host != before.registry_host || (is_plain(&row) && !is_plain(&before));
-    if moved && before.sealed_password.is_some() && matches!(input.password, Patch::Keep) {
-        issues.add(
-            "password",
-            "is needed together with another host, or http://, in registryUrl: a secret goes only to the host \
-             that it was entered for, and only as openly as it was entered for",
-        );
-    }
-    match &input.username {
-        Patch::Keep => {}
-        Patch::Clear => row.username = None,
-        Patch::Set(name) => row.username = fields::username(&mut issues, Some(name)),
-    }
-    let has_password = match &input.password {
-        Patch::Keep => before.sealed_password.is_some(),
-        Patch::Clear => false,
-        Patch::Set(_) => true,
-    };
-    fields::pair(&mut issues, row.username.is_some(), has_password);
-    match &input.image_prefix {
-        Patch::Keep => {}
-        Patch::Clear => row.image_prefix = None,
-        Patch::Set(prefix) => row.image_prefix = Some(prefix.clone()),
-    }
-    // Also one that stays: it may name the former host.
-    row.image_prefix =
-        fields::image_prefix(&mut issues, row.image_prefix.as_deref(), Some(&row.registry_host));
-    match &input.ca_certificate {
-        Patch::Keep => {}
-        Patch::Clear => row.ca_certificate = None,
-        Patch::Set(pem) => row.ca_certificate = fields::ca_certificate(&mut issues, Some(pem)),
-    }
-    let trusts_more = change_realm_allow(&mut issues, &mut row, &input.realm_allow)?;
-    if trusts_more && before.sealed_password.is_some() && matches!(input.password, Patch::Keep) {
-        issues.add(
-            "password",
-            "is needed together with another host in realmAllow: it decides where the secret may be sent",
-        );
-    }
-    issues.into_result(())?;
-    if let Some(registry_type) = input.registry_type {
-        row.registry_type = type_text(registry_type).to_owned();
-    }
-    row.is_default = input.is_default.unwrap_or(row.is_default);
-    row.insecure = input.insecure.unwrap_or(row.insecure);
-    let new_password = input.password.is_change();
-    let password = change_password(&app.vault, &mut row, input.password)?;
-    if new_password || !tests_alike(&row, &before) {
-        forget_test(&mut row);
-    }
-    // Always later than before, since replacing compares it.
-    row.updated_at = Utc::now().max(before.updated_at + Duration::milliseconds(1));
-    truncate_times(&mut row);
-    if input.test.unwrap_or_default() {
-        let tested = test::candidate(&app, &call, &site, &row, password.as_ref()).await?;
-        note_test(&mut row, tested);
-    }
-    app.store.registry_replace(row.clone(), before.updated_at, new_password).await?;
-    view(&row)
-}
-
 /// `registry.remove`
 pub async fn remove(app: Arc<App>, call: Arc<Call>, input: RemoveInput) -> Result<Registry> {
     let row = app
@@ -188,59 +113,12 @@ fn point_at(row: &mut RegistryRow, url: &str, address: RegistryAddress) {
     row.namespace = address.namespace;
 }
 
-/// Whether the URL asks for plain HTTP.
-fn is_plain(row: &RegistryRow) -> bool {
-    RegistryAddress::parse(&row.registry_url).is_ok_and(|address| address.plain_http)
-}
-
-/// Whether a test of the one says something of the other, their passwords aside.
-fn tests_alike(one: &RegistryRow, other: &RegistryRow) -> bool {
-    one.registry_host == other.registry_host
-        && is_plain(one) == is_plain(other)
-        && one.username == other.username
-        && one.insecure == other.insecure
-        && one.ca_certificate == other.ca_certificate
-        && one.realm_allow == other.realm_allow
-}
-
-/// Applies what the caller says of `realmAllow`; true where it names a host that it did not name before.
-fn change_realm_allow(
-    issues: &mut Issues,
-    row: &mut RegistryRow,
-    change: &Patch<Vec<String>>,
-) -> Result<bool> {
-    let hosts = match change {
-        Patch::Keep => return Ok(false),
-        Patch::Clear => Vec::new(),
-        Patch::Set(hosts) => fields::realm_allow(issues, Some(hosts)),
-    };
-    let before = realm_allow(row)?;
-    row.realm_allow = realm_allow_text(&hosts)?;
-    Ok(hosts.iter().any(|host| !before.contains(host)))
-}
-
 fn realm_allow(row: &RegistryRow) -> Result<Vec<String>> {
     serde_json::from_str(&row.realm_allow).map_err(Error::internal("reading an entry's realmAllow"))
 }
 
 fn realm_allow_text(hosts: &[String]) -> Result<String> {
     serde_json::to_string(hosts).map_err(Error::internal("writing an entry's realmAllow"))
-}
-
-/// Applies what the caller says of the password; gives it back where it is new, for a test.
-fn change_password(vault: &Vault, row: &mut RegistryRow, change: Patch<Secret>) -> Result<Option<Secret>> {
-    match change {
-        Patch::Keep => Ok(None),
-        Patch::Clear => {
-            row.sealed_password = None;
-            row.credentials_updated_at = None;
-            Ok(None)
-        }
-        Patch::Set(password) => {
-            seal_password(vault, row, &password)?;
-            Ok(Some(password))
-        }
-    }
 }
 
 fn seal_password(vault: &Vault, row: &mut RegistryRow, password: &Secret) -> Result<()> {
@@ -266,14 +144,6 @@ fn note_test(row: &mut RegistryRow, test: LastTest) {
     row.last_test_ok = Some(test.ok);
     row.last_test_code = test.code;
     row.last_test_server_id = test.server_id.map(Into::into);
-}
-
-/// A test of what the entry was says nothing of what it is.
-fn forget_test(row: &mut RegistryRow) {
-    row.last_test_at = None;
-    row.last_test_ok = None;
-    row.last_test_code = None;
-    row.last_test_server_id = None;
 }
 
 /// To the millisecond, so that what is answered now is what is read later.

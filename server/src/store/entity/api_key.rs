@@ -14,8 +14,12 @@ pub struct Model {
     pub role: Option<String>,
     pub permissions: Option<String>,
     pub instance_admin: bool,
+    /// Both or none.
+    pub rate_limit_requests: Option<i32>,
+    pub rate_limit_window_seconds: Option<i32>,
     pub expires_at: Option<DateTimeUtc>,
     pub revoked_at: Option<DateTimeUtc>,
+    pub last_used_at: Option<DateTimeUtc>,
     pub created_at: DateTimeUtc,
 }
 

@@ -9,6 +9,7 @@ pub struct Model {
     pub organization_id: String,
     pub name: String,
     pub created_at: DateTimeUtc,
+    pub updated_at: DateTimeUtc,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

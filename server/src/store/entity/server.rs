@@ -21,6 +21,8 @@ pub struct Model {
     pub holder: Option<String>,
     pub created_at: DateTimeUtc,
     pub session_history: Option<String>,
+    /// When people last changed it.
+    pub updated_at: DateTimeUtc,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
