@@ -30,7 +30,6 @@ mod fan_out;
 mod installation;
 mod job;
 mod registry;
-mod registry_cache;
 mod replica;
 mod retry;
 mod row_cache;
@@ -50,7 +49,6 @@ pub use replica::{Heard, Signal};
 pub use server::{Admission, Admittance, Admitted, NewJoinToken};
 pub use target::{Claim, Ending, Fence, TargetState};
 
-use registry_cache::RegistryCache;
 use row_cache::RowCache;
 
 /// Readers that SQLite serves at once, and connections to PostgreSQL per replica.
@@ -73,7 +71,8 @@ pub struct Store {
 /// What is kept of the database in memory.
 #[derive(Debug, Default)]
 struct Kept {
-    registries: RegistryCache,
+    /// By organization.
+    registries: RowCache<Entries>,
     registry: RowCache<RegistryRow>,
     server: RowCache<ServerRow>,
 }
