@@ -41,7 +41,10 @@ impl Commands {
         };
         let report = |state| drop(progress.send_replace(state));
         let pulled = self.engine.pull(&image, platform, login.as_ref(), report).await;
-        let pulled = pulled.map_err(|refusal| kind.advise(refusal, access.username()))?;
+        let pulled = pulled.map_err(|refusal| {
+            let refusal = if login.is_some() { refusal } else { without_credentials(refusal) };
+            kind.advise(refusal, access.username())
+        })?;
         let (digest, pulled) = match pulled {
             Pulled::Digest(digest) => {
                 let pulled = self.read_back(&image, &digest).await?;
@@ -261,6 +264,26 @@ fn other_platform(image: &LocalImage, wanted: &str) -> Failure {
 /// The engine said that it succeeded, and cannot show it.
 fn gone(message: String) -> Failure {
     Failure::new(
+}
+
+/// The refusal of a pull without credentials. What engines and registries say of it reads as if some had been refused.
+fn without_credentials(refusal: Diagnosis) -> Diagnosis {
+    // A proxy that shows a page of its own minds no credentials.
+    let by_registry = matches!(refusal.code, DiagnosisCode::Unauthorized | DiagnosisCode::InsufficientScope)
+        || refusal.code == DiagnosisCode::Forbidden && !refusal.message.contains("in front of the registry");
+    if !by_registry {
+        return refusal;
+    }
+    Diagnosis {
+        message: "the registry does not let the image be pulled without credentials, or does not have it"
+            .to_owned(),
+        advice:
+            "No entry with credentials fits the image's registry and namespace: registry.match says what \
+                 became of each. Store one, widen one's namespace, or name one by registryId; and check the \
+                 image's name."
+                .to_owned(),
+        ..refusal
+    }
         DiagnosisCode::EngineError,
         message,
         "Someone may have changed or removed the image meanwhile; try again.",
