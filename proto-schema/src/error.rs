@@ -46,7 +46,7 @@ codes! {
     InternalServerError = "INTERNAL_SERVER_ERROR", -32603, 500;
     /// The registry or engine has no such function.
     NotImplemented = "NOT_IMPLEMENTED", -32603, 501;
-    /// The server is stopping or its database is away.
+    /// The server is stopping, its database is away, or it has too much to do. It may pass by itself.
     ServiceUnavailable = "SERVICE_UNAVAILABLE", -32603, 503;
     /// No key, or not a valid one.
     Unauthorized = "UNAUTHORIZED", -32001, 401;
@@ -114,6 +114,9 @@ pub struct ErrorData {
     /// Present where a registry or an engine refused.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub diagnosis: Option<TestDiagnosis>,
+    /// Present where the same call may succeed later without anybody's doing: in how many seconds to try again.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub retry_after: Option<u64>,
 }
 
 /// A public error: what every door shows of a failure, in its own envelope.
@@ -136,6 +139,7 @@ impl PublicError {
                 path: None,
                 zod_error: None,
                 diagnosis: None,
+                retry_after: None,
             },
         }
     }

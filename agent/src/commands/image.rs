@@ -11,7 +11,7 @@ use purser_registry_client::{
 };
 use tokio::sync::watch;
 
-use super::{Commands, access::Access};
+use super::{Commands, access::Access, too_busy};
 use crate::{
     engine::{Engine, LocalImage, Pulled},
     targets::ProgressSink,
@@ -155,7 +155,8 @@ impl Commands {
         version: &str,
         access: &Access,
     ) -> Result<String, Failure> {
-        let mut session = self.registries.open(access.target(), access.credentials(), READ_BACK_DEADLINE);
+        let session = self.registries.open(access.target(), access.credentials(), READ_BACK_DEADLINE);
+        let mut session = session.await.map_err(too_busy)?;
         let manifest = session.manifest(image.repository(), version).await;
         manifest.map(|manifest| manifest.digest).map_err(|error| match error {
             BrowseError::Failed(failed) => failed.into(),
@@ -261,11 +262,6 @@ fn other_platform(image: &LocalImage, wanted: &str) -> Failure {
     )
 }
 
-/// The engine said that it succeeded, and cannot show it.
-fn gone(message: String) -> Failure {
-    Failure::new(
-}
-
 /// The refusal of a pull without credentials. What engines and registries say of it reads as if some had been refused.
 fn without_credentials(refusal: Diagnosis) -> Diagnosis {
     // A proxy that shows a page of its own minds no credentials.
@@ -284,6 +280,11 @@ fn without_credentials(refusal: Diagnosis) -> Diagnosis {
                 .to_owned(),
         ..refusal
     }
+}
+
+/// The engine said that it succeeded, and cannot show it.
+fn gone(message: String) -> Failure {
+    Failure::new(
         DiagnosisCode::EngineError,
         message,
         "Someone may have changed or removed the image meanwhile; try again.",

@@ -5,18 +5,18 @@ use crate::fake::{Fake, answer};
 async fn an_endless_body_is_cut_and_an_endless_head_refused() {
     let body = "HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Basic realm=\"endless\"\r\nContent-Length: 99999999999\r\n\r\n";
     let fake = Fake::start(|_| body.to_owned()).await;
-    let failure = client().test(&at(fake.address), None, None, DEADLINE).await.unwrap_err();
+    let failure = client().test(&at(fake.address), None, None, DEADLINE).await.map_err(failed).unwrap_err();
     assert_eq!(failure.diagnosis.code, DiagnosisCode::Unauthorized);
 
     let fake = Fake::start(|_| "HTTP/1.1 200 OK\r\nX-endless: ".to_owned()).await;
-    let failure = client().test(&at(fake.address), None, None, DEADLINE).await.unwrap_err();
+    let failure = client().test(&at(fake.address), None, None, DEADLINE).await.map_err(failed).unwrap_err();
     assert_eq!(failure.diagnosis.code, DiagnosisCode::NotARegistry);
 }
 
 #[tokio::test]
 async fn a_compressed_answer_is_refused() {
     let fake = Fake::start(|_| answer("200 OK", &["Content-Encoding: gzip"], "{}")).await;
-    let failure = client().test(&at(fake.address), None, None, DEADLINE).await.unwrap_err();
+    let failure = client().test(&at(fake.address), None, None, DEADLINE).await.map_err(failed).unwrap_err();
     assert_eq!(failure.diagnosis.code, DiagnosisCode::NotARegistry);
 }
 
@@ -25,7 +25,8 @@ async fn a_silent_registry_is_left_at_the_deadline() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let begun = std::time::Instant::now();
     let target = at(listener.local_addr().unwrap());
-    let failure = client().test(&target, None, None, Duration::from_millis(300)).await.unwrap_err();
+    let failure =
+        client().test(&target, None, None, Duration::from_millis(300)).await.map_err(failed).unwrap_err();
     assert_eq!(failure.diagnosis.code, DiagnosisCode::Timeout);
     assert!(begun.elapsed() < Duration::from_secs(2));
     assert!(failure.steps.last().is_some_and(|step| !step.ok));
@@ -37,10 +38,11 @@ async fn what_the_policy_refuses_is_not_dialled() {
     let client = RegistryClient::new(EgressPolicy::default(), "purser-test");
     for host in ["127.0.0.1", "localhost", "[::ffff:127.0.0.1]"] {
         let target = target(&format!("{host}:{}", fake.address.port()));
-        let failure = client.test(&target, None, None, DEADLINE).await.unwrap_err();
+        let failure = client.test(&target, None, None, DEADLINE).await.map_err(failed).unwrap_err();
         assert_eq!(failure.diagnosis.code, DiagnosisCode::EgressDenied, "{host}");
     }
-    let failure = client.test(&target("169.254.169.254"), None, None, DEADLINE).await.unwrap_err();
+    let failure =
+        client.test(&target("169.254.169.254"), None, None, DEADLINE).await.map_err(failed).unwrap_err();
     assert_eq!(failure.diagnosis.code, DiagnosisCode::EgressDenied);
     assert_eq!(fake.connections(), 0);
 }
@@ -50,7 +52,7 @@ async fn a_closed_port_is_a_connect_failure() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let target = at(listener.local_addr().unwrap());
     drop(listener);
-    let failure = client().test(&target, None, None, DEADLINE).await.unwrap_err();
+    let failure = client().test(&target, None, None, DEADLINE).await.map_err(failed).unwrap_err();
     assert_eq!(failure.diagnosis.code, DiagnosisCode::Connect);
 }
 
@@ -71,25 +73,16 @@ async fn no_more_is_asked_at_once_than_there_is_room_for_and_turns_come() {
     let client = client().at_most(2);
     let hold = |deadline| {
         let (client, target) = (client.clone(), at(silent.local_addr().unwrap()));
-        tokio::spawn(async move { client.test(&target, None, None, deadline).await.unwrap_err() })
+        tokio::spawn(async move { client.test(&target, None, None, deadline).await })
     };
     let holding = [hold(Duration::from_secs(2)), hold(Duration::from_secs(2))];
     let held = [silent.accept().await.unwrap(), silent.accept().await.unwrap()];
 
     let fake = Fake::start(|_| answer("200 OK", &[], "{}")).await;
     let (target, hurried) = (at(fake.address), Duration::from_millis(200));
-    let crowded = |diagnosis: &Diagnosis| {
-        assert_eq!(diagnosis.code, DiagnosisCode::Timeout);
-        assert!(diagnosis.message.contains("turn") && !diagnosis.advice.is_empty(), "{diagnosis:?}");
-    };
-    let failure = client.test(&target, None, None, hurried).await.unwrap_err();
-    crowded(&failure.diagnosis);
-    assert!(!failure.steps.is_empty());
-    crowded(&client.probe(&target, None, hurried).await.unwrap_err().diagnosis);
-    match client.open(&target, None, hurried).tags("a/b", None, 10).await {
-        Err(crate::browse::BrowseError::Failed(diagnosis)) => crowded(&diagnosis),
-        other => panic!("{other:?}"),
-    }
+    assert_eq!(client.test(&target, None, None, hurried).await, Err(TestError::Busy(Busy)));
+    assert_eq!(client.probe(&target, None, hurried).await, Err(TestError::Busy(Busy)));
+    assert!(matches!(client.open(&target, None, hurried).await, Err(Busy)));
     assert_eq!(fake.connections(), 0, "it was asked without room");
 
     // Whoever can wait gets in when others end; and makes room again.
@@ -97,7 +90,7 @@ async fn no_more_is_asked_at_once_than_there_is_room_for_and_turns_come() {
         client.test(&target, None, None, Duration::from_secs(20)).await.unwrap();
     }
     for hold in holding {
-        assert!(!hold.await.unwrap().diagnosis.message.contains("turn"));
+        assert!(matches!(hold.await.unwrap(), Err(TestError::Failed(_))), "it had a place");
     }
     drop(held);
 }

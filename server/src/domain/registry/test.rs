@@ -13,10 +13,12 @@ use purser_proto_schema::{
     secret::Secret,
     time::Timestamp,
 };
-use purser_registry_client::{Credentials, Diagnosis, DiagnosisCode, Reference, RegistryKind, ScopeProbe};
+use purser_registry_client::{
+    Busy, Credentials, Diagnosis, DiagnosisCode, Reference, RegistryKind, ScopeProbe, TestError,
+};
 use serde_json::json;
 
-use super::{fields, open_password};
+use super::{BUSY, fields, open_password};
 use crate::{
     app::App,
     dispatch::plan::{self, Plan, PlannedRegistry, Work},
@@ -222,6 +224,8 @@ async fn run(app: &App, call: &Call, site: &Site, subject: Subject<'_>) -> Resul
         success: true,
         tested_from: site.tested_from(),
         credentials: report.credentials,
+        // An earlier agent doesn't say.
+        kind: if report.kind == RegistryKind::Other { RegistryKind::of_host(&host) } else { report.kind },
         registry_host: host,
         auth: report.auth,
         access: report.access,
@@ -240,11 +244,13 @@ async fn from_here(app: &App, subject: Subject<'_>) -> Result<TestReport> {
         Ok(outcome) => Ok(TestReport {
             auth: outcome.auth,
             credentials: outcome.credentials,
+            kind: outcome.kind,
             access: outcome.access,
             steps: outcome.steps,
             warnings: outcome.warnings,
         }),
-        Err(failure) => Err(Error::TestFailed(Box::new(TestDiagnosis {
+        Err(TestError::Busy(Busy)) => Err(BUSY),
+        Err(TestError::Failed(failure)) => Err(Error::TestFailed(Box::new(TestDiagnosis {
             diagnosis: failure.diagnosis,
             steps: failure.steps,
         }))),
