@@ -296,17 +296,23 @@ async fn from_host(app: &App, call: &Call, server: &ServerRow, subject: Subject<
                 Error::TestFailed(diagnosis)
             })
         }
-        Some(Verdict::Succeeded { .. } | Verdict::Cancelled) | None => Err(no_verdict(&server.name)),
+        Some(Verdict::Cancelled) => Err(Error::Conflict("the test was cancelled before it ended".to_owned())),
+        None if app.dispatch.is_stopping() => Err(Error::Unavailable("the control plane is stopping")),
+        Some(Verdict::Succeeded { .. }) | None => Err(no_verdict(&server.name)),
     }
 }
 
+/// The host took the test and fell silent: its agent has a shorter deadline of its own, and says so when the registry
+/// is what is slow. Nothing is known of the registry, so it is the host that the answer is about.
 fn no_verdict(server: &str) -> Error {
     let diagnosis = Diagnosis::new(
-        DiagnosisCode::Timeout,
-        format!("server {server} gave no verdict in time"),
+        DiagnosisCode::ServerOffline,
+        format!(
+            "server {server} looked connected, but did not answer in time; nothing is known of the registry"
+        ),
         "Try again; if it stays so, look at the log of purser-agent on that host.",
     );
-    Error::TestFailed(Box::new(TestDiagnosis { diagnosis, steps: Vec::new() }))
+    Error::ServerOffline(Box::new(TestDiagnosis { diagnosis, steps: Vec::new() }))
 }
 
 #[cfg(test)]
