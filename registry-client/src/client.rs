@@ -9,13 +9,14 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 
 use crate::access::prove;
-use crate::address::RegistryAddress;
+use crate::address::{Authority, RegistryAddress};
 use crate::diagnosis::{Diagnosis, DiagnosisCode};
 use crate::egress::EgressPolicy;
 use crate::hub::HubEndpoints;
 use crate::ladder::Ladder;
 use crate::outcome::{AccessVerdict, Busy, CredentialsVerdict, ProbeOutcome, TestError, TestOutcome};
 use crate::probe::Reached;
+use crate::realm::is_allowed;
 use crate::reference::is_valid_path;
 use crate::session::Session;
 use crate::tls::Trust;
@@ -44,6 +45,14 @@ impl Target {
     /// A registry that is trusted as its address says and no further.
     pub fn new(address: RegistryAddress) -> Self {
         Self { address, insecure: false, ca_certificate: None, realm_allow: Vec::new() }
+    }
+
+    /// Whether the entry's owner lets its secret be sent to `place`, too ([`Self::realm_allow`]); by TLS, or within this
+    /// machine.
+    pub fn allows(&self, place: &RegistryAddress) -> bool {
+        let Ok(authority) = Authority::parse(&place.host) else { return false };
+        let port = authority.port.unwrap_or(if place.plain_http { 80 } else { 443 });
+        (!place.plain_http || place.is_loopback_literal()) && is_allowed(&self.realm_allow, &authority, port)
     }
 }
 

@@ -36,7 +36,11 @@ impl Commands {
         let image = access.reference(image)?;
         let login = access.login();
         let kind = match login {
-            Some(_) => self.vet(access, VET_DEADLINE).await?.kind,
+            Some(_) => {
+                let kind = self.vet(access, VET_DEADLINE).await?.kind;
+                self.vet_mirrors(access).await?;
+                kind
+            }
             None => RegistryKind::of_host(&access.target().address.host),
         };
         let report = |state| drop(progress.send_replace(state));

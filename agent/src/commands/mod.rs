@@ -6,6 +6,7 @@
 
 mod access;
 mod image;
+mod mirrors;
 mod registry;
 mod shared_pulls;
 
