@@ -13,6 +13,51 @@ async fn an_endless_body_is_cut_and_an_endless_head_refused() {
     assert_eq!(failure.diagnosis.code, DiagnosisCode::NotARegistry);
 }
 
+/// hyper's own bound is a dozen times ours, so an endless head alone would not show ours.
+#[tokio::test]
+async fn a_head_that_ends_beyond_the_bound_is_refused_and_one_within_it_is_read() {
+    for (length, refused) in [(16 * 1024, false), (200 * 1024, true)] {
+        let long = format!("X-Long: {}", "x".repeat(length));
+        let fake = Fake::start(move |_| answer("200 OK", &[&long], "{}")).await;
+        let tested = client().test(&at(fake.address), None, None, DEADLINE).await;
+        let code = tested.map_err(failed).err().map(|failure| failure.diagnosis.code);
+        assert_eq!(code, refused.then_some(DiagnosisCode::NotARegistry), "{length}");
+    }
+}
+
+/// A byte every 20 ms: nothing that is ever silent for long, and nothing that ends.
+#[tokio::test]
+async fn what_drips_is_left_at_the_deadline_be_it_a_head_a_body_or_a_handshake() {
+    // Of a TLS handshake: the head of a ServerHello of 16 KiB.
+    let handshake = vec![0x16, 3, 3, 0x40, 0, 2, 0, 0x3f, 0xfc, 3, 3];
+    for (place, begun) in [
+        // Not written as loopback, where plain HTTP would be tried after it.
+        ("https://[::ffff:127.0.0.1]", handshake),
+        ("http://127.0.0.1", b"HTTP/1.1 200 ".to_vec()),
+        ("http://127.0.0.1", b"HTTP/1.1 200 OK\r\nContent-Length: 99999\r\n\r\n".to_vec()),
+    ] {
+        let what = String::from_utf8_lossy(&begun).into_owned();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let target = target(&format!("{place}:{}", listener.local_addr().unwrap().port()));
+        let dripping = tokio::spawn(async move {
+            use tokio::io::AsyncWriteExt as _;
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut going = stream.write_all(&begun).await;
+                while going.is_ok() {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                    going = stream.write_all(b"x").await;
+                }
+            }
+        });
+        let client = client();
+        let tested = client.test(&target, None, None, Duration::from_millis(400));
+        let tested = tokio::time::timeout(Duration::from_secs(10), tested).await;
+        let code = tested.map(|tested| tested.map_err(failed).unwrap_err().diagnosis.code);
+        assert_eq!(code, Ok(DiagnosisCode::Timeout), "{what:?}");
+        dripping.abort();
+    }
+}
+
 #[tokio::test]
 async fn a_compressed_answer_is_refused() {
     let fake = Fake::start(|_| answer("200 OK", &["Content-Encoding: gzip"], "{}")).await;
