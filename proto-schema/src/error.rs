@@ -49,7 +49,7 @@ codes! {
     InternalServerError = "INTERNAL_SERVER_ERROR", -32603, 500;
     /// The registry or engine has no such function.
     NotImplemented = "NOT_IMPLEMENTED", -32603, 501;
-    /// The server is stopping or its database is away.
+    /// The server is stopping, its database is away, or it has too much to do. It may pass by itself.
     ServiceUnavailable = "SERVICE_UNAVAILABLE", -32603, 503;
     /// No key, or not a valid one.
     Unauthorized = "UNAUTHORIZED", -32001, 401;
@@ -130,7 +130,7 @@ pub struct ErrorData {
     /// Present where something is still used.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub used_by: Option<UsedBy>,
-    /// Present where a key called more often than it may: in how many seconds it may again.
+    /// Present where the same call may succeed later without anybody's doing: in how many seconds to try again.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub retry_after: Option<u64>,
 }

@@ -3,7 +3,7 @@
 //! A password goes in and never comes out: no output type has a field for it.
 
 use purser_registry_client::{
-    AccessVerdict, AuthScheme, CredentialsVerdict, Preset, Step,
+    AccessVerdict, AuthScheme, CredentialsVerdict, Preset, RegistryKind, Step,
     browse::{Page, RateLimit as PullAllowance},
 };
 use schemars::JsonSchema;
@@ -86,6 +86,9 @@ pub struct Registry {
     pub image_prefix: Option<String>,
     /// Who runs it.
     pub registry_type: RegistryType,
+    /// Whose registry it is by its host, as `registry.presets` names the kinds; `other` where the host doesn't
+    /// tell. A test, which hears the registry's answer, may know more.
+    pub kind: RegistryKind,
     /// Whether names without a registry go here.
     pub is_default: bool,
     /// Whether plain HTTP and unverified TLS are accepted.
@@ -343,6 +346,9 @@ pub struct TestResult {
     pub credentials: CredentialsVerdict,
     /// The canonical host.
     pub registry_host: String,
+    /// Whose registry it is, by its host or else by its answer, as `registry.presets` names the kinds; `other`
+    /// where neither tells.
+    pub kind: RegistryKind,
     /// What the registry asks for.
     pub auth: AuthScheme,
     /// What was tried on `repository`.

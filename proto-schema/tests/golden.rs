@@ -26,7 +26,8 @@ use purser_proto_schema::{
     server::Engine,
 };
 use purser_registry_client::{
-    AccessVerdict, AuthScheme, CredentialsVerdict, Diagnosis, DiagnosisCode, ScopeProbe, Step, StepName,
+    AccessVerdict, AuthScheme, CredentialsVerdict, Diagnosis, DiagnosisCode, RegistryKind, ScopeProbe, Step,
+    StepName,
 };
 use secrecy::SecretString;
 use serde::{Serialize, de::DeserializeOwned};
@@ -177,6 +178,7 @@ fn verdicts() -> Vec<(&'static str, Verdict)> {
     let tested = TestReport {
         auth: AuthScheme::Bearer,
         credentials: CredentialsVerdict::Verified,
+        kind: RegistryKind::Harbor,
         access: Some(AccessVerdict { pull: Some(true), push: Some(false) }),
         steps: steps(),
         warnings: vec!["plain HTTP".to_owned()],

@@ -27,6 +27,7 @@ use crate::answer::{none_given, rate_limited, recognised};
 use crate::connection::Answer;
 use crate::diagnosis::{Diagnosis, DiagnosisCode as Code};
 use crate::kind::RegistryKind;
+use crate::outcome::Busy;
 use crate::reference::is_valid_path;
 use crate::session::Session;
 
@@ -68,6 +69,9 @@ pub enum BrowseError {
     /// The query of a search is blank, or longer than 256 characters.
     #[error("the search must have 1 to 256 characters")]
     Query,
+    /// The registry wasn't asked.
+    #[error(transparent)]
+    Busy(#[from] Busy),
     /// The registry couldn't be asked, or didn't answer as hoped.
     #[error("{}", .0.message)]
     Failed(Diagnosis),

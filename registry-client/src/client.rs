@@ -9,13 +9,14 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 
 use crate::access::prove;
-use crate::address::RegistryAddress;
+use crate::address::{Authority, RegistryAddress};
 use crate::diagnosis::{Diagnosis, DiagnosisCode};
 use crate::egress::EgressPolicy;
 use crate::hub::HubEndpoints;
 use crate::ladder::Ladder;
-use crate::outcome::{AccessVerdict, AuthScheme, CredentialsVerdict, ProbeOutcome, TestFailure, TestOutcome};
+use crate::outcome::{AccessVerdict, Busy, CredentialsVerdict, ProbeOutcome, TestError, TestOutcome};
 use crate::probe::Reached;
+use crate::realm::is_allowed;
 use crate::reference::is_valid_path;
 use crate::session::Session;
 use crate::tls::Trust;
@@ -44,6 +45,14 @@ impl Target {
     /// A registry that is trusted as its address says and no further.
     pub fn new(address: RegistryAddress) -> Self {
         Self { address, insecure: false, ca_certificate: None, realm_allow: Vec::new() }
+    }
+
+    /// Whether the entry's owner lets its secret be sent to `place`, too ([`Self::realm_allow`]); by TLS, or within this
+    /// machine.
+    pub fn allows(&self, place: &RegistryAddress) -> bool {
+        let Ok(authority) = Authority::parse(&place.host) else { return false };
+        let port = authority.port.unwrap_or(if place.plain_http { 80 } else { 443 });
+        (!place.plain_http || place.is_loopback_literal()) && is_allowed(&self.realm_allow, &authority, port)
     }
 }
 
@@ -122,7 +131,7 @@ impl RegistryClient {
 
     /// Lowers the number of tests, probes and sessions that ask at the same time, of this client and its clones
     /// together, to `count` (1 to [`MAX_AT_ONCE`]). Whoever comes when there is no room waits for half of its time, in
-    /// turn, and then fails with [`Timeout`](DiagnosisCode::Timeout). To be called once, before the first use.
+    /// turn, and is then told [`Busy`]. To be called once, before the first use.
     #[must_use]
     pub fn at_most(self, count: usize) -> Self {
         self.shared.at_once.forget_permits(MAX_AT_ONCE.saturating_sub(count.max(1)));
@@ -136,22 +145,24 @@ impl RegistryClient {
     /// although access is refused is an outcome, whose `access` and `warnings` say so.
     ///
     /// # Errors
-    /// [`TestFailure`] with the cause, some advice, and the steps up to the one that broke. Neither holds the secret,
-    /// even if the registry repeats it.
+    /// [`TestFailure`](crate::TestFailure) with the cause, some advice, and the steps up to the one that broke. Neither
+    /// holds the secret, even if the registry repeats it. [`Busy`] where nothing was asked.
     pub async fn test(
         &self,
         target: &Target,
         credentials: Option<&Credentials>,
         scope: Option<&ScopeProbe>,
         deadline: Duration,
-    ) -> Result<TestOutcome, TestFailure> {
+    ) -> Result<TestOutcome, TestError> {
         let mut ladder = Ladder::new(deadline);
+        let _room = ladder.admit(&self.shared.at_once).await?;
         match self.climb(&mut ladder, target, credentials, scope).await {
-            Ok((auth, credentials, access)) => {
+            Ok((session, credentials, access)) => {
+                let (auth, kind) = (session.login.scheme(), session.kind);
                 let (steps, warnings) = ladder.finish();
-                Ok(TestOutcome { auth, credentials, access, steps, warnings })
+                Ok(TestOutcome { auth, credentials, kind, access, steps, warnings })
             }
-            Err(diagnosis) => Err(ladder.fail(diagnosis)),
+            Err(diagnosis) => Err(ladder.fail(diagnosis).into()),
         }
     }
 
@@ -161,23 +172,20 @@ impl RegistryClient {
     /// before.
     ///
     /// # Errors
-    /// [`TestFailure`], with [`RealmDenied`](DiagnosisCode::RealmDenied) or
+    /// As [`Self::test`], with [`RealmDenied`](DiagnosisCode::RealmDenied) or
     /// [`EgressDenied`](DiagnosisCode::EgressDenied) for a token server that must not see the secret.
     pub async fn probe(
         &self,
         target: &Target,
         secret: Option<&Credentials>,
         deadline: Duration,
-    ) -> Result<ProbeOutcome, TestFailure> {
+    ) -> Result<ProbeOutcome, TestError> {
         let mut ladder = Ladder::new(deadline);
         if let Some(secret) = secret {
             ladder.secrets.add_credentials(&secret.username, &secret.password);
         }
-        let reached = async {
-            let _room = ladder.admit(&self.shared.at_once).await?;
-            Reached::begin(&mut ladder, &self.shared, target).await
-        };
-        match reached.await {
+        let _room = ladder.admit(&self.shared.at_once).await?;
+        match Reached::begin(&mut ladder, &self.shared, target).await {
             Ok(session) => {
                 let realm_host = session.realm_host().map(|host| ladder.secrets.hide_hosts(host));
                 let (steps, warnings) = ladder.finish();
@@ -189,31 +197,37 @@ impl RegistryClient {
                     warnings,
                 })
             }
-            Err(diagnosis) => Err(ladder.fail(diagnosis)),
+            Err(diagnosis) => Err(ladder.fail(diagnosis).into()),
         }
     }
 
     /// Begins to read from a registry: nothing is dialled before the first question. `deadline` is the total time of
     /// everything that is asked through the session. Blank credentials count as none.
     ///
-    /// A session belongs to one credential and keeps its tokens to itself. Begin one for each call.
-    pub fn open<'a>(
+    /// A session belongs to one credential and keeps its tokens to itself. Begin one for each call; it holds its place
+    /// among all that is asked at once until it is dropped.
+    ///
+    /// # Errors
+    /// [`Busy`] where there is no place for it.
+    pub async fn open<'a>(
         &'a self,
         target: &'a Target,
         credentials: Option<&'a Credentials>,
         deadline: Duration,
-    ) -> Session<'a> {
+    ) -> Result<Session<'a>, Busy> {
         let usable = credentials.filter(|given| !given.is_blank());
-        Session::new(&self.shared, target, usable, Ladder::new(deadline))
+        let ladder = Ladder::new(deadline);
+        let room = ladder.admit(&self.shared.at_once).await?;
+        Ok(Session::new(&self.shared, target, usable, ladder, room))
     }
 
-    async fn climb(
-        &self,
+    async fn climb<'a>(
+        &'a self,
         ladder: &mut Ladder,
-        target: &Target,
-        credentials: Option<&Credentials>,
+        target: &'a Target,
+        credentials: Option<&'a Credentials>,
         scope: Option<&ScopeProbe>,
-    ) -> Result<(AuthScheme, CredentialsVerdict, Option<AccessVerdict>), Diagnosis> {
+    ) -> Result<(Reached<'a>, CredentialsVerdict, Option<AccessVerdict>), Diagnosis> {
         if scope.is_some_and(|scope| !is_valid_path(&scope.repository)) {
             return Err(Diagnosis::new(
                 DiagnosisCode::Other,
@@ -229,7 +243,6 @@ impl RegistryClient {
         if let Some(credentials) = usable {
             ladder.secrets.add_credentials(&credentials.username, &credentials.password);
         }
-        let _room = ladder.admit(&self.shared.at_once).await?;
         let mut session = Reached::begin(ladder, &self.shared, target).await?;
         let kind = session.kind;
         let advise = |diagnosis| kind.advise(diagnosis, usable.map(|given| given.username.as_str()));
@@ -238,7 +251,7 @@ impl RegistryClient {
             Some(scope) => Some(prove(ladder, &mut session, scope).await.map_err(advise)?),
             None => None,
         };
-        Ok((session.login.scheme(), verdict, access))
+        Ok((session, verdict, access))
     }
 }
 

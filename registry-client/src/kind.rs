@@ -47,11 +47,11 @@ pub enum RegistryKind {
     /// Nothing is known. Also what a newer peer's kind is read as.
     #[default]
     #[serde(other)]
-    Unknown,
+    Other,
 }
 
 impl RegistryKind {
-    /// By the canonical host ([`RegistryAddress::host`](crate::RegistryAddress::host)) alone; [`Self::Unknown`] where it
+    /// By the canonical host ([`RegistryAddress::host`](crate::RegistryAddress::host)) alone; [`Self::Other`] where it
     /// doesn't tell. Self-hosted registries can be anywhere.
     pub fn of_host(host: &str) -> Self {
         let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
@@ -73,18 +73,18 @@ impl RegistryKind {
             _ if name.contains(".dkr-ecr") && name.ends_with(".on.aws") => Self::Ecr,
             _ if azure.iter().any(|end| name.ends_with(end)) => Self::Acr,
             _ if name.ends_with(".jfrog.io") => Self::Artifactory,
-            _ => Self::Unknown,
+            _ => Self::Other,
         }
     }
 
     /// By host, else by the answer to `GET /v2/`.
     pub(crate) fn recognise(host: &str, headers: &HeaderMap, challenge: Option<&Challenge>) -> Self {
         match Self::of_host(host) {
-            Self::Unknown => {
+            Self::Other => {
                 let by_header = Self::of_headers(headers);
                 let by_realm = challenge.and_then(Self::of_challenge);
                 let speaks = headers.contains_key("docker-distribution-api-version");
-                by_header.or(by_realm).unwrap_or(if speaks { Self::Distribution } else { Self::Unknown })
+                by_header.or(by_realm).unwrap_or(if speaks { Self::Distribution } else { Self::Other })
             }
             known => known,
         }
@@ -175,7 +175,7 @@ impl RegistryKind {
                 "Enter the API token as user name and as password; `doctl registry login` tokens last 30 days."
             }
             Self::Gitea => "Use an access token with package rights as the password.",
-            Self::Distribution | Self::Unknown => return None,
+            Self::Distribution | Self::Other => return None,
         })
     }
 

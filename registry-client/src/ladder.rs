@@ -7,7 +7,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::diagnosis::{Diagnosis, DiagnosisCode as Code, Secrets, presentable};
-use crate::outcome::{Step, StepName, TestFailure};
+use crate::outcome::{Busy, Step, StepName, TestFailure};
 
 /// One climb.
 pub(crate) struct Ladder {
@@ -26,22 +26,10 @@ impl Ladder {
     }
 
     /// Waits for room among all that is asked at once, for half of the time that is left; whoever came first goes first.
-    pub(crate) async fn admit<'s>(
-        &mut self,
-        at_once: &'s Semaphore,
-    ) -> Result<SemaphorePermit<'s>, Diagnosis> {
-        let begun = Instant::now();
+    pub(crate) async fn admit<'s>(&self, at_once: &'s Semaphore) -> Result<SemaphorePermit<'s>, Busy> {
         match timeout(self.remaining() / 2, at_once.acquire()).await {
             Ok(Ok(permit)) => Ok(permit),
-            Ok(Err(_)) | Err(_) => {
-                let diagnosis = Diagnosis::new(
-                    Code::Timeout,
-                    "so many registries are being asked from here that this one's turn did not come",
-                    "Nothing was sent. Try again in a minute; tests of addresses that never answer hold places longest.",
-                );
-                self.note(StepName::Resolve, false, begun, diagnosis.message.clone());
-                Err(diagnosis)
-            }
+            Ok(Err(_)) | Err(_) => Err(Busy),
         }
     }
 

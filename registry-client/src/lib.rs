@@ -56,7 +56,8 @@ pub use hub::HubEndpoints;
 pub use kind::{Preset, RegistryKind, RegistryType, presets};
 pub use link::parse_link;
 pub use outcome::{
-    AccessVerdict, AuthScheme, CredentialsVerdict, ProbeOutcome, Step, StepName, TestFailure, TestOutcome,
+    AccessVerdict, AuthScheme, Busy, CredentialsVerdict, ProbeOutcome, Step, StepName, TestError,
+    TestFailure, TestOutcome,
 };
 pub use realm::check_realm_host;
 pub use reference::{Reference, ReferenceError};

@@ -132,6 +132,9 @@ pub struct TestOutcome {
     pub auth: AuthScheme,
     /// What became of the credentials.
     pub credentials: CredentialsVerdict,
+    /// Whose registry it seems to be.
+    #[serde(default)]
+    pub kind: RegistryKind,
     /// What a [`ScopeProbe`](crate::ScopeProbe) found; `None` when there was none.
     #[serde(default)]
     pub access: Option<AccessVerdict>,
@@ -139,6 +142,23 @@ pub struct TestOutcome {
     pub steps: Vec<Step>,
     /// What a person should know although nothing failed.
     pub warnings: Vec<String>,
+}
+
+/// Everybody who may ask at once is asking, and the turn of one more did not come in its time. Nothing was sent, and
+/// nothing is known of the registry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("so many registries are being asked from here that the turn of one more did not come")]
+pub struct Busy;
+
+/// Why a test or probe has no outcome.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TestError {
+    /// It was not begun.
+    #[error(transparent)]
+    Busy(#[from] Busy),
+    /// It failed on the way.
+    #[error(transparent)]
+    Failed(#[from] TestFailure),
 }
 
 /// Why a test or probe failed, and how far it came.

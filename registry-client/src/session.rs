@@ -58,8 +58,8 @@ pub struct Session<'a> {
     /// By scope.
     tokens: Vec<(String, HeaderValue)>,
     used: bool,
-    /// Held from the first question on.
-    room: Option<SemaphorePermit<'a>>,
+    /// Its place among all that is asked at once.
+    _room: SemaphorePermit<'a>,
 }
 
 /// One question.
@@ -93,6 +93,7 @@ impl<'a> Session<'a> {
         target: &'a Target,
         credentials: Option<&'a Credentials>,
         mut ladder: Ladder,
+        room: SemaphorePermit<'a>,
     ) -> Self {
         if let Some(credentials) = credentials {
             ladder.secrets.add_credentials(&credentials.username, &credentials.password);
@@ -107,7 +108,7 @@ impl<'a> Session<'a> {
             kind,
             tokens: Vec::new(),
             used: false,
-            room: None,
+            _room: room,
         }
     }
 
@@ -262,17 +263,9 @@ impl<'a> Session<'a> {
         }
     }
 
-    async fn admit(&mut self) -> Result<(), Diagnosis> {
-        if self.room.is_none() {
-            self.room = Some(self.ladder.admit(&self.shared.at_once).await?);
-        }
-        Ok(())
-    }
-
     /// Climbs as far as the challenge, once.
     async fn reach(&mut self) -> Result<(), Diagnosis> {
         if self.reached.is_none() {
-            self.admit().await?;
             let mut reached = Reached::begin(&mut self.ladder, self.shared, self.target).await?;
             reached.credentials = self.credentials;
             self.kind = reached.kind;
@@ -366,7 +359,6 @@ impl<'a> Session<'a> {
         path: String,
         max_body: usize,
     ) -> Result<Answer, Diagnosis> {
-        self.admit().await?;
         let website = Target::new(self.shared.hub.website.clone());
         let (mut channel, _) = transport::open(&mut self.ladder, self.shared, &website).await?;
         let ask = Ask { max_body, ..Ask::get(path) };

@@ -90,16 +90,16 @@ impl Trust {
 
     fn verifier(&self, extra_pem: Option<&str>) -> Result<Arc<dyn ServerCertVerifier>, CaCertificateError> {
         let extra = extra_pem.map(|pem| self.extra_roots(pem)).transpose()?;
-        Ok(Arc::new(Verified {
-            provider: Arc::clone(&self.provider),
-            system: Arc::clone(&self.system),
-            extra,
-        }))
+        Ok(self.judge(Taken::Vouched { system: Arc::clone(&self.system), extra }))
     }
 
     /// Trusts whoever answers.
     pub(crate) fn unverified(&self) -> Result<Arc<ClientConfig>, Diagnosis> {
-        self.config(Arc::new(Unverified { provider: Arc::clone(&self.provider) }))
+        self.config(self.judge(Taken::All))
+    }
+
+    fn judge(&self, taken: Taken) -> Arc<Judge> {
+        Arc::new(Judge { provider: Arc::clone(&self.provider), taken })
     }
 
     fn extra_roots(&self, pem: &str) -> Result<ExtraRoots, CaCertificateError> {
@@ -191,14 +191,23 @@ fn is_unknown_issuer(error: &TlsError) -> bool {
         || is_self_signed_leaf(error)
 }
 
+/// Whose certificates are taken.
 #[derive(Debug)]
-struct Verified {
-    provider: Arc<CryptoProvider>,
-    system: Arc<SystemRoots>,
-    extra: Option<ExtraRoots>,
+enum Taken {
+    /// Those that an authority vouches for.
+    Vouched { system: Arc<SystemRoots>, extra: Option<ExtraRoots> },
+    /// Anybody's, for entries marked insecure.
+    All,
 }
 
-impl ServerCertVerifier for Verified {
+/// Judges certificates. That the handshake is signed with a certificate's key is checked of all of them.
+#[derive(Debug)]
+struct Judge {
+    provider: Arc<CryptoProvider>,
+    taken: Taken,
+}
+
+impl ServerCertVerifier for Judge {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -207,54 +216,16 @@ impl ServerCertVerifier for Verified {
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, TlsError> {
-        let by_extra = self.extra.as_ref().map(|extra| extra.verify(end_entity, intermediates, name, now));
+        let Taken::Vouched { system, extra } = &self.taken else {
+            return Ok(ServerCertVerified::assertion());
+        };
+        let by_extra = extra.as_ref().map(|extra| extra.verify(end_entity, intermediates, name, now));
         match by_extra {
             // The entry's authority issued it, so its objection (name, time) is the one that helps.
             Some(Err(error)) if !is_unknown_issuer(&error) => Err(error),
             Some(Ok(verified)) => Ok(verified),
-            _ => self.system.verifier()?.verify_server_cert(end_entity, intermediates, name, ocsp, now),
+            _ => system.verifier()?.verify_server_cert(end_entity, intermediates, name, ocsp, now),
         }
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, TlsError> {
-        verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, TlsError> {
-        verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
-    }
-}
-
-/// For entries marked insecure: any certificate, though the handshake must still be signed with its key.
-#[derive(Debug)]
-struct Unverified {
-    provider: Arc<CryptoProvider>,
-}
-
-impl ServerCertVerifier for Unverified {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, TlsError> {
-        Ok(ServerCertVerified::assertion())
     }
 
     fn verify_tls12_signature(

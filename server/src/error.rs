@@ -69,6 +69,9 @@ pub enum Error {
     /// The server is not connected.
     #[error("{}", .0.diagnosis.message)]
     ServerOffline(Box<TestDiagnosis>),
+    /// It is not done now, and the same call may succeed in a moment without anybody's doing.
+    #[error("{0}")]
+    Unavailable(&'static str),
     /// A fault of ours.
     #[error("{what}")]
     Internal {

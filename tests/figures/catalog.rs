@@ -109,7 +109,8 @@ async fn by_pages(address: &str) -> usize {
     let address = RegistryAddress::parse(address).unwrap_or_else(|error| panic!("{error}"));
     let target = Target::new(address);
     let client = RegistryClient::new(EgressPolicy::default().allow_loopback(true), "purser-figures");
-    let mut session = client.open(&target, None, DEADLINE);
+    let session = client.open(&target, None, DEADLINE).await;
+    let mut session = session.unwrap_or_else(|error| panic!("{error}"));
     let (mut repositories, mut cursor) = (0, None);
     loop {
         let page = session.catalog(cursor.as_deref(), 100).await.unwrap_or_else(|error| panic!("{error}"));

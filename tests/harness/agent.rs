@@ -14,7 +14,8 @@ use tempfile::TempDir;
 use crate::{
     client::Client,
     engine::Engine,
-    process::{Process, tied},
+    hub::Hub,
+    process::{Process, tied, tied_with_hosts},
     purser::{Purser, built},
     testbed::Testbed,
     wait::{eventually, unique},
@@ -35,6 +36,7 @@ pub struct Builder {
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
     state: Option<PathBuf>,
+    hosts: Option<PathBuf>,
 }
 
 /// A running (or killed) agent; dropping it kills it and removes its folder. When the test
@@ -89,6 +91,13 @@ impl Builder {
         self
     }
 
+    /// In a world in which Docker Hub is this one.
+    #[must_use]
+    pub fn with_hub(mut self, hub: &Hub) -> Self {
+        self.hosts = Some(hub.hosts());
+        self.env("SSL_CERT_FILE", &hub.authority().display().to_string())
+    }
+
     /// Starts it; it may still be joining. See [`Agent::join`].
     ///
     /// # Panics
@@ -134,7 +143,11 @@ impl Builder {
     fn spawn(&self, folder: &Path, log: &Path) -> Process {
         let home = folder.join("home");
         fs::create_dir_all(&home).expect("a folder of the testbed can be made");
-        let mut command = tied(built("purser-agent"));
+        let program = built("purser-agent");
+        let mut command = match &self.hosts {
+            None => tied(program),
+            Some(hosts) => tied_with_hosts(hosts, program),
+        };
         command.env_clear().env("RUST_LOG", &self.rust_log).env("HOME", home);
         command.envs(env::var_os("PATH").map(|path| ("PATH", path)));
         // By environment: arguments can be read by anyone on the machine.
@@ -162,6 +175,7 @@ impl Agent {
             arguments: Vec::new(),
             environment: Vec::new(),
             state: None,
+            hosts: None,
         }
     }
 

@@ -17,7 +17,8 @@ use crate::{
     client::Client,
     connection::{Connection, Endpoint},
     engine::Engine,
-    process::{Process, tied},
+    hub::Hub,
+    process::{Process, tied, tied_with_hosts},
     testbed::Testbed,
     wait::{eventually, random_bytes, random_hex},
 };
@@ -34,14 +35,19 @@ const END: Duration = Duration::from_secs(10);
 /// # Errors
 /// The folder cannot be written to.
 pub fn dockerd(folder: &Path) -> io::Result<(Command, PathBuf)> {
+    // /usr/local/bin may hold another client's tools; this one is Debian's.
+    dockerd_by(tied("/usr/sbin/dockerd"), folder, &[])
+}
+
+/// `command` is what starts it.
+fn dockerd_by(mut command: Command, folder: &Path, mirrors: &[String]) -> io::Result<(Command, PathBuf)> {
     let home = folder.join("home");
     fs::create_dir_all(&home)?;
     let socket = folder.join("docker.sock");
     let config = folder.join("daemon.json");
-    let settings = serde_json::json!({"deprecated-key-path": folder.join("key.json")});
+    let settings =
+        serde_json::json!({"deprecated-key-path": folder.join("key.json"), "registry-mirrors": mirrors});
     fs::write(&config, settings.to_string())?;
-    // /usr/local/bin may hold another client's tools; this one is Debian's.
-    let mut command = tied("/usr/sbin/dockerd");
     command
         .args(["--bridge=none", "--iptables=false"])
         .arg("--data-root")
@@ -78,8 +84,26 @@ impl OwnEngine {
         engine
     }
 
+    /// Starts one in a world in which Docker Hub is this one, with these mirrors of it.
+    ///
+    /// # Panics
+    /// It did not come up. It is not made for [`restart`](Self::restart), which would forget both.
+    pub async fn with_mirrors(hub: &Hub, mirrors: &[String]) -> Self {
+        let folder = Testbed::get().scratch("engine");
+        let mut command = tied_with_hosts(&hub.hosts(), "/usr/sbin/dockerd");
+        command.env("SSL_CERT_FILE", hub.authority());
+        let (process, socket) = Self::spawn_by(dockerd_by(command, folder.path(), mirrors), folder.path());
+        let engine = Self { socket, process, folder };
+        engine.answering().await;
+        engine
+    }
+
     fn spawn(folder: &Path) -> (Process, PathBuf) {
-        let (command, socket) = dockerd(folder).expect("a folder of the testbed can be written to");
+        Self::spawn_by(dockerd(folder), folder)
+    }
+
+    fn spawn_by(prepared: io::Result<(Command, PathBuf)>, folder: &Path) -> (Process, PathBuf) {
+        let (command, socket) = prepared.expect("a folder of the testbed can be written to");
         let started = Process::start("dockerd", command, &folder.join("log"));
         (started.expect("dockerd can be started"), socket)
     }

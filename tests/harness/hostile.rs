@@ -113,7 +113,15 @@ impl Hostile {
     /// # Panics
     /// It has no such address, or no port is free.
     pub async fn at(ip: IpAddr, front: Front, script: Script) -> Self {
-        let listener = TcpListener::bind((ip, 0)).await.expect("a free port");
+        Self::on(SocketAddr::new(ip, 0), front, script).await
+    }
+
+    /// On any address and port of this machine.
+    ///
+    /// # Panics
+    /// It has no such address, or the port is taken.
+    pub async fn on(place: SocketAddr, front: Front, script: Script) -> Self {
+        let listener = TcpListener::bind(place).await.expect("a free port");
         let address = listener.local_addr().expect("a bound listener has an address");
         let seen = Arc::<Seen>::default();
         let registry = Registry { address, front, script, seen: seen.clone() };

@@ -21,6 +21,7 @@
 //! | kill an engine or a registry, fill a disk, at random | [`daemon`], [`faults`] |
 //! | answer like something that is no registry | [`canned`] |
 //! | answer like a registry that means harm | [`hostile`] |
+//! | have a Docker Hub | [`hub`] |
 //! | prove that a secret is nowhere | [`secret`] |
 //! | wait for a state, never for a time | [`wait`] |
 //!
@@ -39,6 +40,7 @@ pub mod double;
 pub mod engine;
 pub mod faults;
 pub mod hostile;
+pub mod hub;
 pub mod image;
 pub mod percent;
 pub mod process;
@@ -59,6 +61,7 @@ pub use certificate::Authority;
 pub use client::{Answer, Client};
 pub use engine::Engine;
 pub use hostile::Hostile;
+pub use hub::Hub;
 pub use proxy::BreakableProxy;
 pub use purser::Purser;
 pub use road::Road;

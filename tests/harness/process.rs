@@ -57,6 +57,15 @@ pub fn tied_by(signal: &str, options: &[&str], program: impl AsRef<std::ffi::OsS
     command
 }
 
+/// Like [`tied`], for a program that sees a `/etc/hosts` of its own: in a mount namespace, which replaces itself by
+/// the program, and needs root.
+pub fn tied_with_hosts(hosts: &Path, program: impl AsRef<std::ffi::OsStr>) -> Command {
+    let mut command = tied("unshare");
+    command.args(["--mount", "--", "sh", "-c", r#"mount --bind "$0" /etc/hosts && exec "$@""#]);
+    command.arg(hosts).arg(program);
+    command
+}
+
 /// A running program with its output in a file; killed and reaped on drop.
 #[derive(Debug)]
 pub struct Process {

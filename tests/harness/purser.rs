@@ -15,7 +15,8 @@ use tempfile::TempDir;
 use crate::{
     client::Client,
     database::{self, Database},
-    process::{Process, tied},
+    hub::Hub,
+    process::{Process, tied, tied_with_hosts},
     testbed::Testbed,
 };
 
@@ -35,6 +36,7 @@ pub struct Builder {
     data: Option<Arc<TempDir>>,
     database_url: Option<String>,
     open_files: Option<(u32, u32)>,
+    hosts: Option<PathBuf>,
     trusted: Option<String>,
 }
 
@@ -110,6 +112,13 @@ impl Builder {
         self
     }
 
+    /// In a world in which Docker Hub is this one.
+    #[must_use]
+    pub fn with_hub(mut self, hub: &Hub) -> Self {
+        self.hosts = Some(hub.hosts());
+        self.env("SSL_CERT_FILE", &hub.authority().display().to_string())
+    }
+
     /// A TLS certificate (as [`Issued::write`](crate::certificate::Issued::write) names its files in
     /// `folder`), and the authority that clients trust for it.
     #[must_use]
@@ -151,9 +160,10 @@ impl Builder {
         log: &Path,
     ) -> Result<(Process, Listening), String> {
         let program = built("purser-server");
-        let mut command = match self.open_files {
-            None => tied(program),
-            Some((soft, hard)) => {
+        let mut command = match (self.open_files, &self.hosts) {
+            (None, None) => tied(program),
+            (None, Some(hosts)) => tied_with_hosts(hosts, program),
+            (Some((soft, hard)), _) => {
                 // It replaces itself by the program.
                 let mut command = tied("prlimit");
                 command.arg(format!("--nofile={soft}:{hard}")).arg(program);
@@ -225,6 +235,7 @@ impl Purser {
             data: None,
             database_url: None,
             open_files: None,
+            hosts: None,
             trusted: None,
         }
     }

@@ -26,6 +26,7 @@ mod browse;
 mod channel;
 mod config;
 mod credential_use;
+mod docker_hub;
 mod dokploy_docs;
 mod engine_by_tcp;
 mod enrolment;

@@ -84,11 +84,17 @@ async fn a_private_image_without_a_credential_fails() {
     let user = bed.user(Kind::Plain);
     for registry in [&bed.registries.basic, &bed.registries.token] {
         let image = image::in_registry(&bed.host_b(), registry, "absent", 100, Some(user)).await;
+        // Of the same host, and for another namespace.
+        road.entry(&format!("{registry}/{}", unique("team")), user).await;
         let job = road.pull(&image.reference(), Value::Null).await;
         let target = failed(&job);
         assert_eq!((&target["credentials"], &target["registryId"]), (&json!("anonymous"), &Value::Null));
         let code = target["error"]["code"].as_str().unwrap();
         assert!(["unauthorized", "forbidden", "insufficient_scope"].contains(&code), "{target:#}");
+        // No word of a credential that was refused, or of a host that would not fit.
+        let error = &target["error"];
+        assert!(error["message"].as_str().unwrap().contains("without credentials"), "{error:#}");
+        assert!(error["advice"].as_str().unwrap().contains("registry.match"), "{error:#}");
         assert!(bed.host_a().inspect(&image.reference()).await.is_none());
     }
 }

@@ -14,6 +14,7 @@ const MEMBERS: &[&str] = &[
     "imagePrefix",
     "insecure",
     "isDefault",
+    "kind",
     "lastTest",
     "namespace",
     "organizationId",
@@ -65,7 +66,7 @@ async fn an_entry_is_shown_as_the_contract_says_and_the_same_by_every_procedure(
     let expected = json!({
         "registryName": "Mine", "registryUrl": "Registry.Example.com:5000/team",
         "registryHost": "registry.example.com:5000", "namespace": "team", "username": "u", "imagePrefix": "team/",
-        "registryType": "selfHosted", "isDefault": false, "insecure": false, "hasCaCertificate": false,
+        "registryType": "selfHosted", "kind": "other", "isDefault": false, "insecure": false, "hasCaCertificate": false,
         "hasCredentials": true, "realmAllow": [], "lastTest": null, "organizationId": purser.default_organization(),
     });
     for (member, value) in expected.as_object().unwrap() {
@@ -92,17 +93,18 @@ async fn the_least_entry_has_defaults_and_nulls() {
 }
 
 #[tokio::test]
-async fn the_type_is_that_of_the_registrys_kind_unless_said() {
+async fn the_kind_is_told_and_the_type_is_the_kinds_unless_said() {
     let purser = Purser::start().await;
     let client = purser.client();
-    for (url, kind) in [
-        ("ghcr.io/org", "cloud"),
-        ("https://index.docker.io/v1/", "cloud"),
-        ("123456789012.dkr.ecr.eu-central-1.amazonaws.com", "cloud"),
-        ("registry.example.com:5000", "selfHosted"),
+    for (url, kind, usual) in [
+        ("ghcr.io/org", "ghcr", "cloud"),
+        ("https://index.docker.io/v1/", "dockerHub", "cloud"),
+        ("123456789012.dkr.ecr.eu-central-1.amazonaws.com", "ecr", "cloud"),
+        ("registry.example.com:5000", "other", "selfHosted"),
     ] {
         let mut input = json!({"registryName": url, "registryUrl": url});
-        assert_eq!(client.mutate("registry.create", input.clone()).await["registryType"], kind, "{url}");
+        let row = client.mutate("registry.create", input.clone()).await;
+        assert_eq!((&row["kind"], &row["registryType"]), (&json!(kind), &json!(usual)), "{url}");
         for said in ["cloud", "selfHosted"] {
             input["registryType"] = json!(said);
             assert_eq!(client.mutate("registry.create", input.clone()).await["registryType"], said, "{url}");

@@ -44,6 +44,7 @@ async fn a_right_password_is_verified_from_both_ends(engine: Engine) {
             assert_eq!(tested["success"], true);
             assert_eq!(tested["credentials"], "verified", "{tested:#}");
             assert_eq!((&tested["auth"], &tested["registryHost"]), (&json!(auth), &json!(registry)));
+            assert_eq!(tested["kind"], "distribution", "by its answer: {tested:#}");
             assert_eq!(tested["testedFrom"]["serverId"], server);
             if server.is_string() {
                 assert_eq!(tested["testedFrom"]["serverName"], name);

@@ -11,7 +11,7 @@ use purser_registry_client::{
 };
 use tokio::sync::watch;
 
-use super::{Commands, access::Access};
+use super::{Commands, access::Access, too_busy};
 use crate::{
     engine::{Engine, LocalImage, Pulled},
     targets::ProgressSink,
@@ -36,12 +36,19 @@ impl Commands {
         let image = access.reference(image)?;
         let login = access.login();
         let kind = match login {
-            Some(_) => self.vet(access, VET_DEADLINE).await?.kind,
+            Some(_) => {
+                let kind = self.vet(access, VET_DEADLINE).await?.kind;
+                self.vet_mirrors(access).await?;
+                kind
+            }
             None => RegistryKind::of_host(&access.target().address.host),
         };
         let report = |state| drop(progress.send_replace(state));
         let pulled = self.engine.pull(&image, platform, login.as_ref(), report).await;
-        let pulled = pulled.map_err(|refusal| kind.advise(refusal, access.username()))?;
+        let pulled = pulled.map_err(|refusal| {
+            let refusal = if login.is_some() { refusal } else { without_credentials(refusal) };
+            kind.advise(refusal, access.username())
+        })?;
         let (digest, pulled) = match pulled {
             Pulled::Digest(digest) => {
                 let pulled = self.read_back(&image, &digest).await?;
@@ -152,7 +159,8 @@ impl Commands {
         version: &str,
         access: &Access,
     ) -> Result<String, Failure> {
-        let mut session = self.registries.open(access.target(), access.credentials(), READ_BACK_DEADLINE);
+        let session = self.registries.open(access.target(), access.credentials(), READ_BACK_DEADLINE);
+        let mut session = session.await.map_err(too_busy)?;
         let manifest = session.manifest(image.repository(), version).await;
         manifest.map(|manifest| manifest.digest).map_err(|error| match error {
             BrowseError::Failed(failed) => failed.into(),
@@ -256,6 +264,26 @@ fn other_platform(image: &LocalImage, wanted: &str) -> Failure {
         format!("the image is for {}/{}, not for {wanted}", image.os, image.architecture),
         "Ask for a platform that the image is built for. The engine has pulled the other one.",
     )
+}
+
+/// The refusal of a pull without credentials. What engines and registries say of it reads as if some had been refused.
+fn without_credentials(refusal: Diagnosis) -> Diagnosis {
+    // A proxy that shows a page of its own minds no credentials.
+    let by_registry = matches!(refusal.code, DiagnosisCode::Unauthorized | DiagnosisCode::InsufficientScope)
+        || refusal.code == DiagnosisCode::Forbidden && !refusal.message.contains("in front of the registry");
+    if !by_registry {
+        return refusal;
+    }
+    Diagnosis {
+        message: "the registry does not let the image be pulled without credentials, or does not have it"
+            .to_owned(),
+        advice:
+            "No entry with credentials fits the image's registry and namespace: registry.match says what \
+                 became of each. Store one, widen one's namespace, or name one by registryId; and check the \
+                 image's name."
+                .to_owned(),
+        ..refusal
+    }
 }
 
 /// The engine said that it succeeded, and cannot show it.

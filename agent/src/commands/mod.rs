@@ -6,6 +6,7 @@
 
 mod access;
 mod image;
+mod mirrors;
 mod registry;
 mod shared_pulls;
 
@@ -16,7 +17,9 @@ use purser_proto_schema::{
     agent::command::{Command, Failure, Outcome},
     job::Progress,
 };
-use purser_registry_client::{DiagnosisCode, ProbeOutcome, RegistryClient, TestFailure};
+use purser_registry_client::{
+    Busy, Diagnosis, DiagnosisCode, ProbeOutcome, RegistryClient, TestError, TestFailure,
+};
 use tokio::sync::watch;
 
 pub(crate) use self::shared_pulls::SharedPulls;
@@ -78,7 +81,17 @@ impl Commands {
 }
 
 /// A failed climb as a target's failure.
-fn failure(failed: TestFailure) -> Failure {
-    let TestFailure { diagnosis, steps, warnings } = failed;
-    Failure { steps, warnings, ..Failure::from(diagnosis) }
+fn failure(error: TestError) -> Failure {
+    match error {
+        TestError::Busy(busy) => too_busy(busy).into(),
+        TestError::Failed(TestFailure { diagnosis, steps, warnings }) => {
+            Failure { steps, warnings, ..Failure::from(diagnosis) }
+        }
+    }
+}
+
+/// Nothing is known of the registry.
+fn too_busy(busy: Busy) -> Diagnosis {
+    Diagnosis::new(DiagnosisCode::Other, busy.to_string(), "Nothing was sent. Try again in a minute.")
+        .passing_after(Duration::ZERO)
 }

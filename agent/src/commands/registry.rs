@@ -1,6 +1,6 @@
 //! `testRegistry`: what does the registry ask for, and can this host's engine log in?
 
-use std::time::Duration;
+use std::{mem, time::Duration};
 
 use purser_proto_schema::agent::command::{Failure, TestReport};
 use purser_registry_client::{
@@ -49,9 +49,12 @@ impl Commands {
         if let Some(scope) = scope {
             let tested =
                 self.registries.test(access.target(), access.credentials(), Some(scope), left()).await;
-            let (result, more_steps, more_warnings) = match tested {
+            let (result, more_steps, more_warnings) = match tested.map_err(failure) {
                 Ok(outcome) => (Ok(outcome.access), outcome.steps, outcome.warnings),
-                Err(failed) => (Err(failed.diagnosis), failed.steps, failed.warnings),
+                Err(mut failed) => {
+                    let (steps, warnings) = (mem::take(&mut failed.steps), mem::take(&mut failed.warnings));
+                    (Err(failed), steps, warnings)
+                }
             };
             steps.extend(more_steps);
             warnings.extend(more_warnings);
@@ -59,10 +62,10 @@ impl Commands {
             warnings.dedup();
             match result {
                 Ok(access) => access_verdict = access,
-                Err(diagnosis) => return Err(Failure { steps, warnings, ..Failure::from(diagnosis) }),
+                Err(failed) => return Err(Failure { steps, warnings, ..failed }),
             }
         }
-        Ok(TestReport { auth, credentials, access: access_verdict, steps, warnings })
+        Ok(TestReport { auth, credentials, kind, access: access_verdict, steps, warnings })
     }
 
     /// The login, as a step.
@@ -129,6 +132,6 @@ pub(super) enum LoggedIn {
 }
 
 fn report(outcome: TestOutcome) -> TestReport {
-    let TestOutcome { auth, credentials, access, steps, warnings } = outcome;
-    TestReport { auth, credentials, access, steps, warnings }
+    let TestOutcome { auth, credentials, kind, access, steps, warnings } = outcome;
+    TestReport { auth, credentials, kind, access, steps, warnings }
 }

@@ -190,6 +190,12 @@ impl Engine {
         Ok(lax(registry) || lax(host))
     }
 
+    /// Where the engine looks for Docker Hub's images before it asks the Hub: URLs as its settings have them.
+    pub(crate) async fn hub_mirrors(&self) -> Result<Vec<String>, Diagnosis> {
+        let info = self.docker(READ_PATIENCE)?.info().await.map_err(diagnose)?;
+        Ok(info.registry_config.and_then(|config| config.mirrors).unwrap_or_default())
+    }
+
     /// The images on the host that have a name.
     pub(crate) async fn images(&self) -> Result<Vec<Image>, Diagnosis> {
         let options = ListImagesOptionsBuilder::new().build();

@@ -1,7 +1,7 @@
 //! What a host is asked to do, and what it says of it.
 
 use purser_registry_client::{
-    AccessVerdict, AuthScheme, CredentialsVerdict, Diagnosis, DiagnosisCode, ScopeProbe, Step,
+    AccessVerdict, AuthScheme, CredentialsVerdict, Diagnosis, DiagnosisCode, RegistryKind, ScopeProbe, Step,
 };
 use serde::{Deserialize, Serialize};
 
@@ -128,6 +128,9 @@ pub struct TestReport {
     pub auth: AuthScheme,
     /// What can be said of the credential.
     pub credentials: CredentialsVerdict,
+    /// Whose registry it seems to be. Earlier agents don't say.
+    #[serde(default)]
+    pub kind: RegistryKind,
     /// What was tried on a repository.
     pub access: Option<AccessVerdict>,
     /// What was done, in order.

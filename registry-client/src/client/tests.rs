@@ -11,6 +11,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::*;
+use crate::outcome::{AuthScheme, TestFailure};
 
 const DEADLINE: Duration = Duration::from_secs(10);
 const PASSWORD: &str = "corréct ~>? horse";
@@ -33,6 +34,14 @@ fn bob(password: &str) -> Credentials {
 
 fn basic_of(password: &str) -> Option<String> {
     Some(format!("Basic {}", STANDARD.encode(format!("bob:{password}"))))
+}
+
+/// Why it failed; there was room for it.
+fn failed(error: TestError) -> TestFailure {
+    match error {
+        TestError::Failed(failure) => failure,
+        TestError::Busy(Busy) => panic!("there was room"),
+    }
 }
 
 /// A challenge to fetch a token from `address`.

@@ -39,13 +39,13 @@ pub struct Preset {
     pub notes: Cow<'static, str>,
 }
 
-/// One for each kind but [`RegistryKind::Unknown`], the usual ones first.
+/// One for each kind but [`RegistryKind::Other`], the usual ones first.
 pub fn presets() -> &'static [Preset] {
     &PRESETS
 }
 
 impl RegistryKind {
-    /// The proposal for this kind; that of a plain registry for [`Self::Unknown`].
+    /// The proposal for this kind; that of a plain registry for [`Self::Other`].
     pub fn preset(self) -> &'static Preset {
         let plain = &PRESETS[PRESETS.len() - 1];
         PRESETS.iter().find(|preset| preset.kind == self).unwrap_or(plain)

@@ -19,11 +19,11 @@ fn kinds_are_told_by_their_hosts() {
         ("registry.digitalocean.com/x", RegistryKind::DigitalOcean),
         ("mycompany.jfrog.io", RegistryKind::Artifactory),
         ("codeberg.org", RegistryKind::Gitea),
-        ("registry.example.com", RegistryKind::Unknown),
-        ("ghcr.io.evil.test", RegistryKind::Unknown),
-        ("a.dkr.ecr.evil.test", RegistryKind::Unknown),
-        ("evilgcr.io", RegistryKind::Unknown),
-        ("[::1]:5000", RegistryKind::Unknown),
+        ("registry.example.com", RegistryKind::Other),
+        ("ghcr.io.evil.test", RegistryKind::Other),
+        ("a.dkr.ecr.evil.test", RegistryKind::Other),
+        ("evilgcr.io", RegistryKind::Other),
+        ("[::1]:5000", RegistryKind::Other),
     ];
     for (typed, kind) in table {
         assert_eq!(RegistryKind::of_host(&RegistryAddress::parse(typed).unwrap().host), kind, "{typed}");
@@ -48,8 +48,8 @@ fn what_the_host_does_not_tell_the_answer_does() {
     assert_eq!(bearer("https://git.test/v2/token", "container_registry"), RegistryKind::Gitea);
     assert_eq!(bearer("https://r.test/v2/token", "https://r.test/v2/token"), RegistryKind::Nexus);
     assert_eq!(bearer("https://r.test/artifactory/api/docker/k/v2/token", "r"), RegistryKind::Artifactory);
-    assert_eq!(bearer("https://r.test/auth", "r"), RegistryKind::Unknown);
-    assert_eq!(bearer("not a uri", "r"), RegistryKind::Unknown);
+    assert_eq!(bearer("https://r.test/auth", "r"), RegistryKind::Other);
+    assert_eq!(bearer("not a uri", "r"), RegistryKind::Other);
     assert_eq!(recognise("r.test", ("server", "Nexus/3.70.1 (OSS)")), RegistryKind::Nexus);
     assert_eq!(
         recognise("r.test", ("www-authenticate", r#"Basic realm="Sonatype Nexus Repository Manager""#)),
@@ -66,9 +66,9 @@ fn every_kind_has_a_preset_whose_example_is_an_address_of_that_kind() {
     for preset in presets() {
         assert_eq!(preset.kind.preset(), preset);
         let kind = RegistryKind::of_host(&RegistryAddress::parse(&preset.registry_url).unwrap().host);
-        assert!(kind == preset.kind || kind == RegistryKind::Unknown, "{}", preset.name);
+        assert!(kind == preset.kind || kind == RegistryKind::Other, "{}", preset.name);
     }
-    assert_eq!(RegistryKind::Unknown.preset().kind, RegistryKind::Distribution);
+    assert_eq!(RegistryKind::Other.preset().kind, RegistryKind::Distribution);
     let json = serde_json::to_value(RegistryKind::Ecr.preset()).unwrap();
     assert_eq!(
         (&json["kind"], &json["usernameHint"], &json["registryType"]),
@@ -78,7 +78,8 @@ fn every_kind_has_a_preset_whose_example_is_an_address_of_that_kind() {
 
 #[test]
 fn a_kind_of_a_newer_peer_is_unknown() {
-    assert_eq!(serde_json::from_str::<RegistryKind>("\"zot\"").unwrap(), RegistryKind::Unknown);
+    assert_eq!(serde_json::from_str::<RegistryKind>("\"zot\"").unwrap(), RegistryKind::Other);
+    assert_eq!(serde_json::to_value(RegistryKind::Other).unwrap(), "other");
     assert_eq!(serde_json::to_value(RegistryKind::DockerHub).unwrap(), "dockerHub");
 }
 
@@ -100,7 +101,7 @@ fn refused_logins_are_advised_by_kind_and_user_name() {
 
 #[test]
 fn a_user_name_that_no_login_of_the_kind_has_is_doubted_and_no_other() {
-    use RegistryKind::{Acr, DockerHub, Ecr, EcrPublic, Ghcr, GoogleArtifactRegistry as Google, Unknown};
+    use RegistryKind::{Acr, DockerHub, Ecr, EcrPublic, Ghcr, GoogleArtifactRegistry as Google, Other};
     for (kind, username, word) in [
         (Ecr, "admin", "AWS"),
         (Ecr, "aws", "AWS"),
@@ -120,7 +121,7 @@ fn a_user_name_that_no_login_of_the_kind_has_is_doubted_and_no_other() {
         (DockerHub, "someone"),
         (Ghcr, "someone@example.com"),
         (Acr, "00000000-0000-0000-0000-000000000000"),
-        (Unknown, "AWS"),
+        (Other, "AWS"),
     ] {
         assert_eq!(kind.doubts_username(username), None, "{kind:?} {username}");
     }

@@ -170,7 +170,11 @@ fn public(error: &ErrorObjectOwned, name: &str) -> PublicError {
 }
 
 fn single(outcome: Outcome) -> Response {
-    respond(status(&outcome), envelope(&outcome))
+    let mut response = respond(status(&outcome), envelope(&outcome));
+    if let Some(seconds) = outcome.result.err().and_then(|error| error.data.retry_after) {
+        response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+    }
+    response
 }
 
 fn batch(outcomes: &[Outcome]) -> Response {

@@ -5,6 +5,9 @@ use purser_proto_schema::error::{Code, INVALID_PARAMS, PublicError, ZodError};
 
 use crate::error::{Error, chain, whole_seconds};
 
+/// After how long to repeat a call that was not served: by then each that stood in its way has ended.
+const A_MOMENT_SECONDS: u64 = 15;
+
 /// An error as callers see it.
 pub fn public(error: &Error) -> PublicError {
     let code = code(error);
@@ -19,6 +22,7 @@ pub fn public(error: &Error) -> PublicError {
         }
         Error::InUse { by, .. } => public.data.used_by = Some(by.clone()),
         Error::TooManyCalls(wait) => public.data.retry_after = Some(whole_seconds(*wait)),
+        Error::Unavailable(_) => public.data.retry_after = Some(A_MOMENT_SECONDS),
         Error::Unauthorized
         | Error::Forbidden(_)
         | Error::CannotGrant(_)
@@ -56,6 +60,7 @@ fn code(error: &Error) -> Code {
         Error::Conflict(_) | Error::Changed(_) | Error::InUse { .. } => Code::Conflict,
         Error::ServerOffline(_) | Error::Precondition(_) => Code::PreconditionFailed,
         Error::NotSupported { .. } => Code::NotImplemented,
+        Error::Unavailable(_) => Code::ServiceUnavailable,
         Error::Internal { .. } => Code::InternalServerError,
     }
 }

@@ -4,12 +4,16 @@
 //! which takes longer than most statements do, and nobody else can write between the first and the last.
 //! To PostgreSQL they go one after the other, in a transaction.
 
+use futures_util::{Stream, TryStreamExt as _};
 use sea_orm::{
     ConnectionTrait, DatabaseBackend, DbErr, QueryResult, RuntimeErr, Statement, StatementBuilder,
     TransactionTrait, Values,
 };
 use sea_query_sqlx::SqlxValues;
-use sqlx::{AssertSqlSafe, SqlitePool};
+use sqlx::{
+    AssertSqlSafe, Either, Executor as _, SqlitePool,
+    sqlite::{SqliteQueryResult, SqliteRow},
+};
 
 use super::{Store, failed};
 use crate::error::{Error, Result};
@@ -82,6 +86,8 @@ impl Store {
 
 async fn at_once(pool: &SqlitePool, steps: Vec<Step>) -> std::result::Result<Vec<QueryResult>, DbErr> {
     let mut text = String::from("BEGIN IMMEDIATE");
+    // BEGIN is the first statement.
+    let shown = steps.iter().position(|step| step.shown).map(|place| place + 1);
     let mut values = Vec::new();
     for Step { statement, .. } in steps {
         text.push(';');
@@ -92,8 +98,8 @@ async fn at_once(pool: &SqlitePool, steps: Vec<Step>) -> std::result::Result<Vec
     let mut connection = pool.acquire().await.map_err(|error| DbErr::Conn(sqlx_error(error)))?;
     // The text is sea-query's and holds no value; there are as many texts as callers.
     let query = sqlx::query_with(AssertSqlSafe(text), SqlxValues(Values(values)));
-    match query.fetch_all(&mut *connection).await {
-        Ok(rows) => Ok(rows.into_iter().map(QueryResult::from).collect()),
+    match rows_of(connection.fetch_many(query), shown).await {
+        Ok(rows) => Ok(rows),
         Err(error) => {
             // Closing undoes what was begun.
             let _ = connection.close().await;
@@ -102,6 +108,55 @@ async fn at_once(pool: &SqlitePool, steps: Vec<Step>) -> std::result::Result<Vec
     }
 }
 
+/// The rows of one of the statements that an answer is of.
+async fn rows_of(
+    mut answer: impl Stream<Item = sqlx::Result<Either<SqliteQueryResult, SqliteRow>>> + Unpin,
+    statement: Option<usize>,
+) -> sqlx::Result<Vec<QueryResult>> {
+    let (mut rows, mut ended) = (Vec::new(), 0);
+    while let Some(part) = answer.try_next().await? {
+        match part {
+            Either::Left(_) => ended += 1,
+            Either::Right(row) if Some(ended) == statement => rows.push(row.into()),
+            Either::Right(_) => {}
+        }
+    }
+    Ok(rows)
+}
+
 fn sqlx_error(error: sqlx::Error) -> RuntimeErr {
     RuntimeErr::SqlxError(error.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use sea_orm::sea_query::{Alias, Expr, Query};
+
+    use super::*;
+
+    /// A statement of which the database answers one row, `answer`.
+    fn answering(answer: &str) -> sea_orm::sea_query::SelectStatement {
+        Query::select().expr_as(Expr::value(answer), Alias::new("answer")).to_owned()
+    }
+
+    #[tokio::test]
+    async fn only_the_rows_of_the_shown_statement_are_given() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(None, folder.path()).await.unwrap();
+        let run = async |shown: Option<usize>| {
+            let mut batch = store.batch();
+            for (place, answer) in ["first", "second", "third"].into_iter().enumerate() {
+                if shown == Some(place) {
+                    batch.then_show(&answering(answer));
+                } else {
+                    batch.then(&answering(answer));
+                }
+            }
+            let rows = store.run(batch).await.unwrap();
+            rows.iter().map(|row| row.try_get::<String>("", "answer").unwrap()).collect::<Vec<_>>()
+        };
+        assert_eq!(run(Some(0)).await, ["first"]);
+        assert_eq!(run(Some(2)).await, ["third"]);
+        assert_eq!(run(None).await, [""; 0]);
+    }
 }

@@ -34,7 +34,6 @@ mod job;
 mod last_test;
 mod organization;
 mod registry;
-mod registry_cache;
 mod replica;
 mod retry;
 mod row_cache;
@@ -56,7 +55,6 @@ pub use server::{Admission, Admittance, Admitted, NewJoinToken};
 pub use target::{Claim, Ending, Fence, TargetState};
 
 use behind::Behind;
-use registry_cache::RegistryCache;
 use row_cache::RowCache;
 
 /// Readers that SQLite serves at once, and connections to PostgreSQL per replica.
@@ -79,7 +77,8 @@ pub struct Store {
 /// What is kept of the database in memory.
 #[derive(Debug, Default)]
 struct Kept {
-    registries: RegistryCache,
+    /// By organization.
+    registries: RowCache<Entries>,
     registry: RowCache<RegistryRow>,
     server: RowCache<ServerRow>,
     behind: Behind,

@@ -27,16 +27,14 @@ impl Store {
     /// The organization's entries, oldest first.
     pub async fn registry_all(&self, organization: &OrganizationId) -> Result<Arc<Entries>> {
         let Some(kept) = &self.kept else { return self.registry_read(organization).await };
-        let cache = &kept.registries;
-        match cache.get(organization.as_str()) {
-            Ok(rows) => Ok(rows),
-            Err(generation) => {
-                kept.behind.settle().await;
-                let rows = self.registry_read(organization).await?;
-                cache.keep(organization.as_str(), generation, &rows);
-                Ok(rows)
-            }
+        if let Some(rows) = kept.registries.get(organization.as_str()) {
+            return Ok(rows);
         }
+        kept.behind.settle().await;
+        let before = kept.registries.generation();
+        let rows = self.registry_read(organization).await?;
+        kept.registries.keep(organization.as_str(), before, &rows);
+        Ok(rows)
     }
 
     async fn registry_read(&self, organization: &OrganizationId) -> Result<Arc<Entries>> {

@@ -1,6 +1,8 @@
-//! Single rows as they were last read or written, while SQLite is the database: then this process is
-//! the only writer, and every write to such a row comes by here. With PostgreSQL other replicas write
-//! too, and nothing is kept.
+//! Rows, or all of an organization together, as they were last read or written, while SQLite is the
+//! database: then this process holds the data folder and is the only writer, and every write to such a row
+//! comes by here. (`purser-server reencrypt` beside it changes only how passwords are sealed; this process
+//! opens the earlier sealing as long as it lives.) With PostgreSQL other replicas write too, and nothing is
+//! kept.
 
 use std::{
     collections::HashMap,

@@ -46,7 +46,7 @@ impl Reader {
 
     async fn list(&self, list: List, cursor: Option<&str>) -> Result<Page, BrowseError> {
         let begun = Instant::now();
-        let mut session = self.client.open(&self.target, Some(&self.credentials), DEADLINE);
+        let mut session = self.client.open(&self.target, Some(&self.credentials), DEADLINE).await?;
         let page = match list {
             List::Tags => session.tags("team/app", cursor, 100).await,
             List::Catalog => session.catalog(cursor, 100).await,
@@ -60,7 +60,7 @@ impl Reader {
     }
 
     async fn manifest(&self, version: &str) -> Result<Image, BrowseError> {
-        let mut session = self.client.open(&self.target, Some(&self.credentials), DEADLINE);
+        let mut session = self.client.open(&self.target, Some(&self.credentials), DEADLINE).await?;
         session.manifest("team/app", version).await
     }
 }

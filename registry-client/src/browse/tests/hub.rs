@@ -26,7 +26,8 @@ async fn website() -> Fake {
 async fn docker_hub_is_searched_by_its_website_which_sees_no_credentials() {
     let (registry, website) = (bearer_registry(|_| answer("404 Not Found", &[], "")).await, website().await);
     let (client, bob, target) = (hub_client(&registry, &website), bob(), hub(""));
-    let result = client.open(&target, Some(&bob), DEADLINE).search("nginx & co", 10).await.unwrap();
+    let result =
+        client.open(&target, Some(&bob), DEADLINE).await.unwrap().search("nginx & co", 10).await.unwrap();
     let images: Vec<_> =
         result.items.iter().map(|hit| (hit.repository.as_str(), hit.image.as_str())).collect();
     let expected =
@@ -54,10 +55,12 @@ async fn private_repositories_of_docker_hub_are_found_by_their_whole_name_and_in
     let website = website().await;
     let (client, bob) = (hub_client(&registry, &website), bob());
     for (target, query) in [(hub(""), "myorg/secret"), (hub("myorg"), "secret")] {
-        let result = client.open(&target, Some(&bob), DEADLINE).search(query, 10).await.unwrap();
+        let result =
+            client.open(&target, Some(&bob), DEADLINE).await.unwrap().search(query, 10).await.unwrap();
         assert!(result.items[0].exact && result.items[0].repository == "myorg/secret");
     }
-    let result = client.open(&hub("myorg"), Some(&bob), DEADLINE).search("nginx", 10).await.unwrap();
+    let result =
+        client.open(&hub("myorg"), Some(&bob), DEADLINE).await.unwrap().search("nginx", 10).await.unwrap();
     assert_eq!(result.items.iter().map(|hit| hit.repository.as_str()).collect::<Vec<_>>(), ["myorg/nginx"]);
 }
 
@@ -67,7 +70,8 @@ async fn a_search_that_docker_hub_refuses_is_an_error_with_a_reason() {
     for (status, code) in [("429 Too Many Requests", Code::RateLimited), ("500 Oops", Code::Other)] {
         let website = Fake::start(move |_| answer(status, &["Retry-After: 60"], "")).await;
         let client = hub_client(&registry, &website);
-        let error = client.open(&hub(""), None, DEADLINE).search("nginx", 10).await.unwrap_err();
+        let error =
+            client.open(&hub(""), None, DEADLINE).await.unwrap().search("nginx", 10).await.unwrap_err();
         assert_eq!(failed(error).code, code);
     }
 }
@@ -84,14 +88,14 @@ async fn the_rate_limit_is_asked_for_free_and_its_absence_is_unlimited() {
         })
         .await;
         let client = hub_client(&registry, &website);
-        let read = client.open(&hub(""), None, DEADLINE).rate_limit().await.unwrap();
+        let read = client.open(&hub(""), None, DEADLINE).await.unwrap().rate_limit().await.unwrap();
         assert_eq!((read.limit, read.remaining), (limit, remaining));
         let asked = registry.asked();
         assert_eq!(asked.last().unwrap().line, "HEAD /v2/ratelimitpreview/test/manifests/latest HTTP/1.1");
         assert!(path_of(&asked[1]).ends_with("scope=repository:ratelimitpreview/test:pull"));
     }
     let target = Target::new(RegistryAddress::parse("ghcr.io").unwrap());
-    let error = client().open(&target, None, DEADLINE).rate_limit().await.unwrap_err();
+    let error = client().open(&target, None, DEADLINE).await.unwrap().rate_limit().await.unwrap_err();
     assert!(matches!(error, BrowseError::NotSupported { .. }));
 }
 
@@ -103,6 +107,6 @@ async fn official_images_are_found_under_their_short_names() {
     })
     .await;
     let client = hub_client(&registry, &website().await);
-    let page = client.open(&hub(""), None, DEADLINE).tags("nginx", None, 10).await.unwrap();
+    let page = client.open(&hub(""), None, DEADLINE).await.unwrap().tags("nginx", None, 10).await.unwrap();
     assert_eq!(page.items, ["1"]);
 }

@@ -57,7 +57,12 @@ impl Store {
 }
 
 async fn read(fake: &Fake, version: &str) -> Result<Image, BrowseError> {
-    client().open(&at(fake.address, ""), Some(&bob()), DEADLINE).manifest("team/app", version).await
+    client()
+        .open(&at(fake.address, ""), Some(&bob()), DEADLINE)
+        .await
+        .unwrap()
+        .manifest("team/app", version)
+        .await
 }
 
 #[tokio::test]

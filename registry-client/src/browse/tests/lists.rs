@@ -5,7 +5,7 @@ async fn all_tags(target: &Target, limit: usize) -> (Vec<usize>, Vec<String>, Ve
     let (client, mut cursor) = (client(), None::<String>);
     let (mut sizes, mut all, mut warnings) = (Vec::new(), Vec::new(), Vec::new());
     loop {
-        let mut session = client.open(target, None, DEADLINE);
+        let mut session = client.open(target, None, DEADLINE).await.unwrap();
         let page = session.tags("team/app", cursor.as_deref(), limit).await.unwrap();
         sizes.push(page.items.len());
         all.extend(page.items);
@@ -67,7 +67,8 @@ async fn a_link_to_itself_is_the_end_and_said_and_a_circle_is_left() {
     })
     .await;
     let target = at(fake.address, "");
-    let page = client().open(&target, None, DEADLINE).tags("team/app", None, 10).await.unwrap();
+    let page =
+        client().open(&target, None, DEADLINE).await.unwrap().tags("team/app", None, 10).await.unwrap();
     assert!(page.items.is_empty() && page.next_cursor.is_some());
     assert!(fake.asked().len() <= 11);
 }
@@ -84,7 +85,13 @@ async fn a_link_to_another_host_or_list_is_refused_and_not_dialled() {
         let field = format!("Link: <{}>; rel=next", link.replace('\u{1}', "|"));
         let fake = open_registry(move |_| answer("200 OK", &[&field], r#"{"tags":["a"]}"#)).await;
         let target = at(fake.address, "");
-        let error = client().open(&target, None, DEADLINE).tags("team/app", None, 10).await.unwrap_err();
+        let error = client()
+            .open(&target, None, DEADLINE)
+            .await
+            .unwrap()
+            .tags("team/app", None, 10)
+            .await
+            .unwrap_err();
         assert_eq!(failed(error).code, Code::Other, "{link}");
         assert_eq!(fake.asked().len(), 2);
     }
@@ -105,14 +112,20 @@ async fn opaque_cursors_of_the_registry_survive_and_foreign_ones_are_refused_bef
     .await;
     let target = at(fake.address, "");
     let client = client();
-    let first = client.open(&target, None, DEADLINE).catalog(None, 1).await.unwrap();
+    let first = client.open(&target, None, DEADLINE).await.unwrap().catalog(None, 1).await.unwrap();
     assert_eq!(first.items, ["a/a"]);
     let cursor = first.next_cursor.unwrap();
-    let second = client.open(&target, None, DEADLINE).catalog(Some(&cursor), 1).await.unwrap();
+    let second = client.open(&target, None, DEADLINE).await.unwrap().catalog(Some(&cursor), 1).await.unwrap();
     assert_eq!((second.items, second.next_cursor), (vec!["b/b".to_owned()], None));
     let asked = fake.asked().len();
     for cursor in [cursor.as_str(), "x", ""] {
-        let error = client.open(&target, None, DEADLINE).tags("a/a", Some(cursor), 1).await.unwrap_err();
+        let error = client
+            .open(&target, None, DEADLINE)
+            .await
+            .unwrap()
+            .tags("a/a", Some(cursor), 1)
+            .await
+            .unwrap_err();
         assert_eq!(error, BrowseError::Cursor);
     }
     assert_eq!(fake.asked().len(), asked);
@@ -126,7 +139,7 @@ async fn a_page_that_is_too_large_for_the_registry_is_asked_for_smaller() {
     })
     .await;
     let target = at(fake.address, "");
-    let page = client().open(&target, None, DEADLINE).catalog(None, 100).await.unwrap();
+    let page = client().open(&target, None, DEADLINE).await.unwrap().catalog(None, 100).await.unwrap();
     assert_eq!(page.items, ["a"]);
     let asked: Vec<_> = fake.asked().iter().map(|asked| path_of(asked).to_owned()).collect();
     assert_eq!(asked, ["/v2/", "/v2/_catalog?n=100", "/v2/_catalog?n=50", "/v2/_catalog?n=10"]);
@@ -145,7 +158,7 @@ async fn an_entry_with_a_namespace_sees_that_namespace_only() {
     .await;
     let target = at(fake.address, "team");
     let client = client();
-    let mut session = client.open(&target, None, DEADLINE);
+    let mut session = client.open(&target, None, DEADLINE).await.unwrap();
     let page = session.catalog(None, 50).await.unwrap();
     assert_eq!(page.items, ["team", "team/a", "team/b/c"]);
     let page = session.catalog(None, 2).await.unwrap();
@@ -169,7 +182,8 @@ async fn tags_of_signatures_are_hidden_and_improper_ones_left_out_with_a_warning
     );
     let fake = open_registry(move |_| answer("200 OK", &[], &body)).await;
     let target = at(fake.address, "");
-    let page = client().open(&target, None, DEADLINE).tags("team/app", None, 10).await.unwrap();
+    let page =
+        client().open(&target, None, DEADLINE).await.unwrap().tags("team/app", None, 10).await.unwrap();
     assert_eq!((page.items, page.warnings.len()), (vec!["1.0".to_owned()], 1));
 }
 
@@ -181,7 +195,7 @@ async fn an_endless_list_is_cut_and_said_to_be() {
     let fake = open_registry(move |_| text.clone()).await;
     let target = at(fake.address, "");
     let client = client();
-    let mut session = client.open(&target, None, DEADLINE);
+    let mut session = client.open(&target, None, DEADLINE).await.unwrap();
     let page = session.tags("team/app", None, 100).await.unwrap();
     assert_eq!(page.items.len(), 100);
     let last = cursor::Position { page: "/v2/team/app/tags/list?n=100".into(), offset: 299_950 }.encode();
@@ -194,7 +208,13 @@ async fn an_endless_list_is_cut_and_said_to_be() {
 async fn an_empty_list_is_empty_however_it_is_written() {
     for body in [r#"{"name":"x","tags":null}"#, r#"{"tags":[]}"#] {
         let fake = open_registry(move |_| answer("200 OK", &[], body)).await;
-        let page = client().open(&at(fake.address, ""), None, DEADLINE).tags("a", None, 1).await.unwrap();
+        let page = client()
+            .open(&at(fake.address, ""), None, DEADLINE)
+            .await
+            .unwrap()
+            .tags("a", None, 1)
+            .await
+            .unwrap();
         assert_eq!(page, Page::default());
     }
 }
@@ -206,7 +226,8 @@ async fn what_is_no_list_is_not_taken_for_one() {
         let body = body.to_owned();
         let fake = open_registry(move |_| answer("200 OK", &[], &body)).await;
         let target = at(fake.address, "");
-        let error = client().open(&target, None, DEADLINE).tags("a", None, 1).await.unwrap_err();
+        let error =
+            client().open(&target, None, DEADLINE).await.unwrap().tags("a", None, 1).await.unwrap_err();
         assert_eq!(failed(error).code, Code::NotARegistry);
     }
 }

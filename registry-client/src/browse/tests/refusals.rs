@@ -1,7 +1,7 @@
 use super::*;
 
 async fn catalog(target: &Target, credentials: Option<&Credentials>) -> BrowseError {
-    client().open(target, credentials, DEADLINE).catalog(None, 10).await.unwrap_err()
+    client().open(target, credentials, DEADLINE).await.unwrap().catalog(None, 10).await.unwrap_err()
 }
 
 #[tokio::test]
@@ -68,13 +68,14 @@ async fn what_a_repository_is_refused_with_is_named() {
         let target = at(fake.address, "");
         let bob = bob();
         let client = client();
-        let mut session = client.open(&target, Some(&bob), DEADLINE);
+        let mut session = client.open(&target, Some(&bob), DEADLINE).await.unwrap();
         let diagnosis = failed(session.tags("team/app", None, 10).await.unwrap_err());
         assert_eq!(diagnosis.code, code, "{status}");
         assert_eq!(diagnosis.engine_message.as_deref(), Some("no: [redacted][31m"));
     }
     let fake = basic_registry(|_| answer("200 OK", &[], "{}")).await;
     let target = at(fake.address, "");
-    let error = client().open(&target, None, DEADLINE).tags("team/app", None, 10).await.unwrap_err();
+    let error =
+        client().open(&target, None, DEADLINE).await.unwrap().tags("team/app", None, 10).await.unwrap_err();
     assert!(failed(error).message.contains("none were given"));
 }

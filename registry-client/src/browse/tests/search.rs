@@ -1,7 +1,13 @@
 use super::*;
 
 async fn searched(fake: &Fake, namespace: &str, query: &str, limit: usize) -> SearchResult {
-    client().open(&at(fake.address, namespace), None, DEADLINE).search(query, limit).await.unwrap()
+    client()
+        .open(&at(fake.address, namespace), None, DEADLINE)
+        .await
+        .unwrap()
+        .search(query, limit)
+        .await
+        .unwrap()
 }
 
 fn found(result: &SearchResult) -> Vec<(&str, bool)> {
@@ -68,7 +74,7 @@ async fn what_was_found_is_kept_when_the_rest_fails() {
     })
     .await;
     let (client, target) = (client(), at(fake.address, ""));
-    let mut session = client.open(&target, None, Duration::from_millis(600));
+    let mut session = client.open(&target, None, Duration::from_millis(600)).await.unwrap();
     let result = session.search("team/app", 10).await.unwrap();
     assert_eq!((found(&result), result.complete), (vec![("team/app", true)], false));
     assert!(result.warnings[0].contains("longer than the time given"), "{:?}", result.warnings);
@@ -79,7 +85,7 @@ async fn a_search_of_nothing_is_refused() {
     let fake = registry().await;
     let (client, target) = (client(), at(fake.address, ""));
     for query in ["", "  ", "/", "a\u{0}b", &"a".repeat(300)] {
-        let error = client.open(&target, None, DEADLINE).search(query, 10).await.unwrap_err();
+        let error = client.open(&target, None, DEADLINE).await.unwrap().search(query, 10).await.unwrap_err();
         assert_eq!(error, BrowseError::Query);
     }
     assert_eq!(fake.connections(), 0);

@@ -13,7 +13,12 @@ async fn stumbling(first: &'static str, headers: &'static [&'static str]) -> Fak
 }
 
 async fn tags(fake: &Fake, credentials: Option<&Credentials>) -> Result<Page, BrowseError> {
-    client().open(&at(fake.address, ""), credentials, DEADLINE).tags("team/app", None, 10).await
+    client()
+        .open(&at(fake.address, ""), credentials, DEADLINE)
+        .await
+        .unwrap()
+        .tags("team/app", None, 10)
+        .await
 }
 
 #[tokio::test]
@@ -54,7 +59,7 @@ async fn tokens_are_asked_for_by_scope_and_kept_for_the_session() {
     })
     .await;
     let (client, target, bob) = (client(), at(fake.address, ""), bob());
-    let mut session = client.open(&target, Some(&bob), DEADLINE);
+    let mut session = client.open(&target, Some(&bob), DEADLINE).await.unwrap();
     for _ in 0..2 {
         assert_eq!(session.catalog(None, 10).await.unwrap().items, ["team/app"]);
         assert_eq!(session.tags("team/app", None, 10).await.unwrap().items, ["a"]);
@@ -62,7 +67,10 @@ async fn tokens_are_asked_for_by_scope_and_kept_for_the_session() {
     let tokens = fake.asked().into_iter().filter(|asked| path_of(asked).starts_with("/token"));
     assert_eq!(tokens.count(), 2);
     // Anonymous callers get tokens as well.
-    assert_eq!(client.open(&target, None, DEADLINE).tags("team/app", None, 10).await.unwrap().items, ["a"]);
+    assert_eq!(
+        client.open(&target, None, DEADLINE).await.unwrap().tags("team/app", None, 10).await.unwrap().items,
+        ["a"]
+    );
 }
 
 #[tokio::test]
@@ -138,7 +146,7 @@ async fn a_session_ends_at_its_deadline() {
     let fake = open_registry(|_| "HTTP/1.1 200".to_owned()).await;
     let (client, target) = (client(), at(fake.address, ""));
     let begun = std::time::Instant::now();
-    let mut session = client.open(&target, None, Duration::from_millis(400));
+    let mut session = client.open(&target, None, Duration::from_millis(400)).await.unwrap();
     for _ in 0..2 {
         let error = session.tags("team/app", None, 10).await.unwrap_err();
         assert_eq!(failed(error).code, Code::Timeout);
@@ -168,11 +176,12 @@ async fn a_token_server_that_refuses_a_repository_does_not_pass_for_a_wrong_pass
     assert_eq!(failed(tags(&fake, None).await.unwrap_err()).code, Code::Unauthorized);
 }
 
-#[test]
-fn sessions_may_be_moved_between_threads() {
+#[tokio::test]
+async fn sessions_may_be_moved_between_threads() {
     fn is_send<T: Send>(_: &T) {}
     let (client, target) = (client(), Target::new(RegistryAddress::parse("ghcr.io").unwrap()));
-    let mut session = client.open(&target, None, DEADLINE);
+    let mut session = client.open(&target, None, DEADLINE).await.unwrap();
+    is_send(&client.open(&target, None, DEADLINE));
     is_send(&session);
     is_send(&session.catalog(None, 1));
     is_send(&session.tags("a", None, 1));

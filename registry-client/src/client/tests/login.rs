@@ -60,8 +60,11 @@ async fn a_right_password_is_verified_over_one_connection() {
 #[tokio::test]
 async fn a_wrong_password_is_unauthorized_and_not_repeated() {
     let fake = basic_registry().await;
-    let failure =
-        client().test(&at(fake.address), Some(&bob("wrong-secret")), None, DEADLINE).await.unwrap_err();
+    let failure = client()
+        .test(&at(fake.address), Some(&bob("wrong-secret")), None, DEADLINE)
+        .await
+        .map_err(failed)
+        .unwrap_err();
     assert_eq!(failure.diagnosis.code, DiagnosisCode::Unauthorized);
     let text = serde_json::to_string(&failure).unwrap();
     assert!(text.contains("[redacted]") && !text.contains("wrong-secret"), "{text}");
@@ -72,8 +75,11 @@ async fn a_wrong_password_is_unauthorized_and_not_repeated() {
 async fn basic_without_credentials_says_that_none_were_given() {
     let fake = basic_registry().await;
     for credentials in [None, Some(bob(""))] {
-        let failure =
-            client().test(&at(fake.address), credentials.as_ref(), None, DEADLINE).await.unwrap_err();
+        let failure = client()
+            .test(&at(fake.address), credentials.as_ref(), None, DEADLINE)
+            .await
+            .map_err(failed)
+            .unwrap_err();
         assert_eq!(failure.diagnosis.code, DiagnosisCode::Unauthorized);
         assert!(failure.diagnosis.message.contains("needs credentials, none were given"));
     }
@@ -96,8 +102,11 @@ async fn a_wrong_or_expired_password_is_what_the_token_server_says_it_is() {
     let fake = bearer_registry().await;
     for (password, code) in [("wrong", DiagnosisCode::Unauthorized), ("expired", DiagnosisCode::TokenExpired)]
     {
-        let failure =
-            client().test(&at(fake.address), Some(&bob(password)), None, DEADLINE).await.unwrap_err();
+        let failure = client()
+            .test(&at(fake.address), Some(&bob(password)), None, DEADLINE)
+            .await
+            .map_err(failed)
+            .unwrap_err();
         assert_eq!(failure.diagnosis.code, code);
         assert_eq!(failure.steps.last().map(|step| (step.step.as_str(), step.ok)), Some(("token", false)));
     }
@@ -125,9 +134,12 @@ async fn a_token_server_elsewhere_is_denied_by_name_and_never_asked() {
             answer("401 Unauthorized", &[&format!("WWW-Authenticate: Bearer realm=\"{realm}\"")], "")
         })
         .await;
-        let tested =
-            client().test(&at(fake.address), Some(&bob(PASSWORD)), None, DEADLINE).await.unwrap_err();
-        let probed = client().probe(&at(fake.address), None, DEADLINE).await.unwrap_err();
+        let tested = client()
+            .test(&at(fake.address), Some(&bob(PASSWORD)), None, DEADLINE)
+            .await
+            .map_err(failed)
+            .unwrap_err();
+        let probed = client().probe(&at(fake.address), None, DEADLINE).await.map_err(failed).unwrap_err();
         for failure in [tested, probed] {
             assert_eq!(failure.diagnosis.code, DiagnosisCode::RealmDenied);
             assert!(failure.diagnosis.message.contains(realm.split('/').nth(2).unwrap()));
@@ -159,7 +171,11 @@ async fn a_redirect_is_not_followed_and_sees_no_authorization() {
         Some(_) => answer("307 Temporary Redirect", &[&location], ""),
     })
     .await;
-    let failure = client().test(&at(fake.address), Some(&bob(PASSWORD)), None, DEADLINE).await.unwrap_err();
+    let failure = client()
+        .test(&at(fake.address), Some(&bob(PASSWORD)), None, DEADLINE)
+        .await
+        .map_err(failed)
+        .unwrap_err();
     assert_eq!(failure.diagnosis.code, DiagnosisCode::NotARegistry);
     assert_eq!(other.connections(), 0);
 }
@@ -174,13 +190,15 @@ async fn statuses_mean_what_they_say() {
     ];
     for (status, code, passes_after) in table {
         let fake = Fake::start(move |_| answer(status, &["Retry-After: 7"], "")).await;
-        let failure = client().test(&at(fake.address), None, None, DEADLINE).await.unwrap_err();
+        let failure =
+            client().test(&at(fake.address), None, None, DEADLINE).await.map_err(failed).unwrap_err();
         assert_eq!(failure.diagnosis.code, code, "{status}");
         assert_eq!(failure.diagnosis.passes_after.map(|after| after.as_secs()), passes_after, "{status}");
     }
     for (headers, body) in [("Content-Type: text/html", "<html>"), ("Content-Type: text/plain", "welcome")] {
         let fake = Fake::start(move |_| answer("200 OK", &[headers], body)).await;
-        let failure = client().test(&at(fake.address), None, None, DEADLINE).await.unwrap_err();
+        let failure =
+            client().test(&at(fake.address), None, None, DEADLINE).await.map_err(failed).unwrap_err();
         assert_eq!(failure.diagnosis.code, DiagnosisCode::NotARegistry, "{body}");
     }
 }
@@ -203,10 +221,17 @@ async fn a_token_server_that_is_named_after_the_secret_is_not_named() {
     // Nothing listens there.
     let challenge = "WWW-Authenticate: Bearer realm=\"http://localhost:1/token\"";
     let fake = Fake::start(move |_| answer("401 Unauthorized", &[challenge], "")).await;
-    let failure =
-        client().test(&at(fake.address), Some(&bob("LocalHost")), None, DEADLINE).await.unwrap_err();
+    let failure = client()
+        .test(&at(fake.address), Some(&bob("LocalHost")), None, DEADLINE)
+        .await
+        .map_err(failed)
+        .unwrap_err();
     let text = serde_json::to_string(&(&failure.diagnosis, &failure.steps)).unwrap();
     assert!(text.contains("go to the token server [redacted]:1") && !text.contains("localhost"), "{text}");
-    let failure = client().test(&at(fake.address), Some(&bob("other")), None, DEADLINE).await.unwrap_err();
+    let failure = client()
+        .test(&at(fake.address), Some(&bob("other")), None, DEADLINE)
+        .await
+        .map_err(failed)
+        .unwrap_err();
     assert!(failure.steps.iter().any(|step| step.detail.contains("localhost")), "{:?}", failure.steps);
 }

@@ -52,7 +52,7 @@ async fn tested(pki: &Pki, ca: Option<&str>, insecure: bool) -> Result<TestOutco
     })
     .await;
     let target = Target { insecure, ca_certificate: ca.map(str::to_owned), ..at(fake.address) };
-    client().test(&target, Some(&bob(PASSWORD)), None, DEADLINE).await
+    client().test(&target, Some(&bob(PASSWORD)), None, DEADLINE).await.map_err(failed)
 }
 
 async fn code(pki: &Pki, ca: Option<&str>) -> DiagnosisCode {
@@ -116,7 +116,7 @@ async fn plain_http_where_tls_is_wanted_is_http_on_https() {
     let fake = Fake::start(|_| answer("200 OK", &[], "{}")).await;
     // Not a loopback literal, though it leads there.
     let target = target(&format!("[::ffff:127.0.0.1]:{}", fake.address.port()));
-    let failure = client().test(&target, None, None, DEADLINE).await.unwrap_err();
+    let failure = client().test(&target, None, None, DEADLINE).await.map_err(failed).unwrap_err();
     assert_eq!(failure.diagnosis.code, DiagnosisCode::HttpOnHttps);
     let insecure = Target { insecure: true, ..target };
     let outcome = client().test(&insecure, None, None, DEADLINE).await.unwrap();

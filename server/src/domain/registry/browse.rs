@@ -11,12 +11,13 @@ use purser_proto_schema::{
     registry::{CatalogInput, Manifest, ManifestInput, RateLimitInput, TagsInput},
 };
 use purser_registry_client::{
-    Credentials, Diagnosis, DiagnosisCode, Preset, Reference, RegistryAddress, RegistryKind, Session, Target,
+    Busy, Credentials, Diagnosis, DiagnosisCode, Preset, Reference, RegistryAddress, RegistryKind, Session,
+    Target,
     browse::{BrowseError, MAX_ITEMS, Page, RateLimit},
     canonical_registry_host,
 };
 
-use super::{catalog_cache::Key, open_password};
+use super::{BUSY, catalog_cache::Key, open_password};
 use crate::{
     app::App,
     dispatch::plan,
@@ -134,7 +135,7 @@ impl Place {
     {
         let (app, call) = (Arc::clone(app), Arc::clone(call));
         let asked = tokio::spawn(async move {
-            let mut session = app.registries.open(&self.target, self.credentials.as_ref(), deadline);
+            let mut session = app.registries.open(&self.target, self.credentials.as_ref(), deadline).await?;
             let answer = question(&mut session).await;
             if let Some(entry) = self.entry.filter(|_| session.has_used_credentials()) {
                 audit::record_use(&app, &call, entry, answer.as_ref().map_or_else(code, |_| audit::OK)).await;
@@ -157,6 +158,7 @@ fn code(error: &BrowseError) -> &'static str {
     match error {
         BrowseError::Failed(diagnosis) => diagnosis.code.as_str(),
         BrowseError::NotSupported { .. } => Code::NotImplemented.as_str(),
+        BrowseError::Busy(_) => Code::ServiceUnavailable.as_str(),
         _ => Code::BadRequest.as_str(),
     }
 }
@@ -209,7 +211,7 @@ async fn wanted(app: &App, call: &Call, input: ManifestInput) -> Result<Wanted> 
 /// entries does not choose what else the control plane dials.
 fn public(host: &str) -> Result<Target> {
     let host = canonical_registry_host(host);
-    if RegistryKind::of_host(&host) == RegistryKind::Unknown {
+    if RegistryKind::of_host(&host) == RegistryKind::Other {
         return Err(Error::field(
             "image",
             "is kept at a registry that the organization has no entry for: store one first, which needs no \
@@ -229,6 +231,7 @@ pub(super) fn limit(limit: Option<u32>, default: usize) -> Result<usize> {
 pub(super) fn refused(error: BrowseError) -> Error {
     match error {
         BrowseError::NotSupported { message, advice } => Error::NotSupported { message, advice },
+        BrowseError::Busy(Busy) => BUSY,
         BrowseError::Failed(diagnosis) => {
             Error::TestFailed(Box::new(TestDiagnosis { diagnosis, steps: Vec::new() }))
         }

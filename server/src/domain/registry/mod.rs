@@ -34,6 +34,12 @@ pub use search::search;
 pub use test::{test_registry, test_registry_by_id};
 pub use update::update;
 
+/// All places for questions to registries are taken, and one more waited for its turn in vain.
+const BUSY: Error = Error::Unavailable(
+    "the control plane asks too many registries at once to ask one more; nothing was sent, and nothing is known of \
+     the registry: try again in a moment",
+);
+
 /// `registry.create`
 pub async fn create(app: Arc<App>, call: Arc<Call>, input: CreateInput) -> Result<Registry> {
     let site = test::Site::choose(&app, &call, input.server_id.as_deref()).await?;
@@ -185,6 +191,7 @@ fn view(row: &RegistryRow) -> Result<Registry> {
         username: row.username.clone(),
         image_prefix: row.image_prefix.clone(),
         registry_type,
+        kind: RegistryKind::of_host(&row.registry_host),
         is_default: row.is_default,
         insecure: row.insecure,
         has_ca_certificate: row.ca_certificate.is_some(),

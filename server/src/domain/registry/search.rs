@@ -52,6 +52,7 @@ pub async fn search(app: Arc<App>, call: Arc<Call>, input: SearchInput) -> Resul
         match found {
             Ok(found) => gathered.add(at, &rows[at], found),
             Err(Error::TestFailed(failed)) => gathered.fail(at, &rows[at], failed.diagnosis),
+            Err(Error::Unavailable(why)) => gathered.skip(at, &rows[at], why),
             // Everything else is the caller's or ours, and the same for every registry.
             Err(error) => return Err(error),
         }
@@ -126,6 +127,11 @@ impl Gathered {
         let warnings = found.warnings.into_iter();
         self.warnings
             .extend(warnings.map(|message| (at, SearchWarning { registry_id: id.clone(), message })));
+    }
+
+    /// A registry that was not asked.
+    fn skip(&mut self, at: usize, row: &RegistryRow, why: &'static str) {
+        self.fail(at, row, Diagnosis::new(DiagnosisCode::Other, why, "Search again in a moment."));
     }
 
     fn fail(&mut self, at: usize, row: &RegistryRow, diagnosis: Diagnosis) {

@@ -13,10 +13,12 @@ use purser_proto_schema::{
     secret::Secret,
     time::Timestamp,
 };
-use purser_registry_client::{Credentials, Diagnosis, DiagnosisCode, Reference, RegistryKind, ScopeProbe};
+use purser_registry_client::{
+    Busy, Credentials, Diagnosis, DiagnosisCode, Reference, RegistryKind, ScopeProbe, TestError,
+};
 use serde_json::json;
 
-use super::{fields, open_password};
+use super::{BUSY, fields, open_password};
 use crate::{
     app::App,
     dispatch::plan::{self, Plan, PlannedRegistry, Work},
@@ -222,6 +224,8 @@ async fn run(app: &App, call: &Call, site: &Site, subject: Subject<'_>) -> Resul
         success: true,
         tested_from: site.tested_from(),
         credentials: report.credentials,
+        // An earlier agent doesn't say.
+        kind: if report.kind == RegistryKind::Other { RegistryKind::of_host(&host) } else { report.kind },
         registry_host: host,
         auth: report.auth,
         access: report.access,
@@ -240,11 +244,13 @@ async fn from_here(app: &App, subject: Subject<'_>) -> Result<TestReport> {
         Ok(outcome) => Ok(TestReport {
             auth: outcome.auth,
             credentials: outcome.credentials,
+            kind: outcome.kind,
             access: outcome.access,
             steps: outcome.steps,
             warnings: outcome.warnings,
         }),
-        Err(failure) => Err(Error::TestFailed(Box::new(TestDiagnosis {
+        Err(TestError::Busy(Busy)) => Err(BUSY),
+        Err(TestError::Failed(failure)) => Err(Error::TestFailed(Box::new(TestDiagnosis {
             diagnosis: failure.diagnosis,
             steps: failure.steps,
         }))),
@@ -290,17 +296,23 @@ async fn from_host(app: &App, call: &Call, server: &ServerRow, subject: Subject<
                 Error::TestFailed(diagnosis)
             })
         }
-        Some(Verdict::Succeeded { .. } | Verdict::Cancelled) | None => Err(no_verdict(&server.name)),
+        Some(Verdict::Cancelled) => Err(Error::Conflict("the test was cancelled before it ended".to_owned())),
+        None if app.dispatch.is_stopping() => Err(Error::Unavailable("the control plane is stopping")),
+        Some(Verdict::Succeeded { .. }) | None => Err(no_verdict(&server.name)),
     }
 }
 
+/// The host took the test and fell silent: its agent has a shorter deadline of its own, and says so when the registry
+/// is what is slow. Nothing is known of the registry, so it is the host that the answer is about.
 fn no_verdict(server: &str) -> Error {
     let diagnosis = Diagnosis::new(
-        DiagnosisCode::Timeout,
-        format!("server {server} gave no verdict in time"),
+        DiagnosisCode::ServerOffline,
+        format!(
+            "server {server} looked connected, but did not answer in time; nothing is known of the registry"
+        ),
         "Try again; if it stays so, look at the log of purser-agent on that host.",
     );
-    Error::TestFailed(Box::new(TestDiagnosis { diagnosis, steps: Vec::new() }))
+    Error::ServerOffline(Box::new(TestDiagnosis { diagnosis, steps: Vec::new() }))
 }
 
 #[cfg(test)]
