@@ -328,3 +328,26 @@ async fn with_fail_fast_the_first_failure_ends_what_has_not_started() {
     let again = stage.client.mutate("job.retry", json!({"jobId": job["jobId"]})).await;
     assert_eq!(statuses(&again).iter().filter(|status| **status == "cancelled").count(), 0, "{again:#}");
 }
+
+/// What failed has held back what it could; what waits for another try since then goes on.
+#[tokio::test]
+async fn a_failure_that_is_told_once_more_holds_nothing_back() {
+    let mut stage = Stage::set(2).await;
+    let job = stage.pull(json!({"failFast": true})).await;
+    let failing = stage.hosts[0].1.target().await;
+    let healing = stage.hosts[1].1.target().await;
+    let failed = |retry_after_ms| {
+        let mut failure = Failure::new(DiagnosisCode::Connect, "it did not work", "try something else");
+        failure.retry_after_ms = retry_after_ms;
+        Verdict::Failed { failure, duration_ms: 1 }
+    };
+    tell(&stage.hosts[0].1, &failing, failed(None)).await;
+    tell(&stage.hosts[1].1, &healing, failed(Some(600_000))).await;
+    assert_eq!(statuses(&stage.job(&job).await), ["failed", "queued"]);
+    // By its own host, and by one that it does not concern.
+    for host in 0..2 {
+        tell(&stage.hosts[host].1, &failing, failed(None)).await;
+        let now = stage.job(&job).await;
+        assert_eq!(statuses(&now), ["failed", "queued"], "told by host {host}: {now:#}");
+    }
+}

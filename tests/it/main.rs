@@ -25,6 +25,7 @@ mod browse;
 mod channel;
 mod config;
 mod credential_use;
+mod deadlocks;
 mod dokploy_docs;
 mod engine_by_tcp;
 mod enrolment;

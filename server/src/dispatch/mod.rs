@@ -46,6 +46,8 @@ pub mod plan;
 mod pump;
 mod replicas;
 mod resume;
+#[cfg(test)]
+mod scene;
 mod session;
 mod turns;
 mod watches;
@@ -151,7 +153,7 @@ impl Dispatch {
                     continue;
                 }
                 None => {
-                    let job = self.shared.store.target_cancelled(&target.id()).await?;
+                    let job = self.shared.store.target_cancelled(&target.id(), None).await?;
                     self.shared.changed(job);
                     continue;
                 }

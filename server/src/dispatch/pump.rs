@@ -2,17 +2,20 @@
 
 use std::{sync::Arc, time::Duration};
 
-use purser_proto_schema::agent::{
-    calls::{AgentCallsClient, StartReply, StartTarget, VerdictReport},
-    close::CloseCode,
-    command::{Command, Failure, Verdict},
+use purser_proto_schema::{
+    agent::{
+        calls::{AgentCallsClient, StartReply, StartTarget, VerdictReport},
+        close::CloseCode,
+        command::{Command, Failure, Verdict},
+    },
+    ids::JobId,
 };
 use purser_registry_client::DiagnosisCode;
 
 use super::{Session, Shared, attempt_of, inbound, plan, report, resume};
 use crate::{
     error::Result,
-    store::{Claim, Store, TargetRow},
+    store::{Claim, Fence, Store, TargetRow},
 };
 
 /// How often the queue is looked at without a sign, in a small fleet.
@@ -128,7 +131,7 @@ async fn hand_over(
     };
     match session.client().target_start(request).await {
         Ok(StartReply::Accepted) => {
-            let taken = shared.store.target_running(&attempt).await?;
+            let taken = shared.store.target_running(&attempt, &session.fence).await?;
             // Whoever asked before the agent knew the target asked in vain.
             if taken.is_some_and(|target| target.cancel_requested) {
                 session.cancel(attempt).await;
@@ -145,10 +148,11 @@ async fn hand_over(
             Ok(())
         }
         Ok(StartReply::Busy) => {
-            let put_back = shared.store.target_put_back(&attempt).await?;
+            let put_back = shared.store.target_put_back(&attempt, &session.fence).await?;
             shared.moved(&target.job());
             if put_back.is_some_and(|target| target.cancel_requested) {
-                shared.changed(shared.store.target_cancelled(&attempt.target_id).await?);
+                let cancelled = shared.store.target_cancelled(&attempt.target_id, Some(&session.fence)).await?;
+                shared.changed(cancelled);
             }
             // Keeps its place for a moment, which is what leaves the agent alone.
             tokio::time::sleep(BUSY).await;
@@ -174,20 +178,27 @@ async fn hand_over(
 }
 
 async fn fail(shared: &Arc<Shared>, session: &Session, target: &TargetRow, failure: Failure) -> Result<()> {
-    end_failed(&shared.store, target, failure).await.map(|job| shared.changed(job))?;
+    let failed = end_failed(&shared.store, target, Some(&session.fence), failure).await?;
+    shared.changed(failed);
     shared.leave(session, &target.id());
     Ok(())
 }
 
-/// Ends a target with a failure of the control plane's own.
+/// Ends a target with a failure of the control plane's own, or of a session that must be in force.
 pub(super) async fn end_failed(
     store: &Store,
     target: &TargetRow,
+    fence: Option<&Fence>,
     failure: Failure,
-) -> Result<Option<purser_proto_schema::ids::JobId>> {
-    tracing::warn!(job = %target.job_id, target = %target.target_id, server = %target.server_id,
-        code = failure.diagnosis.code.as_str(), "target failed");
-    store.target_fail(&attempt_of(target), &Verdict::Failed { failure, duration_ms: 0 }).await
+) -> Result<Option<JobId>> {
+    let code = failure.diagnosis.code.as_str();
+    let verdict = Verdict::Failed { failure, duration_ms: 0 };
+    let failed = store.target_fail(&attempt_of(target), fence, &verdict).await?;
+    if failed.is_some() {
+        tracing::warn!(job = %target.job_id, target = %target.target_id, server = %target.server_id, code,
+            "target failed");
+    }
+    Ok(failed)
 }
 
 fn remaining_ms(target: &TargetRow) -> u64 {

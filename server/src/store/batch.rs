@@ -11,7 +11,7 @@ use sea_orm::{
 use sea_query_sqlx::SqlxValues;
 use sqlx::{AssertSqlSafe, SqlitePool};
 
-use super::{Store, failed};
+use super::{Store, deadlock::undisturbed, failed};
 use crate::error::{Error, Result};
 
 /// Statements that are still to be sent.
@@ -56,7 +56,7 @@ impl Store {
     /// Runs a batch; gives the rows of the statement that shows some.
     pub(super) async fn run(&self, batch: Batch) -> Result<Vec<QueryResult>> {
         if batch.backend != DatabaseBackend::Sqlite {
-            return self.in_turn(batch.steps).await.map_err(failed);
+            return undisturbed(|| async { self.in_turn(&batch.steps).await.map_err(failed) }).await;
         }
         let pool = self.db.get_sqlite_connection_pool().clone();
         // In a task of its own: a caller that goes away between the first statement and the last would
@@ -65,11 +65,12 @@ impl Store {
         together.await.map_err(Error::internal("writing to the database"))?.map_err(failed)
     }
 
-    async fn in_turn(&self, steps: Vec<Step>) -> std::result::Result<Vec<QueryResult>, DbErr> {
+    async fn in_turn(&self, steps: &[Step]) -> std::result::Result<Vec<QueryResult>, DbErr> {
         let transaction = self.db.begin().await?;
         let mut rows = Vec::new();
         for Step { statement, shown } in steps {
-            if shown {
+            let statement = statement.clone();
+            if *shown {
                 rows = transaction.query_all_raw(statement).await?;
             } else {
                 transaction.execute_raw(statement).await?;

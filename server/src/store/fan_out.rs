@@ -18,6 +18,7 @@ use sea_orm::{
 use super::{
     Store, TargetRow, TargetState,
     batch::Batch,
+    deadlock::undisturbed,
     entity::{job, job_target},
     failed,
     job::ended,
@@ -54,9 +55,10 @@ pub(super) async fn still_may_start<C: ConnectionTrait>(db: &C, target: &TargetR
     Ok(under_way < u64::try_from(limit).unwrap_or_default())
 }
 
-/// As part of a batch that failed a target of a `failFast` job: ends the job's queued targets with that
-/// reason. What an agent works on goes on.
-pub(super) fn hold_back(batch: &mut Batch, failed_attempt: &Attempt) -> Result<()> {
+/// As part of a batch that failed a target of a `failFast` job at `now`: ends the job's queued targets with
+/// that reason. What an agent works on goes on. Nothing happens where the batch changed nothing: what has
+/// failed before has held back what it could.
+pub(super) fn hold_back(batch: &mut Batch, failed_attempt: &Attempt, now: DateTime<Utc>) -> Result<()> {
     let failure = Failure::new(
         DiagnosisCode::Other,
         "not started: another target of this job failed, and failFast was asked",
@@ -69,8 +71,9 @@ pub(super) fn hold_back(batch: &mut Batch, failed_attempt: &Attempt) -> Result<(
         .column(job_target::Column::JobId)
         .filter(job_target::Column::FailFast.eq(true))
         .filter(job_target::Column::Attempt.eq(failed_attempt.attempt))
-        .filter(job_target::Column::Status.eq(TargetState::Failed.as_str()));
-    let held_back = ended(TargetState::Cancelled, Some(verdict))
+        .filter(job_target::Column::Status.eq(TargetState::Failed.as_str()))
+        .filter(job_target::Column::FinishedAt.eq(now));
+    let held_back = ended(TargetState::Cancelled, Some(verdict), now)
         .filter(job_target::Column::JobId.in_subquery(job.into_query()))
         .filter(job_target::Column::Status.eq(TargetState::Queued.as_str()));
     batch.then(&held_back.into_query());
@@ -104,14 +107,12 @@ impl Store {
         let since = if full { Some(now) } else { last_ended };
         let until = since.map(|since| since + chrono::Duration::milliseconds(target.queue_limit_ms));
         let Some(until) = until.filter(|until| *until > now) else { return Ok(false) };
-        job_target::Entity::update_many()
+        let renewed = job_target::Entity::update_many()
             .col_expr(job_target::Column::QueueDeadline, Expr::value(until))
             .filter(job_target::Column::JobId.eq(&target.job_id))
             .filter(job_target::Column::Status.eq(TargetState::Queued.as_str()))
-            .filter(job_target::Column::QueueDeadline.lt(until))
-            .exec(&self.db)
-            .await
-            .map_err(failed)?;
+            .filter(job_target::Column::QueueDeadline.lt(until));
+        undisturbed(|| async { renewed.clone().exec(&self.db).await.map_err(failed) }).await?;
         Ok(true)
     }
 

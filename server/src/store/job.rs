@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use chrono::Utc;
+use chrono::{DateTime, SubsecRound, Utc};
 use purser_proto_schema::{
     ids::{JobId, OrganizationId, ServerId, TargetId},
     job::{CredentialSource, JobKind, JobStatus},
@@ -17,6 +17,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use super::{
     AuditEntry, Fence, JobRow, Store, TargetRow, TargetState, audit,
     batch::Batch,
+    deadlock::undisturbed,
     entity::{job, job_target},
     failed, target,
 };
@@ -171,6 +172,10 @@ impl Store {
 
     /// Cancels what has not started and marks what has. Gives the targets that an agent must stop.
     pub async fn job_cancel(&self, organization: &OrganizationId, id: &JobId) -> Result<Vec<TargetRow>> {
+        undisturbed(|| self.cancel_once(organization, id)).await
+    }
+
+    async fn cancel_once(&self, organization: &OrganizationId, id: &JobId) -> Result<Vec<TargetRow>> {
         let transaction = self.write().await?;
         let found = job::Entity::find_by_id(id.as_str())
             .filter(job::Column::OrganizationId.eq(organization.as_str()))
@@ -224,16 +229,25 @@ pub(super) async fn end_targets<C: ConnectionTrait>(
     state: TargetState,
     choose: impl FnOnce(UpdateMany<job_target::Entity>) -> UpdateMany<job_target::Entity>,
 ) -> Result<()> {
-    choose(ended(state, None)).exec(db).await.map_err(failed)?;
+    choose(ended(state, None, this_moment())).exec(db).await.map_err(failed)?;
     Ok(())
+}
+
+/// Now, as exactly as both databases keep it, so that it can be compared with what they kept.
+pub(super) fn this_moment() -> DateTime<Utc> {
+    Utc::now().trunc_subsecs(6)
 }
 
 /// Targets as they are when they have ended: with a verdict or with none, and without their one-time
 /// credentials.
-pub(super) fn ended(state: TargetState, verdict: Option<String>) -> UpdateMany<job_target::Entity> {
+pub(super) fn ended(
+    state: TargetState,
+    verdict: Option<String>,
+    now: DateTime<Utc>,
+) -> UpdateMany<job_target::Entity> {
     job_target::Entity::update_many()
         .col_expr(job_target::Column::Status, Expr::value(state.as_str()))
-        .col_expr(job_target::Column::FinishedAt, Expr::value(Utc::now()))
+        .col_expr(job_target::Column::FinishedAt, Expr::value(now))
         .col_expr(job_target::Column::SealedAuth, Expr::value(Option::<String>::None))
         .col_expr(job_target::Column::Verdict, Expr::value(verdict))
 }

@@ -24,6 +24,7 @@ use crate::{
 mod api_key;
 mod audit;
 mod batch;
+mod deadlock;
 mod entity;
 mod entries;
 mod fan_out;
