@@ -39,7 +39,7 @@ mod vault;
 
 use app::App;
 use config::Settings;
-use dispatch::Dispatch;
+use dispatch::{Dispatch, Name};
 use domain::{caller::KnownKeys, first_start, reencrypt, registry::CatalogCache};
 use store::Store;
 use vault::Vault;
@@ -71,7 +71,10 @@ pub async fn run(settings: Settings, reload: Arc<Notify>, stop: CancellationToke
     let listener =
         TcpListener::bind(settings.listen).await.map_err(Error::internal("listening on --listen"))?;
     let address = listener.local_addr().map_err(Error::internal("asking for the listener's address"))?;
-    let dispatch = Dispatch::start(store.clone(), Arc::clone(&vault), channel_key, stop.clone());
+    let name = Name::new(first_start::replica_before(&settings.data_dir)?);
+    first_start::keep_replica(&settings.data_dir, &name.own)?;
+    let dispatch =
+        Dispatch::start(store.clone(), Arc::clone(&vault), channel_key, name, stop.clone()).await?;
     let app = Arc::new(App {
         store,
         vault,

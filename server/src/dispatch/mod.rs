@@ -16,11 +16,7 @@ use std::{
 
 use futures_util::future::join_all;
 use purser_proto_schema::{
-    agent::{
-        calls::{AgentCallsClient, Attempt},
-        close::CloseCode,
-        noise::StaticKey,
-    },
+    agent::{calls::Attempt, close::CloseCode, noise::StaticKey},
     ids::{JobId, OrganizationId, ServerId, TargetId},
     image::Image,
     job::Progress,
@@ -53,6 +49,7 @@ mod turns;
 mod watches;
 
 pub use place::Place;
+pub use replicas::Name;
 use replicas::Replicas;
 use session::Session;
 use turns::Turns;
@@ -90,8 +87,17 @@ struct Shared {
 }
 
 impl Dispatch {
-    /// Starts with no session. `stop` ends everything.
-    pub fn start(store: Store, vault: Arc<Vault>, channel_key: StaticKey, stop: CancellationToken) -> Self {
+    /// Starts with no session, as one of the control planes over this database. `stop` ends everything.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] when the database is away.
+    pub async fn start(
+        store: Store,
+        vault: Arc<Vault>,
+        channel_key: StaticKey,
+        name: Name,
+        stop: CancellationToken,
+    ) -> Result<Self> {
         let shared = Arc::new(Shared {
             store,
             vault,
@@ -99,7 +105,7 @@ impl Dispatch {
             sessions: RwLock::default(),
             watches: Arc::default(),
             turns: Turns::default(),
-            replicas: Replicas::new(),
+            replicas: Replicas::new(name),
             handshakes: Arc::new(Semaphore::new(HANDSHAKES)),
             waiting: Semaphore::new(WAITING_HANDSHAKES),
             stop,
@@ -107,10 +113,12 @@ impl Dispatch {
         });
         shared.tasks.spawn(deadlines::keep(Arc::clone(&shared)));
         if shared.store.is_shared() {
+            replicas::join(&shared).await?;
             shared.tasks.spawn(replicas::live(Arc::clone(&shared)));
             shared.tasks.spawn(replicas::listen(Arc::clone(&shared)));
+            shared.tasks.spawn(replicas::telling::tell_all(Arc::clone(&shared)));
         }
-        Self { shared }
+        Ok(Self { shared })
     }
 
     /// The key that agents pin.
@@ -184,19 +192,13 @@ impl Dispatch {
     ///
     /// # Errors
     /// [`Error::ServerOffline`] when its agent is not connected or does not answer.
-    /// [`Error::Precondition`] when it is connected to another control plane over the same database.
     pub async fn images(&self, server: &ServerRow) -> Result<Vec<Image>> {
         let id = ServerId::from_stored(server.server_id.clone());
-        let session = match self.shared.session(&id) {
-            Some(session) => session,
-            None if self.shared.replicas.another_holds(server) => {
-                return Err(Error::Precondition(
-                    "the server's agent is connected to another replica of the control plane: ask again, or ask that one",
-                ));
-            }
-            None => return Err(plan::offline(&server.name)),
-        };
-        session.client().engine_images().await.map_err(|error| plan::engine_refused(&error))
+        match self.shared.session(&id) {
+            Some(session) => replicas::questions::images(&session.client()).await,
+            None if self.shared.replicas.another_holds(server) => self.shared.images_elsewhere(server).await,
+            None => Err(plan::offline(&server.name)),
+        }
     }
 
     /// How far a target is, where its agent has said.

@@ -151,7 +151,8 @@ async fn hand_over(
             let put_back = shared.store.target_put_back(&attempt, &session.fence).await?;
             shared.moved(&target.job());
             if put_back.is_some_and(|target| target.cancel_requested) {
-                let cancelled = shared.store.target_cancelled(&attempt.target_id, Some(&session.fence)).await?;
+                let cancelled =
+                    shared.store.target_cancelled(&attempt.target_id, Some(&session.fence)).await?;
                 shared.changed(cancelled);
             }
             // Keeps its place for a moment, which is what leaves the agent alone.

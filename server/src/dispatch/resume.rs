@@ -28,11 +28,7 @@ pub(super) struct Reconciled {
 
 /// Compares what the agent says it has with what the database says it should have. A session that is not
 /// in force any more changes nothing: what it knows nothing of may be the newer one's.
-pub(super) async fn reconcile(
-    shared: &Arc<Shared>,
-    fence: &Fence,
-    resume: &Resume,
-) -> Result<Reconciled> {
+pub(super) async fn reconcile(shared: &Arc<Shared>, fence: &Fence, resume: &Resume) -> Result<Reconciled> {
     let mut mentioned: HashSet<Attempt> =
         resume.running_targets.iter().chain(&resume.unacknowledged_verdicts).cloned().collect();
     let mut reconciled = Reconciled::default();
@@ -113,10 +109,7 @@ async fn lost(shared: &Arc<Shared>, fence: &Fence, target: &TargetRow) -> Result
 
 #[cfg(test)]
 mod tests {
-    use super::{
-        super::scene::Scene,
-        *,
-    };
+    use super::{super::scene::Scene, *};
 
     /// A handshake that hung, in a slow database perhaps, while the agent dialled again and was given work
     /// that it does not know of.

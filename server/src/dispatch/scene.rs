@@ -11,7 +11,7 @@ use purser_proto_schema::{
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
-use super::{Dispatch, Shared};
+use super::{Dispatch, Name, Shared};
 use crate::{
     store::{
         Admission, Admittance, AuditEntry, Claim, Fence, JobRow, NewJob, NewJoinToken, ServerRow, Store,
@@ -68,7 +68,8 @@ impl Scene {
         store.server_insert(row, token).await.unwrap();
         let stop = CancellationToken::new();
         let key = StaticKey::generate().unwrap();
-        let dispatch = Dispatch::start(store, Arc::new(vault), key, stop.clone());
+        let name = Name::new(None);
+        let dispatch = Dispatch::start(store, Arc::new(vault), key, name, stop.clone()).await.unwrap();
         Self { shared: Arc::clone(&dispatch.shared), organization, server, stop, _folder: folder }
     }
 

@@ -30,6 +30,7 @@ mod entries;
 mod fan_out;
 mod installation;
 mod job;
+mod question;
 mod registry;
 mod registry_cache;
 mod replica;

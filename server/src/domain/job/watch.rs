@@ -95,7 +95,10 @@ impl Watcher {
     fn with_progress(&self) -> Job {
         let mut job = self.job.clone();
         for target in job.targets.iter_mut().filter(|target| target.status == JobStatus::Running) {
-            target.progress = self.app.dispatch.progress(&target.server_id, &target.target_id);
+            // What another control plane holds is known from its row only, and stays as it was.
+            if let Some(here) = self.app.dispatch.progress(&target.server_id, &target.target_id) {
+                target.progress = Some(here);
+            }
         }
         job
     }
