@@ -56,7 +56,10 @@ async fn sweep(shared: &Arc<Shared>) -> Result<usize> {
             // It ended or began meanwhile.
             continue;
         };
-        shared.changed(Some(job));
+        shared.changed(Some(job.clone()));
+        if target.max_parallel.is_some() && target.status != TargetState::Queued.as_str() {
+            shared.let_next_begin(job);
+        }
         if let Some(session) = session {
             shared.leave(&session, &target.id());
             if target.status != TargetState::Queued.as_str() {

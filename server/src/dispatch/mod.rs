@@ -37,6 +37,7 @@ mod admission;
 mod again;
 mod deadlines;
 mod inbound;
+mod limited;
 mod place;
 pub mod plan;
 mod pump;
@@ -63,8 +64,6 @@ const WAITING_HANDSHAKES: usize = 4_096;
 
 /// How often a target is given out in one round: after its agent died with it, and after what heals.
 const ATTEMPTS: u32 = 3;
-/// Of a job with a limit, how many queued targets are looked at when one has ended.
-const WAITING: u64 = 200;
 
 /// A handle to the sessions. Cheap to clone.
 #[derive(Clone)]
@@ -184,7 +183,8 @@ impl Dispatch {
         self.shared.end_session(server, None, CloseCode::Removed);
         self.shared.tell(Signal::Removed { server_id: server.clone() });
         for job in jobs {
-            self.shared.changed(Some(job));
+            self.shared.changed(Some(job.clone()));
+            self.shared.let_next_begin(job);
         }
     }
 
@@ -248,25 +248,9 @@ impl Shared {
 
     /// Gives back a target's place, and lets the next one of its job begin where that has a limit.
     fn leave(self: &Arc<Self>, session: &Session, target: &TargetId) {
-        let Some(job) = session.leave(target) else { return };
-        let shared = Arc::clone(self);
-        self.tasks.spawn(async move {
-            match shared.store.servers_waiting(&job, WAITING).await {
-                Ok(servers) => {
-                    // One place was given back, so one server with a free place is enough. If another
-                    // was quicker there, the slow poll finds what is left.
-                    let mut sessions = servers.iter().filter_map(|server| shared.session(server));
-                    if let Some(session) = sessions.find(|session| session.has_free_transfer()) {
-                        session.wake();
-                    } else if let Some(server) = servers.into_iter().next() {
-                        shared.tell(Signal::Queue { server_id: server });
-                    }
-                }
-                Err(error) => {
-                    tracing::error!(%job, error = %crate::error::chain(&error), "looking for a job's next target");
-                }
-            }
-        });
+        if let Some(job) = session.leave(target) {
+            self.let_next_begin(job);
+        }
     }
 
     /// Lets a server's queue be looked at when a target in it may be tried again.

@@ -60,6 +60,7 @@ async fn close_unless_in_force(shared: &Shared, session: &Session) {
 
 /// Claims one target and hands it over. False when nothing more can be claimed now.
 async fn next(shared: &Arc<Shared>, session: &Arc<Session>) -> Result<bool> {
+    let signs = session.signs();
     let free = session.free_kinds();
     if free.is_empty() || session.peer().end_token().is_cancelled() {
         return Ok(false);
@@ -67,6 +68,7 @@ async fn next(shared: &Arc<Shared>, session: &Arc<Session>) -> Result<bool> {
     let _turn = session.turn().await;
     // Only looked at first: a claim makes every other writer wait.
     if !shared.store.target_waits(&session.fence.server_id, &free).await? {
+        session.found_empty(signs);
         return Ok(false);
     }
     let target = match shared.store.target_claim(&session.fence, &free).await {

@@ -44,6 +44,9 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, fence: &Fence, resume: &Resu
             }
         } else {
             lost(shared, fence, &target).await?;
+            if target.max_parallel.is_some() {
+                shared.let_next_begin(target.job());
+            }
         }
     }
     reconciled.drop.extend(mentioned);

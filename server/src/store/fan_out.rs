@@ -6,7 +6,7 @@ use purser_proto_schema::{
         calls::Attempt,
         command::{Failure, Verdict},
     },
-    ids::{JobId, ServerId},
+    ids::{JobId, ServerId, TargetId},
 };
 use purser_registry_client::DiagnosisCode;
 use sea_orm::{
@@ -19,7 +19,7 @@ use super::{
     Store, TargetRow, TargetState,
     batch::Batch,
     deadlock::undisturbed,
-    entity::{job, job_target},
+    entity::{job, job_target, server},
     failed,
     job::ended,
 };
@@ -116,19 +116,40 @@ impl Store {
         Ok(true)
     }
 
-    /// The servers of a job's queued targets, oldest target first; at most `limit`.
-    pub async fn servers_waiting(&self, job: &JobId, limit: u64) -> Result<Vec<ServerId>> {
-        let found: Vec<String> = job_target::Entity::find()
+    /// Of a job with a limit: its targets that could begin now but for that, oldest first and with their
+    /// servers, those after `after`, at most `limit`. Where several control planes share the database, only
+    /// those whose agents one of them holds.
+    pub async fn servers_waiting(
+        &self,
+        job: &JobId,
+        after: Option<&TargetId>,
+        limit: u64,
+    ) -> Result<Vec<(TargetId, ServerId)>> {
+        use job_target::Column;
+        let due = Column::NotBefore.is_null().or(Column::NotBefore.lte(Utc::now()));
+        let mut waiting = job_target::Entity::find()
             .select_only()
-            .column(job_target::Column::ServerId)
-            .filter(job_target::Column::JobId.eq(job.as_str()))
-            .filter(job_target::Column::Status.eq(TargetState::Queued.as_str()))
-            .order_by_asc(job_target::Column::TargetId)
+            .columns([Column::TargetId, Column::ServerId])
+            .filter(Column::JobId.eq(job.as_str()))
+            .filter(Column::Status.eq(TargetState::Queued.as_str()))
+            .filter(Column::MaxParallel.is_not_null())
+            .filter(due);
+        if let Some(after) = after {
+            waiting = waiting.filter(Column::TargetId.gt(after.as_str()));
+        }
+        if self.is_shared() {
+            let held = server::Entity::find().select_only().column(server::Column::ServerId);
+            let held = held.filter(server::Column::Holder.is_not_null());
+            waiting = waiting.filter(Column::ServerId.in_subquery(held.into_query()));
+        }
+        let found: Vec<(String, String)> = waiting
+            .order_by_asc(Column::TargetId)
             .limit(limit)
             .into_tuple()
             .all(&self.db)
             .await
             .map_err(failed)?;
-        Ok(found.into_iter().map(ServerId::from_stored).collect())
+        let ids = |(target, server)| (TargetId::from_stored(target), ServerId::from_stored(server));
+        Ok(found.into_iter().map(ids).collect())
     }
 }
