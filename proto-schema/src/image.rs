@@ -43,7 +43,7 @@ pub struct PullInput {
     pub image: String,
     /// Onto this host.
     pub server_id: Option<ServerId>,
-    /// Onto these hosts, at most 1000.
+    /// Onto these hosts, at most 10000.
     pub server_ids: Option<Vec<ServerId>>,
     /// Onto every host that has all of these labels.
     pub labels: Option<BTreeMap<String, String>>,
@@ -54,7 +54,7 @@ pub struct PullInput {
     pub auth: Option<OneTimeAuth>,
     /// Such as `linux/arm64`; the host's own when absent.
     pub platform: Option<String>,
-    /// How many hosts at once, 1 to 1000; all when absent.
+    /// How many hosts at once, 1 to 10000; all when absent.
     pub max_parallel: Option<u32>,
     /// After the first failure, cancel what has not started.
     pub fail_fast: Option<bool>,

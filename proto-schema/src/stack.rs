@@ -173,7 +173,7 @@ pub enum Skip {
 }
 
 /// Input of `stack.pull`. Exactly one of `serverId`, `serverIds` and `labels` is needed. Hosts times images
-/// are at most 1000.
+/// are at most 10000.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PullInput {
@@ -196,7 +196,7 @@ pub struct PullInput {
     pub auth: Option<OneTimeAuth>,
     /// For services that name none, such as `linux/arm64`; the host's own when absent.
     pub platform: Option<String>,
-    /// How many pulls at once, over all hosts, 1 to 1000; all when absent.
+    /// How many pulls at once, over all hosts, 1 to 10000; all when absent.
     pub max_parallel: Option<u32>,
     /// After the first failure, cancel what has not started.
     pub fail_fast: Option<bool>,

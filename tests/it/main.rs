@@ -39,6 +39,7 @@ mod job_retry;
 mod job_watch;
 mod jobs;
 mod jsonrpc;
+mod large_jobs;
 mod local_agent;
 mod matching;
 mod organizations;

@@ -18,9 +18,8 @@ use crate::{
     store::{RegistryRow, ServerRow},
 };
 
-/// The targets of a job, and so its servers, at most: they are stored by one statement, whose
-/// parameters both databases limit.
-pub const MAX_TARGETS: usize = 1_000;
+/// The targets of a job, and so its servers, at most: they are stored in one transaction, and told whole.
+pub const MAX_TARGETS: usize = 10_000;
 
 /// What a platform is, for those who wrote something else.
 pub const PLATFORM_RULE: &str = "must be os/architecture or os/architecture/variant, such as `linux/arm64`";
@@ -80,7 +79,7 @@ impl Hosts<'_> {
             (Some(id), None, None) => named_servers(app, call, std::slice::from_ref(id)).await,
             (None, Some(ids), None) => {
                 if ids.is_empty() || ids.len() > MAX_TARGETS {
-                    return Err(Error::field("serverIds", "must name 1 to 1000 servers"));
+                    return Err(Error::field("serverIds", "must name 1 to 10000 servers"));
                 }
                 named_servers(app, call, ids).await
             }
@@ -97,7 +96,7 @@ impl Hosts<'_> {
                 match found.len() {
                     0 => Err(Error::field("labels", "fit no server: server.all shows the labels of each")),
                     1..=MAX_TARGETS => Ok(found),
-                    _ => Err(Error::field("labels", "fit more than 1000 servers: choose more narrowly")),
+                    _ => Err(Error::field("labels", "fit more than 10000 servers: choose more narrowly")),
                 }
             }
             _ => Err(Error::field("serverId", "is needed: exactly one of serverId, serverIds and labels")),

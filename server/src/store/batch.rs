@@ -14,6 +14,9 @@ use sqlx::{AssertSqlSafe, SqlitePool};
 use super::{Store, deadlock::undisturbed, failed};
 use crate::error::{Error, Result};
 
+/// The longest text that a connection keeps prepared.
+const MAX_KEPT_TEXT: usize = 16 * 1024;
+
 /// Statements that are still to be sent.
 #[derive(Debug)]
 pub(super) struct Batch {
@@ -92,7 +95,9 @@ async fn at_once(pool: &SqlitePool, steps: Vec<Step>) -> std::result::Result<Vec
     text.push_str(";COMMIT");
     let mut connection = pool.acquire().await.map_err(|error| DbErr::Conn(sqlx_error(error)))?;
     // The text is sea-query's and holds no value; there are as many texts as callers.
-    let query = sqlx::query_with(AssertSqlSafe(text), SqlxValues(Values(values)));
+    // What is long is rare, and not worth its room among the statements that a connection keeps prepared.
+    let is_kept = text.len() <= MAX_KEPT_TEXT;
+    let query = sqlx::query_with(AssertSqlSafe(text), SqlxValues(Values(values))).persistent(is_kept);
     match query.fetch_all(&mut *connection).await {
         Ok(rows) => Ok(rows.into_iter().map(QueryResult::from).collect()),
         Err(error) => {

@@ -89,14 +89,30 @@ impl Store {
         };
         let mut batch = self.batch();
         batch.then(&job::Entity::insert(job.into_active_model()).into_query());
-        let targets = targets.into_iter().map(IntoActiveModel::into_active_model);
-        batch.then(&job_target::Entity::insert_many(targets).into_query());
+        let mut targets = targets.into_iter().map(IntoActiveModel::into_active_model);
+        for size in chunks(targets.len()) {
+            let chunk: Vec<_> = targets.by_ref().take(size).collect();
+            batch.then(&job_target::Entity::insert_many(chunk).into_query());
+        }
         batch.then(&audit::insert(asked).into_query());
         if let Some((dispatching, job_id)) = taken {
             batch.then_show(dispatching.into_query().returning_all());
             batch.then(&started(&job_id).into_query());
         }
         target::first(self.run(batch).await?)
+    }
+
+    /// Where a job of the organization stands.
+    pub async fn job_status(&self, organization: &OrganizationId, id: &JobId) -> Result<JobStatus> {
+        let status: Option<String> = job::Entity::find_by_id(id.as_str())
+            .filter(job::Column::OrganizationId.eq(organization.as_str()))
+            .select_only()
+            .column(job::Column::Status)
+            .into_tuple()
+            .one(&self.db)
+            .await
+            .map_err(failed)?;
+        from_column(&status.ok_or(NOT_FOUND)?)
     }
 
     /// One job of the organization with its targets, but for their plans and sealed credentials.
@@ -121,13 +137,16 @@ impl Store {
         Ok((job, targets))
     }
 
-    /// A page of the organization's jobs, newest first, with their targets as [`Self::job_one`] gives them.
+    /// A page of the organization's jobs, newest first, with their targets as [`Self::job_one`] gives them:
+    /// at most `limit` jobs, and fewer where they have more than `most_targets` together. And whether there
+    /// are more.
     pub async fn job_page(
         &self,
         organization: &OrganizationId,
         filter: JobFilter,
-        limit: u64,
-    ) -> Result<Vec<(JobRow, Vec<TargetRow>)>> {
+        limit: u32,
+        most_targets: u64,
+    ) -> Result<(Vec<(JobRow, Vec<TargetRow>)>, bool)> {
         let mut condition = Condition::all().add(job::Column::OrganizationId.eq(organization.as_str()));
         if let Some(status) = filter.status {
             condition = condition.add(job::Column::Status.eq(column_text(&status)));
@@ -146,13 +165,18 @@ impl Store {
                 .into_query();
             condition = condition.add(job::Column::JobId.in_subquery(on_server));
         }
-        let jobs = job::Entity::find()
+        // One more than asked tells whether there is another page.
+        let mut jobs = job::Entity::find()
             .filter(condition)
             .order_by_desc(job::Column::JobId)
-            .limit(limit)
+            .limit(u64::from(limit) + 1)
             .all(&self.db)
             .await
             .map_err(failed)?;
+        let found = jobs.len();
+        jobs.truncate(limit as usize);
+        jobs.truncate(self.fitting(&jobs, most_targets).await?);
+        let more = jobs.len() < found;
         let targets = shown()
             .filter(job_target::Column::JobId.is_in(jobs.iter().map(|job| &job.job_id)))
             .order_by_asc(job_target::Column::TargetId)
@@ -167,7 +191,29 @@ impl Store {
             let own = by_job.remove(&job.job_id).unwrap_or_default();
             (job, own)
         });
-        Ok(page.collect())
+        Ok((page.collect(), more))
+    }
+
+    /// How many of the first of these jobs have so many targets together at most; one at least.
+    async fn fitting(&self, jobs: &[JobRow], most_targets: u64) -> Result<usize> {
+        let counted: Vec<(String, i64)> = job_target::Entity::find()
+            .select_only()
+            .column(job_target::Column::JobId)
+            .column_as(job_target::Column::TargetId.count(), "targets")
+            .filter(job_target::Column::JobId.is_in(jobs.iter().map(|job| &job.job_id)))
+            .group_by(job_target::Column::JobId)
+            .into_tuple()
+            .all(&self.db)
+            .await
+            .map_err(failed)?;
+        let counted: HashMap<String, i64> = counted.into_iter().collect();
+        let mut together = 0;
+        let fits = |job: &&JobRow| {
+            let own = counted.get(&job.job_id).copied().unwrap_or_default();
+            together += u64::try_from(own).unwrap_or_default();
+            together <= most_targets
+        };
+        Ok(jobs.iter().take_while(fits).count().max(1))
     }
 
     /// Cancels what has not started and marks what has. Gives the targets that an agent must stop.
@@ -210,6 +256,17 @@ impl Store {
         transaction.commit().await.map_err(failed)?;
         Ok(running)
     }
+}
+
+/// How many rows of so many are written by each statement: few enough for the parameters that both
+/// databases take, and of few different sizes, since each is a text of its own that they prepare.
+fn chunks(mut rows: usize) -> Vec<usize> {
+    let mut sizes = Vec::new();
+    for size in [1_000, 100, 10, 1] {
+        sizes.extend(std::iter::repeat_n(size, rows / size));
+        rows %= size;
+    }
+    sizes
 }
 
 /// Targets without what only a dispatch needs: a page of jobs may have a hundred thousand.
