@@ -9,6 +9,7 @@ use purser_proto_schema::{
         command::{Command, Failure, Verdict},
     },
     ids::JobId,
+    job::JobKind,
 };
 use purser_registry_client::DiagnosisCode;
 
@@ -22,6 +23,8 @@ use crate::{
 const SLOW_POLL: Duration = Duration::from_secs(15);
 /// How long to leave an agent alone that said it is busy.
 const BUSY: Duration = Duration::from_secs(2);
+/// Before a target that could not be prepared is tried again.
+const PREPARED_AGAIN: Duration = Duration::from_secs(5);
 
 /// Runs until the session ends.
 pub(super) async fn run(shared: Arc<Shared>, session: Arc<Session>) {
@@ -98,12 +101,7 @@ pub(super) async fn hand_over_completed(shared: Arc<Shared>, session: Arc<Sessio
         Ok(Err(failure)) => fail(&shared, &session, &target, failure).await,
         Err(error) => {
             report("preparing a target", &session.fence.server_id, &error);
-            let failure = Failure::new(
-                DiagnosisCode::Other,
-                "the control plane could not open the credential of this job",
-                "The operator finds the cause in the log of purser-server.",
-            );
-            fail(&shared, &session, &target, failure).await
+            not_prepared(&shared, &session, &target).await
         }
     };
     if let Err(error) = handed_over {
@@ -111,6 +109,30 @@ pub(super) async fn hand_over_completed(shared: Arc<Shared>, session: Arc<Sessio
         report("handing a target over", &session.fence.server_id, &error);
         session.peer().cut();
     }
+}
+
+/// Puts a target back that the vault or the database could not prepare: it goes on when they can again, as
+/// long as it has time. Whoever waits for a test is told now.
+async fn not_prepared(shared: &Arc<Shared>, session: &Arc<Session>, target: &TargetRow) -> Result<()> {
+    let failure = Failure::new(
+        DiagnosisCode::Other,
+        "the control plane could not open the credential of this job",
+        "The operator finds the cause in the log of purser-server.",
+    );
+    if target.job_kind()? == JobKind::TestRegistry {
+        return fail(shared, session, target, failure).await;
+    }
+    let (attempt, not_before) = (attempt_of(target), chrono::Utc::now() + PREPARED_AGAIN);
+    let why = Verdict::Failed { failure, duration_ms: 0 };
+    let waiting = shared.store.target_not_prepared(&attempt, &session.fence, &why, not_before).await?;
+    if waiting.is_some_and(|target| target.cancel_requested) {
+        let cancelled = shared.store.target_cancelled(&attempt.target_id, Some(&session.fence)).await?;
+        shared.changed(cancelled);
+    }
+    shared.moved(&target.job());
+    shared.wake_at(target.server(), not_before);
+    shared.leave(session, &attempt.target_id);
+    Ok(())
 }
 
 async fn hand_over(

@@ -2,6 +2,7 @@
 
 use std::{collections::HashSet, sync::Arc};
 
+use chrono::{DateTime, Utc};
 use purser_proto_schema::{
     agent::{calls::Attempt, command::Failure, handshake::Resume},
     job::JobKind,
@@ -93,7 +94,8 @@ async fn lost(shared: &Arc<Shared>, fence: &Fence, target: &TargetRow) -> Result
     // Somebody waits for a test, and has stopped waiting by now.
     let again = target.job_kind()? != JobKind::TestRegistry && target.attempts_of_round() < ATTEMPTS;
     if again {
-        let deadline = chrono::Utc::now() + QUEUED_AGAIN;
+        let end = target.run_deadline.unwrap_or(DateTime::<Utc>::MAX_UTC);
+        let deadline = end.min(Utc::now() + QUEUED_AGAIN);
         if shared.store.target_requeue(&attempt, fence, deadline).await? {
             tracing::warn!(job = %target.job_id, target = %target.target_id, server = %target.server_id,
                 attempt = attempt.attempt, "the agent lost a target; queued again");
@@ -137,5 +139,32 @@ mod tests {
         {
             assert_eq!(scene.now(target).await.status, status, "{}", target.kind);
         }
+    }
+
+    /// Its call said how long it may run in all.
+    #[tokio::test]
+    async fn a_lost_target_gets_no_new_time() {
+        let scene = Scene::set().await;
+        let first = scene.session().await;
+        let mut target = scene.given(&first, "pull").await;
+        let end = target.run_deadline.expect("the clock runs");
+        for attempt in 2..=3 {
+            let fence = scene.session().await;
+            reconcile(&scene.shared, &fence, &Resume::default()).await.unwrap();
+            let waiting = scene.now(&target).await;
+            assert_eq!((waiting.status.as_str(), waiting.run_deadline), ("queued", Some(end)));
+            assert!(waiting.queue_deadline <= end);
+            target = scene.claimed(&fence, JobKind::Pull).await;
+            assert_eq!((target.attempt, target.run_deadline), (attempt, Some(end)));
+            // An agent that is busy takes none of it either.
+            scene.shared.store.target_put_back(&attempt_of(&target), &fence).await.unwrap();
+            assert_eq!(scene.now(&target).await.run_deadline, Some(end));
+            target = scene.claimed(&fence, JobKind::Pull).await;
+        }
+        // One that was never taken has all of its time.
+        let fence = scene.session().await;
+        let fresh = scene.given(&fence, "push").await;
+        scene.shared.store.target_put_back(&attempt_of(&fresh), &fence).await.unwrap();
+        assert_eq!(scene.now(&fresh).await.run_deadline, None);
     }
 }

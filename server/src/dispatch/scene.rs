@@ -7,6 +7,7 @@ use chrono::{TimeDelta, Utc};
 use purser_proto_schema::{
     agent::noise::StaticKey,
     ids::{JobId, JoinTokenId, OrganizationId, ServerId, TargetId},
+    job::JobKind,
 };
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
@@ -153,7 +154,12 @@ impl Scene {
         let target = self.target(kind);
         let wanted = target.job_kind().unwrap();
         self.accept(target).await;
-        match self.shared.store.target_claim(fence, &[wanted]).await.unwrap() {
+        self.claimed(fence, wanted).await
+    }
+
+    /// The session takes the next target of a kind.
+    pub(super) async fn claimed(&self, fence: &Fence, kind: JobKind) -> TargetRow {
+        match self.shared.store.target_claim(fence, &[kind]).await.unwrap() {
             Claim::Target(target) => *target,
             other => panic!("{other:?}"),
         }

@@ -161,10 +161,22 @@ impl Store {
     /// Puts a target back that its agent did not take: not now, not lost, and not an attempt. Gives it
     /// as it is then.
     pub async fn target_put_back(&self, attempt: &Attempt, fence: &Fence) -> Result<Option<TargetRow>> {
-        let moved = job_target::Entity::update_many()
-            .col_expr(job_target::Column::Status, Expr::value(TargetState::Queued.as_str()))
-            .col_expr(job_target::Column::Attempt, Expr::col(job_target::Column::Attempt).sub(1))
-            .col_expr(job_target::Column::RunDeadline, Expr::value(Option::<DateTime<Utc>>::None));
+        self.target_move(put_back(), attempt, fence).await
+    }
+
+    /// Puts a target back that could not be prepared for its agent, until `not_before`. What was wrong
+    /// stays with it, for when its time is over before it can be.
+    pub async fn target_not_prepared(
+        &self,
+        attempt: &Attempt,
+        fence: &Fence,
+        why: &Verdict,
+        not_before: DateTime<Utc>,
+    ) -> Result<Option<TargetRow>> {
+        let text = serde_json::to_string(why).map_err(Error::internal("writing a verdict"))?;
+        let moved = put_back()
+            .col_expr(job_target::Column::Verdict, Expr::value(text))
+            .col_expr(job_target::Column::NotBefore, Expr::value(not_before));
         self.target_move(moved, attempt, fence).await
     }
 
@@ -247,7 +259,7 @@ impl Store {
     }
 
     /// Puts a target that died with its agent back into the queue, if the session that says so is in
-    /// force; its next attempt gets new clocks. Whether it did.
+    /// force. The time that it may run in all goes on. Whether it did.
     pub async fn target_requeue(
         &self,
         attempt: &Attempt,
@@ -256,7 +268,6 @@ impl Store {
     ) -> Result<bool> {
         let requeued = job_target::Entity::update_many()
             .col_expr(job_target::Column::Status, Expr::value(TargetState::Queued.as_str()))
-            .col_expr(job_target::Column::RunDeadline, Expr::value(Option::<DateTime<Utc>>::None))
             .col_expr(job_target::Column::QueueDeadline, Expr::value(queue_deadline))
             .filter(job_target::Column::TargetId.eq(attempt.target_id.as_str()))
             .filter(job_target::Column::Attempt.eq(attempt.attempt))
@@ -327,6 +338,18 @@ fn oldest_queued(id: &ServerId, kinds: &[JobKind]) -> Select<job_target::Entity>
         .filter(may_start(Utc::now()))
         .order_by_asc(job_target::Column::TargetId)
         .limit(1)
+}
+
+/// Targets in the queue again as if they had not been given out. A clock that runs since an earlier attempt
+/// goes on.
+fn put_back() -> UpdateMany<job_target::Entity> {
+    use job_target::Column;
+    let is_first = Expr::col(Column::Attempt).sub(Expr::col(Column::AttemptsBefore)).lte(1);
+    let clock = Expr::case(is_first, Option::<DateTime<Utc>>::None).finally(Expr::col(Column::RunDeadline));
+    job_target::Entity::update_many()
+        .col_expr(Column::Status, Expr::value(TargetState::Queued.as_str()))
+        .col_expr(Column::Attempt, Expr::col(Column::Attempt).sub(1))
+        .col_expr(Column::RunDeadline, clock.into())
 }
 
 /// Gives a queued target to a session: counts the attempt, and starts its clock unless that runs.
