@@ -14,6 +14,7 @@ mod m20261121_000007_session_history;
 mod m20261121_000008_job_rounds;
 mod m20261121_000009_replicas;
 mod m20261121_000010_keys;
+mod m20261121_000011_replica_questions;
 
 /// Brings a database to the present shape.
 pub struct Migrator;
@@ -32,6 +33,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261121_000008_job_rounds::Migration),
             Box::new(m20261121_000009_replicas::Migration),
             Box::new(m20261121_000010_keys::Migration),
+            Box::new(m20261121_000011_replica_questions::Migration),
         ]
     }
 }

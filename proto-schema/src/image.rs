@@ -49,7 +49,7 @@ pub struct PullInput {
     pub image: String,
     /// Onto this host.
     pub server_id: Option<ServerId>,
-    /// Onto these hosts, at most 1000.
+    /// Onto these hosts, at most 10000.
     #[schemars(length(min = 1, max = limits::TARGETS))]
     pub server_ids: Option<Vec<ServerId>>,
     /// Onto every host that has all of these labels.
@@ -63,7 +63,7 @@ pub struct PullInput {
     /// Such as `linux/arm64`; the host's own when absent.
     #[schemars(regex(pattern = limits::PLATFORM))]
     pub platform: Option<String>,
-    /// How many hosts at once, 1 to 1000; all when absent.
+    /// How many hosts at once, 1 to 10000; all when absent.
     #[schemars(range(min = 1, max = limits::TARGETS))]
     #[serde(default, deserialize_with = "strict::whole_or_null")]
     pub max_parallel: Option<u32>,

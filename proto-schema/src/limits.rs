@@ -27,9 +27,8 @@ pub const LABEL_VALUE_CHARS: usize = 255;
 pub const QUERY_CHARS: usize = 256;
 /// The most items of a page.
 pub const PAGE: u32 = 100;
-/// The most targets of a job, and so its servers: they are stored by one statement, whose parameters both
-/// databases limit.
-pub const TARGETS: usize = 1_000;
+/// The most targets of a job, and so its servers: they are stored in one transaction, and told whole.
+pub const TARGETS: usize = 10_000;
 /// The most profiles of a call.
 pub const PROFILES: usize = 100;
 /// The most calls of a key at once.

@@ -232,7 +232,7 @@ pub enum Skip {
 }
 
 /// Input of `stack.pull`. Exactly one of `serverId`, `serverIds` and `labels` is needed. Hosts times images
-/// are at most 1000.
+/// are at most 10000.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[cfg_attr(feature = "client", serde_with::skip_serializing_none, derive(Serialize))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -261,7 +261,7 @@ pub struct PullInput {
     /// For services that name none, such as `linux/arm64`; the host's own when absent.
     #[schemars(regex(pattern = limits::PLATFORM))]
     pub platform: Option<String>,
-    /// How many pulls at once, over all hosts, 1 to 1000; all when absent.
+    /// How many pulls at once, over all hosts, 1 to 10000; all when absent.
     #[schemars(range(min = 1, max = limits::TARGETS))]
     #[serde(default, deserialize_with = "strict::whole_or_null")]
     pub max_parallel: Option<u32>,

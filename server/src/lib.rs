@@ -39,7 +39,7 @@ mod vault;
 
 use app::App;
 use config::Settings;
-use dispatch::Dispatch;
+use dispatch::{Dispatch, Name};
 use domain::{caller::KnownKeys, first_start, last_use, reencrypt, registry::CatalogCache};
 use store::Store;
 use vault::Vault;
@@ -72,7 +72,10 @@ pub async fn run(settings: Settings, reload: Arc<Notify>, stop: CancellationToke
         TcpListener::bind(settings.listen).await.map_err(Error::internal("listening on --listen"))?;
     let address = listener.local_addr().map_err(Error::internal("asking for the listener's address"))?;
     let settling = store.clone();
-    let dispatch = Dispatch::start(store.clone(), Arc::clone(&vault), channel_key, stop.clone());
+    let name = Name::new(first_start::replica_before(&settings.data_dir)?);
+    first_start::keep_replica(&settings.data_dir, &name.own)?;
+    let dispatch =
+        Dispatch::start(store.clone(), Arc::clone(&vault), channel_key, name, stop.clone()).await?;
     let (uses, used) = last_use::Uses::channel();
     let known_keys = KnownKeys::new(uses)?;
     let noting = tokio::spawn(last_use::write(store.clone(), used, stop.clone()));

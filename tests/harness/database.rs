@@ -47,6 +47,23 @@ impl Database {
         &self.url
     }
 
+    /// Ends every connection to it; new ones are taken.
+    pub fn cut(&self) {
+        psql(&format!(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{}'",
+            self.name
+        ));
+    }
+
+    /// While true, it takes no connection, and those that stood are ended: what a failover looks like to who
+    /// uses it.
+    pub fn away(&self, is_away: bool) {
+        psql(&format!("ALTER DATABASE {} ALLOW_CONNECTIONS {}", self.name, !is_away));
+        if is_away {
+            self.cut();
+        }
+    }
+
     /// The only value that a query gives, as text.
     ///
     /// # Panics
@@ -58,6 +75,15 @@ impl Database {
             .expect("psql can be started");
         assert!(run.status.success(), "{query}: {}", String::from_utf8_lossy(&run.stderr));
         String::from_utf8_lossy(&run.stdout).trim().to_owned()
+    }
+
+    /// Whether somebody holds this advisory lock in it.
+    pub fn holds_advisory_lock(&self, lock: i32) -> bool {
+        let held = self.value(&format!(
+            "SELECT COUNT(*) FROM pg_locks WHERE locktype = 'advisory' AND granted AND objid = {lock} \
+             AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+        ));
+        held != "0"
     }
 
     /// The whole database as SQL text, to look for secrets in.

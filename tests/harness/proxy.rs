@@ -53,6 +53,7 @@ struct Shared {
     upstream: Mutex<String>,
     recording: Mutex<Recording>,
     accepted: AtomicUsize,
+    open: AtomicUsize,
     /// The next bytes to the upstream are to be damaged.
     damage: AtomicBool,
 }
@@ -94,6 +95,7 @@ impl BreakableProxy {
             upstream: Mutex::new(upstream.into()),
             recording: Mutex::default(),
             accepted: AtomicUsize::new(0),
+            open: AtomicUsize::new(0),
             damage: AtomicBool::new(false),
         });
         let accepting = Accepting { address, tls, mode: mode.subscribe(), shared: shared.clone() };
@@ -142,6 +144,11 @@ impl BreakableProxy {
     /// Connections accepted so far.
     pub fn accepted(&self) -> usize {
         self.shared.accepted.load(Ordering::Relaxed)
+    }
+
+    /// Connections that are open now.
+    pub fn open(&self) -> usize {
+        self.shared.open.load(Ordering::Relaxed)
     }
 
     /// What passed so far.
@@ -199,11 +206,14 @@ impl Accepting {
         async move {
             let born = mode.borrow_and_update().cut;
             let mut cut = mode.clone();
-            tokio::select! {
-                done = relay(client, upstream, tls, mode, shared) => done,
+            shared.open.fetch_add(1, Ordering::Relaxed);
+            let done = tokio::select! {
+                done = relay(client, upstream, tls, mode, Arc::clone(&shared)) => done,
                 // Also when the proxy itself is gone.
                 _ = cut.wait_for(|mode| mode.cut != born) => Ok(()),
-            }
+            };
+            shared.open.fetch_sub(1, Ordering::Relaxed);
+            done
         }
     }
 }

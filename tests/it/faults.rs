@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use purser_tests::faults::Chance;
+use purser_tests::{database::is_postgres, faults::Chance};
 
 use scene::{HOSTS, Scene};
 use work::Work;
@@ -56,6 +56,10 @@ pub(crate) enum Fault {
     DownloadStalled,
     /// The disk with an agent's state folder is full.
     DiskFull(usize),
+    /// All connections to the database are cut. Only on PostgreSQL, as the next one.
+    DatabaseCut,
+    /// They are cut, and no new ones are taken for a while.
+    DatabaseAway,
 }
 
 /// What two faults cannot have at once.
@@ -68,12 +72,13 @@ enum Subject {
     Link(usize),
     Downloads,
     Disk(usize),
+    Database,
 }
 
 impl Fault {
     fn at_random(chance: &mut Chance) -> Self {
         let (agent, engine) = (chance.below(scene::AGENTS), chance.below(HOSTS));
-        chance.one_of(&[
+        let mut all = vec![
             Self::ServerKilled,
             Self::AgentKilled(agent),
             Self::AgentStopped(agent),
@@ -84,7 +89,11 @@ impl Fault {
             Self::DownloadCut,
             Self::DownloadStalled,
             Self::DiskFull(agent),
-        ])
+        ];
+        if is_postgres() {
+            all.extend([Self::DatabaseCut, Self::DatabaseAway]);
+        }
+        chance.one_of(&all)
     }
 
     fn subject(self) -> Subject {
@@ -96,6 +105,7 @@ impl Fault {
             Self::LinkCut(at) | Self::LinkStalled(at) => Subject::Link(at),
             Self::DownloadCut | Self::DownloadStalled => Subject::Downloads,
             Self::DiskFull(at) => Subject::Disk(at),
+            Self::DatabaseCut | Self::DatabaseAway => Subject::Database,
         }
     }
 

@@ -328,3 +328,133 @@ async fn with_fail_fast_the_first_failure_ends_what_has_not_started() {
     let again = stage.client.mutate("job.retry", json!({"jobId": job["jobId"]})).await;
     assert_eq!(statuses(&again).iter().filter(|status| **status == "cancelled").count(), 0, "{again:#}");
 }
+
+/// What failed has held back what it could; what waits for another try since then goes on.
+#[tokio::test]
+async fn a_failure_that_is_told_once_more_holds_nothing_back() {
+    let mut stage = Stage::set(2).await;
+    let job = stage.pull(json!({"failFast": true})).await;
+    let failing = stage.hosts[0].1.target().await;
+    let healing = stage.hosts[1].1.target().await;
+    let failed = |retry_after_ms| {
+        let mut failure = Failure::new(DiagnosisCode::Connect, "it did not work", "try something else");
+        failure.retry_after_ms = retry_after_ms;
+        Verdict::Failed { failure, duration_ms: 1 }
+    };
+    tell(&stage.hosts[0].1, &failing, failed(None)).await;
+    tell(&stage.hosts[1].1, &healing, failed(Some(600_000))).await;
+    assert_eq!(statuses(&stage.job(&job).await), ["failed", "queued"]);
+    // By its own host, and by one that it does not concern.
+    for host in 0..2 {
+        tell(&stage.hosts[host].1, &failing, failed(None)).await;
+        let now = stage.job(&job).await;
+        assert_eq!(statuses(&now), ["failed", "queued"], "told by host {host}: {now:#}");
+    }
+}
+
+/// The host whose target was under way is no more, and so nobody gives its place back.
+#[tokio::test]
+async fn the_turn_of_a_host_that_is_removed_goes_to_the_next_at_once() {
+    let mut stage = Stage::set(2).await;
+    stage.pull(json!({"maxParallel": 1})).await;
+    let (first, _) = stage.next().await;
+    let removed = json!({"serverId": stage.hosts[first].0});
+    stage.client.mutate("server.remove", removed).await;
+    let (second, _) = stage.next().await;
+    assert_ne!(first, second);
+}
+
+#[tokio::test]
+async fn the_turn_of_a_host_that_never_came_back_goes_to_the_next_when_its_time_is_over() {
+    let mut stage = Stage::set(2).await;
+    stage.pull(json!({"maxParallel": 1})).await;
+    let (first, _) = stage.next().await;
+    drop(stage.hosts.remove(first));
+    let online = json!({});
+    eventually(SOON, async || {
+        let all = stage.client.query("server.all", online.clone()).await;
+        let offline = |row: &&Value| row["status"] == "offline";
+        (all.as_array().unwrap().iter().filter(offline).count() == 1).then_some(())
+    })
+    .await;
+    let overdue = "UPDATE job_target SET run_deadline = '2020-01-01 00:00:00+00:00' WHERE status <> 'queued'";
+    stage.purser.execute_sql(overdue);
+    stage.next().await;
+}
+
+/// A host that is always busy: what was asked for first is given out first.
+#[tokio::test]
+async fn who_comes_later_is_not_served_before_who_waits() {
+    let mut stage = Stage::set(1).await;
+    let mut asked = Vec::new();
+    for _ in 0..8 {
+        asked.push(stage.pull(json!({})).await["jobId"].clone());
+    }
+    let mut given = Vec::new();
+    for _ in 0..24 {
+        let target = stage.hosts[0].1.target().await;
+        given.push(json!(target.job_id));
+        // Its place is given back in the moment in which somebody new comes.
+        let (_, newest) = tokio::join!(tell(&stage.hosts[0].1, &target, done()), stage.pull(json!({})));
+        asked.push(newest["jobId"].clone());
+    }
+    assert_eq!(given, asked[..given.len()]);
+}
+
+/// As a database does that has no room left.
+fn refuse(purser: &Purser, table: &str, postgres: &str, sqlite: &str) {
+    let statement = if purser.database().is_some() {
+        format!("ALTER TABLE {table} ADD CONSTRAINT refused CHECK ({postgres}) NOT VALID")
+    } else {
+        format!("CREATE TRIGGER refused {sqlite} BEGIN SELECT RAISE(ABORT, 'refused'); END")
+    };
+    purser.execute_sql(&statement);
+}
+
+/// Nobody knows whether it was stored, and as whose: only a new handshake can tell.
+#[tokio::test]
+async fn a_session_whose_target_may_be_stored_or_not_ends() {
+    let stage = Stage::set(1).await;
+    refuse(&stage.purser, "audit_event", "action <> 'image.pull'", "BEFORE INSERT ON audit_event");
+    let input = json!({"image": "127.0.0.1:1/app:v1", "serverId": stage.hosts[0].0});
+    let answer = stage.client.trpc_mutation("image.pull", &input).await;
+    assert_eq!(answer.code(), "INTERNAL_SERVER_ERROR", "{answer:?}");
+    stage.hosts[0].1.ended().await;
+}
+
+#[tokio::test]
+async fn a_session_whose_claim_may_have_happened_or_not_ends() {
+    let mut stage = Stage::set(1).await;
+    let given = "NEW.status = 'dispatched'";
+    let sqlite = format!("BEFORE UPDATE ON job_target WHEN {given}");
+    // Busy, so that the next one waits in the queue and is claimed.
+    for _ in 0..3 {
+        stage.pull(json!({})).await;
+    }
+    stage.pull(json!({})).await;
+    let target = stage.hosts[0].1.target().await;
+    refuse(&stage.purser, "job_target", "status <> 'dispatched'", &sqlite);
+    tell(&stage.hosts[0].1, &target, done()).await;
+    stage.hosts[0].1.ended().await;
+}
+
+/// A removal that comes between the handshake and the session finds none to end.
+#[tokio::test]
+async fn a_session_of_a_server_that_was_removed_while_it_began_ends() {
+    let purser = Purser::start().await;
+    let row = purser.client().mutate("server.create", json!({"name": "removed"})).await;
+    let removes = if purser.database().is_some() {
+        "CREATE FUNCTION remove() RETURNS trigger LANGUAGE plpgsql AS \
+         'BEGIN NEW.revoked_at = now(); RETURN NEW; END'; \
+         CREATE TRIGGER remove BEFORE UPDATE OF session_epoch ON server FOR EACH ROW EXECUTE FUNCTION remove()"
+    } else {
+        "CREATE TRIGGER remove AFTER UPDATE OF session_epoch ON server BEGIN UPDATE server SET revoked_at = \
+         '2026-01-01 00:00:00+00:00' WHERE server_id = NEW.server_id; END"
+    };
+    purser.execute_sql(removes);
+    let double = Double::with_token(row["joinToken"].as_str().unwrap());
+    let session = double.dial(purser.address()).await.ok().unwrap();
+    // Less than it takes the slow look at every session.
+    let ended = tokio::time::timeout(BY_A_SIGN, session.peer.ended()).await;
+    assert!(ended.is_ok(), "the session of a removed server stands");
+}

@@ -1,9 +1,13 @@
 //! What only a Podman does, and what nobody is believed without being one.
 
+use std::fs;
+
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use http::Method;
 use purser_tests::{
-    Agent, Engine, Hostile, Purser, Road, Testbed,
+    Agent, BreakableProxy, Engine, Hostile, Purser, Road, Testbed,
     hostile::{Asked, Reply, answer},
-    image::Local,
+    image::{self, Local},
     road::{failed, succeeded},
     unique,
     user::Kind,
@@ -95,6 +99,36 @@ async fn elsewhere(registry: &str) -> String {
         }
     });
     address
+}
+
+/// What a job calls anonymous is, whoever has logged in on the host by hand.
+#[tokio::test]
+async fn an_anonymous_pull_does_not_use_the_hosts_own_login() {
+    let (bed, podman) = (Testbed::get(), Testbed::get().podman());
+    let user = bed.user(Kind::Plain);
+    let made = image::in_registry(&bed.host_b(), &bed.registries.basic, "by-hand", 100, Some(user)).await;
+    // At an address that only this test knows, and so does the login.
+    let registry = BreakableProxy::start(&bed.registries.basic).await;
+    let auth = BASE64_STANDARD.encode(format!("{}:{}", user.username, user.password));
+    let login = json!({"auths": {registry.address().to_string(): {"auth": auth}}});
+    let home = podman.socket().parent().unwrap().join("home/containers");
+    fs::create_dir_all(&home).unwrap();
+    fs::write(home.join("auth.json"), login.to_string()).unwrap();
+    let image = format!("{}/{}", registry.address(), made.name);
+    let by_hand = format!("/images/create?fromImage={image}&tag={}", made.tag);
+    let by_hand = podman.request(Method::POST, &by_hand, &[], "").await;
+    assert!(by_hand.text().contains("Download complete"), "the host is logged in: {by_hand:?}");
+    let image = format!("{image}:{}", made.tag);
+    podman.remove(&image).await;
+    let road = Road::on(&podman).await;
+    let job = road.pull(&image, json!({})).await;
+    assert_eq!(failed(&job)["error"]["code"], "unauthorized", "{job:#}");
+    assert_eq!(failed(&job)["credentials"], "anonymous");
+    // With a credential of Purser's own it is pulled.
+    road.entry(&registry.address().to_string(), user).await;
+    succeeded(&road.pull(&image, json!({})).await);
+    podman.remove(&image).await;
+    fs::remove_file(home.join("auth.json")).unwrap();
 }
 
 /// Where it would not pull, a test by the agent in its place would be a lie.

@@ -54,6 +54,39 @@ async fn an_entry_that_lost_its_password_never_becomes_an_anonymous_pull() {
     assert!(bed.host_a().inspect(&image.reference()).await.is_none(), "it came all the same");
 }
 
+/// What cannot be opened just now is no failure of the job.
+#[tokio::test]
+async fn a_job_whose_credential_cannot_be_opened_waits_until_it_can() {
+    let bed = Testbed::get();
+    let mut road = Road::start().await;
+    let user = bed.user(Kind::Plain);
+    let image = image::in_registry(&bed.host_b(), &bed.registries.basic, "vault", 100, Some(user)).await;
+    let entry = road.entry(&bed.registries.basic, user).await;
+    road.agents[0].stop().await;
+    let asked = json!({"image": image.reference(), "serverId": road.host()});
+    let job = road.client.mutate("image.pull", asked).await;
+    let of_entry = format!("WHERE registry_id = '{entry}'");
+    let sealed = road.purser.execute_sql(&format!("SELECT sealed_password FROM registry {of_entry}"));
+    // While it does not run, since it may keep rows in memory.
+    road.purser.kill9();
+    road.purser.execute_sql(&format!("UPDATE registry SET sealed_password = 'v1.damaged' {of_entry}"));
+    road.purser.restart().await;
+    road.agents[0].restart();
+    road.purser.await_log("preparing a target").await;
+    let waiting = road.job_when(&job, |job| job["targets"][0]["nextAttemptAt"].is_string()).await;
+    let target = &waiting["targets"][0];
+    assert_eq!((&target["status"], &target["attempts"]), (&json!("queued"), &json!(0)), "{waiting:#}");
+    // A test is waited for, and told.
+    let tested = road.test(&entry, Some(road.host())).await;
+    assert!(!tested.status.is_success(), "{tested:?}");
+    road.purser.kill9();
+    road.purser.execute_sql(&format!("UPDATE registry SET sealed_password = '{sealed}' {of_entry}"));
+    road.purser.restart().await;
+    let ended = road.ended(&job).await;
+    assert_eq!(succeeded(&ended)["attempts"], 1, "{ended:#}");
+    bed.host_a().remove(&image.reference()).await;
+}
+
 #[tokio::test]
 async fn a_wrong_password_never_becomes_an_anonymous_pull() {
     let (bed, road) = (Testbed::get(), Road::start().await);

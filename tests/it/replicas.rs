@@ -1,10 +1,23 @@
 //! Several control planes over one PostgreSQL: an agent is connected to one of them, a call may arrive
 //! at any. (Always on PostgreSQL, whichever database the rest of the suite runs on: SQLite has one.)
 
-use std::time::{Duration, Instant};
+use std::{
+    io::Write as _,
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
 
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use purser_proto_schema::{
+    agent::calls::{ProgressReport, ServerCallsClient as _},
+    job::Progress,
+};
 use purser_tests::{
-    Agent, BreakableProxy, Client, Engine, Purser, Testbed, database::Database, eventually, image, user::Kind,
+    Agent, BreakableProxy, Client, Engine, Purser, RpcSocket, Testbed, database::Database, double::Double,
+    eventually, image, user::Kind,
 };
 use serde_json::{Value, json};
 
@@ -24,19 +37,13 @@ struct Scene {
     agent: Agent,
     server_id: String,
     // Last, so that it is dropped after those who use it.
-    _database: Database,
+    database: Database,
 }
 
 impl Scene {
     async fn set() -> Self {
         let database = Database::create();
-        let replica = || {
-            Purser::builder()
-                .database_url(database.url())
-                .env("PURSER_MASTER_KEY", MASTER_KEY)
-                .env("PURSER_ADMIN_API_KEY", ADMIN_KEY)
-        };
-        let (holder, other) = (replica().start().await, replica().start().await);
+        let (holder, other) = (replica(&database).await, replica(&database).await);
         let link = BreakableProxy::start(holder.address()).await;
         let engine = Testbed::get().host_b();
         let at_holder = client(&holder);
@@ -45,7 +52,7 @@ impl Scene {
         let url = format!("http://{}", link.address());
         let agent = Agent::builder(&holder, &engine, Some(token)).server(&url).start();
         let server_id = server["serverId"].as_str().unwrap().to_owned();
-        let scene = Self { holder, other, link, engine, agent, server_id, _database: database };
+        let scene = Self { holder, other, link, engine, agent, server_id, database };
         scene.online(&scene.holder).await;
         scene.online(&scene.other).await;
         scene
@@ -68,6 +75,16 @@ impl Scene {
         })
         .await
     }
+}
+
+/// A control plane over this database.
+async fn replica(database: &Database) -> Purser {
+    Purser::builder()
+        .database_url(database.url())
+        .env("PURSER_MASTER_KEY", MASTER_KEY)
+        .env("PURSER_ADMIN_API_KEY", ADMIN_KEY)
+        .start()
+        .await
 }
 
 fn client(replica: &Purser) -> Client {
@@ -142,9 +159,12 @@ async fn a_cancel_at_another_replica_reaches_the_agent() {
 }
 
 #[tokio::test]
-async fn the_jobs_of_a_killed_replica_go_on_at_another() {
+async fn the_jobs_of_a_killed_replica_go_on_at_another_and_so_does_who_watches_there() {
     let scene = Scene::set().await;
     let (proxy, made, job) = hanging(&scene, &scene.holder).await;
+    let mut socket = client(&scene.other).websocket().await.unwrap();
+    socket.call("job.watch", json!({"jobId": job["jobId"]})).await.unwrap();
+    assert_eq!(snapshot(&mut socket).await["status"], "running");
     scene.link.point_to(scene.other.address());
     scene.holder.kill9();
     scene.online(&scene.other).await;
@@ -154,6 +174,190 @@ async fn the_jobs_of_a_killed_replica_go_on_at_another() {
     assert_eq!(ended["status"], "succeeded", "{ended:#}");
     assert_eq!(ended["targets"][0]["attempts"], 1, "the pull went on: {ended:#}");
     assert_eq!(ended["targets"][0]["result"]["digest"], made.digest);
+    let last = told(&mut socket, |job| job["status"] != "running").await;
+    assert_eq!(last["targets"][0]["result"]["digest"], made.digest, "{last:#}");
+}
+
+/// The next that a watcher is told.
+async fn snapshot(socket: &mut RpcSocket) -> Value {
+    socket.notification().await.unwrap()["params"]["result"].take()
+}
+
+/// What a watcher is told when the job is as `wanted`.
+async fn told(socket: &mut RpcSocket, wanted: impl Fn(&Value) -> bool) -> Value {
+    let told = async {
+        loop {
+            let job = snapshot(socket).await;
+            if wanted(&job) {
+                return job;
+            }
+        }
+    };
+    tokio::time::timeout(END, told).await.expect("the watcher is told")
+}
+
+#[tokio::test]
+async fn the_images_of_a_host_are_told_by_any_replica() {
+    let scene = Scene::set().await;
+    let local = image::Local::make(&scene.engine, "everywhere", 100).await;
+    let asked = json!({"serverId": scene.server_id});
+    for replica in [&scene.holder, &scene.other] {
+        let images = client(replica).query("image.all", asked.clone()).await;
+        let named = |image: &Value| image["tags"].to_string().contains(&local.repository);
+        assert!(images.as_array().unwrap().iter().any(named), "{images:#}");
+    }
+    assert_eq!(scene.database.value("SELECT COUNT(*) FROM replica_question"), "0", "it stays behind");
+    // What the holder is told by the host is told on, and what nobody answers ends.
+    scene.agent.signal(Signal::SIGSTOP);
+    let refused = client(&scene.other).trpc_query("image.all", &asked).await;
+    scene.agent.signal(Signal::SIGCONT);
+    assert_eq!(refused.diagnosis(), "server_offline", "{refused:?}");
+}
+
+/// One target of a job is held here and one there: what is told of the one does not take from the other.
+#[tokio::test]
+async fn progress_at_two_replicas_is_watched_at_either() {
+    let database = Database::create();
+    let (here, there) = (replica(&database).await, replica(&database).await);
+    let mut sessions = Vec::new();
+    for (name, at) in [("one", &here), ("two", &there)] {
+        let row = client(&here).mutate("server.create", json!({"name": name, "labels": {"a": "b"}})).await;
+        let double = Double::with_token(row["joinToken"].as_str().unwrap());
+        sessions.push(double.dial(at.address()).await.ok().unwrap());
+    }
+    let input = json!({"image": "127.0.0.1:1/app:v1", "labels": {"a": "b"}});
+    let job = client(&here).mutate("image.pull", input).await;
+    let targets = [sessions[0].target().await, sessions[1].target().await];
+    let report = async |host: usize, seq: u64| {
+        let snapshot = Progress { downloaded_bytes: seq, ..Progress::default() };
+        let attempt = targets[host].attempt.clone();
+        let report = ProgressReport { attempt, seq, snapshot };
+        sessions[host].peer.client().target_progress(report).await.unwrap();
+    };
+    report(1, 1).await;
+    let mut socket = client(&here).websocket().await.unwrap();
+    socket.call("job.watch", json!({"jobId": job["jobId"]})).await.unwrap();
+    let of = |job: &Value, host: usize| {
+        let id = targets[host].attempt.target_id.to_string();
+        let all = job["targets"].as_array().unwrap();
+        all.iter().find(|target| target["targetId"] == *id).unwrap()["progress"].clone()
+    };
+    told(&mut socket, |job| of(job, 1).is_object()).await;
+    for seq in 1..=10 {
+        report(0, seq).await;
+        let told = told(&mut socket, |job| of(job, 0)["downloadedBytes"] == seq).await;
+        assert_eq!(of(&told, 1)["downloadedBytes"], 1, "{told:#}");
+    }
+}
+
+#[tokio::test]
+async fn a_control_plane_that_comes_back_holds_nothing_of_before() {
+    let mut scene = Scene::set().await;
+    scene.agent.kill9();
+    scene.holder.kill9();
+    scene.holder.restart().await;
+    let asked = json!({"serverId": scene.server_id});
+    for replica in [&scene.holder, &scene.other] {
+        let client = client(replica);
+        // Well before it would be taken for dead.
+        eventually(Duration::from_secs(5), async || {
+            (client.query("server.one", asked.clone()).await["status"] == "offline").then_some(())
+        })
+        .await;
+    }
+}
+
+/// What PostgreSQL serves a control plane's listening with, of one database.
+fn listening(database: &Database) -> Vec<i32> {
+    let pids = database.value(
+        "SELECT string_agg(pid::text, ' ' ORDER BY backend_start) FROM pg_stat_activity \
+         WHERE datname = current_database() AND query LIKE 'LISTEN%'",
+    );
+    pids.split_whitespace().map(|pid| pid.parse().unwrap()).collect()
+}
+
+/// A process that stands still until this is dropped.
+struct Stopped(Pid);
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        let _ = kill(self.0, Signal::SIGCONT);
+    }
+}
+
+/// A connection that is open and carries nothing, as behind a firewall that forgot it.
+#[tokio::test]
+async fn a_control_plane_that_does_not_hear_itself_listens_anew() {
+    let scene = Scene::set().await;
+    let before = listening(&scene.database);
+    assert_eq!(before.len(), 2, "each listens");
+    let stopped: Vec<_> = before
+        .iter()
+        .map(|pid| {
+            kill(Pid::from_raw(*pid), Signal::SIGSTOP).unwrap();
+            Stopped(Pid::from_raw(*pid))
+        })
+        .collect();
+    eventually(Duration::from_secs(60), async || {
+        let now = listening(&scene.database);
+        (now.iter().filter(|pid| !before.contains(pid)).count() == 2).then_some(())
+    })
+    .await;
+    let asked = json!({"image": "127.0.0.1:1/none:v1", "serverId": scene.server_id});
+    let job = client(&scene.other).mutate("image.pull", asked).await;
+    // Without a word from one to the other it would wait for the queue's slow poll.
+    eventually(Duration::from_secs(10), async || {
+        let job = client(&scene.other).query("job.one", json!({"jobId": job["jobId"]})).await;
+        (job["targets"][0]["attempts"] != 0).then_some(())
+    })
+    .await;
+    drop(stopped);
+}
+
+/// The lock by which an ear says that it listens.
+const LISTENS: i32 = 7;
+
+/// Whether a job is told of in a database, while `work` is done.
+async fn told_of_jobs(database: &Database, work: impl AsyncFnOnce()) -> bool {
+    let mut psql = Command::new("psql");
+    psql.args(["--no-psqlrc", "--quiet", database.url()]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut psql = psql.spawn().unwrap();
+    let mut ears = psql.stdin.take().unwrap();
+    writeln!(ears, "LISTEN purser; SELECT pg_advisory_lock({LISTENS});").unwrap();
+    eventually(SOON, async || database.holds_advisory_lock(LISTENS).then_some(())).await;
+    work().await;
+    // psql says what it heard with the answer to what it asks.
+    writeln!(ears, "SELECT 1;").unwrap();
+    drop(ears);
+    let heard = String::from_utf8(psql.wait_with_output().unwrap().stdout).unwrap();
+    heard.contains(r#""type":"job""#)
+}
+
+#[tokio::test]
+async fn one_that_is_alone_tells_nobody_and_two_tell_each_other() {
+    let database = Database::create();
+    let first = replica(&database).await;
+    let server = client(&first).mutate("server.create", json!({"name": "away"})).await;
+    let asked = json!({"image": "127.0.0.1:1/none:v1", "serverId": server["serverId"]});
+    let pull_and_cancel = async || {
+        let job = client(&first).mutate("image.pull", asked.clone()).await;
+        client(&first).mutate("job.cancel", json!({"jobId": job["jobId"]})).await;
+        // Said to nobody in particular: what was put before it has been sent by then.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    };
+    assert!(!told_of_jobs(&database, pull_and_cancel).await, "nobody else is there to be told");
+    let _second = replica(&database).await;
+    assert!(told_of_jobs(&database, pull_and_cancel).await, "the second one has said that it is there");
+}
+
+/// What nobody heard is found in the rows.
+#[tokio::test]
+async fn a_cancel_that_was_not_heard_is_found_by_looking() {
+    let scene = Scene::set().await;
+    let (_proxy, _, job) = hanging(&scene, &scene.holder).await;
+    scene.database.execute("UPDATE job_target SET cancel_requested = true");
+    let ended = scene.ended(&scene.other, &job).await;
+    assert_eq!(ended["status"], "cancelled", "{ended:#}");
 }
 
 #[tokio::test]

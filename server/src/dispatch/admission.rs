@@ -137,7 +137,7 @@ async fn admit<W: WireWriter>(
             "several agents use one key and keep superseding each other");
     }
     let fence = Fence { server_id: hello.server_id.clone(), epoch: admitted.row.session_epoch };
-    let reconciled = match resume::reconcile(shared, &fence.server_id, &hello.resume).await {
+    let reconciled = match resume::reconcile(shared, &fence, &hello.resume).await {
         Ok(reconciled) => reconciled,
         Err(error) => {
             report("reconciling an agent's work", &fence.server_id, &error);

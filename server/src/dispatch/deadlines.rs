@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use purser_proto_schema::agent::command::Failure;
+use purser_proto_schema::agent::command::{Failure, Verdict};
 use purser_registry_client::DiagnosisCode;
 
 use super::{Shared, attempt_of, pump::end_failed};
@@ -52,11 +52,15 @@ async fn sweep(shared: &Arc<Shared>) -> Result<usize> {
             continue;
         }
         let session = shared.session(&target.server());
-        let Some(job) = end_failed(&shared.store, &target, failure(&target)).await? else {
+        let Some(job) = end_failed(&shared.store, &target, None, failure(&target, session.is_some())).await?
+        else {
             // It ended or began meanwhile.
             continue;
         };
-        shared.changed(Some(job));
+        shared.changed(Some(job.clone()));
+        if target.max_parallel.is_some() && target.status != TargetState::Queued.as_str() {
+            shared.let_next_begin(job);
+        }
         if let Some(session) = session {
             shared.leave(&session, &target.id());
             if target.status != TargetState::Queued.as_str() {
@@ -69,8 +73,13 @@ async fn sweep(shared: &Arc<Shared>) -> Result<usize> {
     Ok(found)
 }
 
-fn failure(target: &TargetRow) -> Failure {
+/// Why it ends: what went wrong with it last, if its agent is here and it waited for another try.
+fn failure(target: &TargetRow, is_here: bool) -> Failure {
+    let last = target.verdict.as_deref().filter(|_| is_here && target.not_before.is_some());
     if target.status == TargetState::Queued.as_str() {
+        if let Some(Ok(Verdict::Failed { failure, .. })) = last.map(serde_json::from_str) {
+            return failure;
+        }
         return Failure::new(
             DiagnosisCode::ServerOffline,
             "the server did not take this before its time in the queue was over",

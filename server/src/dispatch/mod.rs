@@ -16,11 +16,7 @@ use std::{
 
 use futures_util::future::join_all;
 use purser_proto_schema::{
-    agent::{
-        calls::{AgentCallsClient, Attempt},
-        close::CloseCode,
-        noise::StaticKey,
-    },
+    agent::{calls::Attempt, close::CloseCode, noise::StaticKey},
     ids::{JobId, OrganizationId, ServerId, TargetId},
     image::Image,
     job::Progress,
@@ -41,16 +37,20 @@ mod admission;
 mod again;
 mod deadlines;
 mod inbound;
+mod limited;
 mod place;
 pub mod plan;
 mod pump;
 mod replicas;
 mod resume;
+#[cfg(test)]
+mod scene;
 mod session;
 mod turns;
 mod watches;
 
 pub use place::Place;
+pub use replicas::Name;
 use replicas::Replicas;
 use session::Session;
 use turns::Turns;
@@ -64,8 +64,6 @@ const WAITING_HANDSHAKES: usize = 4_096;
 
 /// How often a target is given out in one round: after its agent died with it, and after what heals.
 const ATTEMPTS: u32 = 3;
-/// Of a job with a limit, how many queued targets are looked at when one has ended.
-const WAITING: u64 = 200;
 
 /// A handle to the sessions. Cheap to clone.
 #[derive(Clone)]
@@ -88,8 +86,17 @@ struct Shared {
 }
 
 impl Dispatch {
-    /// Starts with no session. `stop` ends everything.
-    pub fn start(store: Store, vault: Arc<Vault>, channel_key: StaticKey, stop: CancellationToken) -> Self {
+    /// Starts with no session, as one of the control planes over this database. `stop` ends everything.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] when the database is away.
+    pub async fn start(
+        store: Store,
+        vault: Arc<Vault>,
+        channel_key: StaticKey,
+        name: Name,
+        stop: CancellationToken,
+    ) -> Result<Self> {
         let shared = Arc::new(Shared {
             store,
             vault,
@@ -97,7 +104,7 @@ impl Dispatch {
             sessions: RwLock::default(),
             watches: Arc::default(),
             turns: Turns::default(),
-            replicas: Replicas::new(),
+            replicas: Replicas::new(name),
             handshakes: Arc::new(Semaphore::new(HANDSHAKES)),
             waiting: Semaphore::new(WAITING_HANDSHAKES),
             stop,
@@ -105,10 +112,12 @@ impl Dispatch {
         });
         shared.tasks.spawn(deadlines::keep(Arc::clone(&shared)));
         if shared.store.is_shared() {
+            replicas::join(&shared).await?;
             shared.tasks.spawn(replicas::live(Arc::clone(&shared)));
             shared.tasks.spawn(replicas::listen(Arc::clone(&shared)));
+            shared.tasks.spawn(replicas::telling::tell_all(Arc::clone(&shared)));
         }
-        Self { shared }
+        Ok(Self { shared })
     }
 
     /// The key that agents pin.
@@ -151,7 +160,7 @@ impl Dispatch {
                     continue;
                 }
                 None => {
-                    let job = self.shared.store.target_cancelled(&target.id()).await?;
+                    let job = self.shared.store.target_cancelled(&target.id(), None).await?;
                     self.shared.changed(job);
                     continue;
                 }
@@ -174,7 +183,8 @@ impl Dispatch {
         self.shared.end_session(server, None, CloseCode::Removed);
         self.shared.tell(Signal::Removed { server_id: server.clone() });
         for job in jobs {
-            self.shared.changed(Some(job));
+            self.shared.changed(Some(job.clone()));
+            self.shared.let_next_begin(job);
         }
     }
 
@@ -182,19 +192,13 @@ impl Dispatch {
     ///
     /// # Errors
     /// [`Error::ServerOffline`] when its agent is not connected or does not answer.
-    /// [`Error::Precondition`] when it is connected to another control plane over the same database.
     pub async fn images(&self, server: &ServerRow) -> Result<Vec<Image>> {
         let id = ServerId::from_stored(server.server_id.clone());
-        let session = match self.shared.session(&id) {
-            Some(session) => session,
-            None if self.shared.replicas.another_holds(server) => {
-                return Err(Error::Precondition(
-                    "the server's agent is connected to another replica of the control plane: ask again, or ask that one",
-                ));
-            }
-            None => return Err(plan::offline(&server.name)),
-        };
-        session.client().engine_images().await.map_err(|error| plan::engine_refused(&error))
+        match self.shared.session(&id) {
+            Some(session) => replicas::questions::images(&session.client()).await,
+            None if self.shared.replicas.another_holds(server) => self.shared.images_elsewhere(server).await,
+            None => Err(plan::offline(&server.name)),
+        }
     }
 
     /// How far a target is, where its agent has said.
@@ -244,25 +248,9 @@ impl Shared {
 
     /// Gives back a target's place, and lets the next one of its job begin where that has a limit.
     fn leave(self: &Arc<Self>, session: &Session, target: &TargetId) {
-        let Some(job) = session.leave(target) else { return };
-        let shared = Arc::clone(self);
-        self.tasks.spawn(async move {
-            match shared.store.servers_waiting(&job, WAITING).await {
-                Ok(servers) => {
-                    // One place was given back, so one server with a free place is enough. If another
-                    // was quicker there, the slow poll finds what is left.
-                    let mut sessions = servers.iter().filter_map(|server| shared.session(server));
-                    if let Some(session) = sessions.find(|session| session.has_free_transfer()) {
-                        session.wake();
-                    } else if let Some(server) = servers.into_iter().next() {
-                        shared.tell(Signal::Queue { server_id: server });
-                    }
-                }
-                Err(error) => {
-                    tracing::error!(%job, error = %crate::error::chain(&error), "looking for a job's next target");
-                }
-            }
-        });
+        if let Some(job) = session.leave(target) {
+            self.let_next_begin(job);
+        }
     }
 
     /// Lets a server's queue be looked at when a target in it may be tried again.

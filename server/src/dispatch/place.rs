@@ -1,5 +1,6 @@
 //! A place on a host for a target that is about to be stored: what is accepted for an agent that is
-//! connected and free goes to it at once, without a turn through the queue.
+//! connected and free goes to it at once, without a turn through the queue; but never past one that waits
+//! there.
 
 use std::sync::Arc;
 

@@ -2,23 +2,29 @@
 
 use std::{sync::Arc, time::Duration};
 
-use purser_proto_schema::agent::{
-    calls::{AgentCallsClient, StartReply, StartTarget, VerdictReport},
-    close::CloseCode,
-    command::{Command, Failure, Verdict},
+use purser_proto_schema::{
+    agent::{
+        calls::{AgentCallsClient, StartReply, StartTarget, VerdictReport},
+        close::CloseCode,
+        command::{Command, Failure, Verdict},
+    },
+    ids::JobId,
+    job::JobKind,
 };
 use purser_registry_client::DiagnosisCode;
 
 use super::{Session, Shared, attempt_of, inbound, plan, report, resume};
 use crate::{
     error::Result,
-    store::{Claim, Store, TargetRow},
+    store::{Claim, Fence, Store, TargetRow},
 };
 
 /// How often the queue is looked at without a sign, in a small fleet.
 const SLOW_POLL: Duration = Duration::from_secs(15);
 /// How long to leave an agent alone that said it is busy.
 const BUSY: Duration = Duration::from_secs(2);
+/// Before a target that could not be prepared is tried again.
+const PREPARED_AGAIN: Duration = Duration::from_secs(5);
 
 /// Runs until the session ends.
 pub(super) async fn run(shared: Arc<Shared>, session: Arc<Session>) {
@@ -57,6 +63,7 @@ async fn close_unless_in_force(shared: &Shared, session: &Session) {
 
 /// Claims one target and hands it over. False when nothing more can be claimed now.
 async fn next(shared: &Arc<Shared>, session: &Arc<Session>) -> Result<bool> {
+    let signs = session.signs();
     let free = session.free_kinds();
     if free.is_empty() || session.peer().end_token().is_cancelled() {
         return Ok(false);
@@ -64,6 +71,7 @@ async fn next(shared: &Arc<Shared>, session: &Arc<Session>) -> Result<bool> {
     let _turn = session.turn().await;
     // Only looked at first: a claim makes every other writer wait.
     if !shared.store.target_waits(&session.fence.server_id, &free).await? {
+        session.found_empty(signs);
         return Ok(false);
     }
     let target = match shared.store.target_claim(&session.fence, &free).await {
@@ -93,12 +101,7 @@ pub(super) async fn hand_over_completed(shared: Arc<Shared>, session: Arc<Sessio
         Ok(Err(failure)) => fail(&shared, &session, &target, failure).await,
         Err(error) => {
             report("preparing a target", &session.fence.server_id, &error);
-            let failure = Failure::new(
-                DiagnosisCode::Other,
-                "the control plane could not open the credential of this job",
-                "The operator finds the cause in the log of purser-server.",
-            );
-            fail(&shared, &session, &target, failure).await
+            not_prepared(&shared, &session, &target).await
         }
     };
     if let Err(error) = handed_over {
@@ -106,6 +109,30 @@ pub(super) async fn hand_over_completed(shared: Arc<Shared>, session: Arc<Sessio
         report("handing a target over", &session.fence.server_id, &error);
         session.peer().cut();
     }
+}
+
+/// Puts a target back that the vault or the database could not prepare: it goes on when they can again, as
+/// long as it has time. Whoever waits for a test is told now.
+async fn not_prepared(shared: &Arc<Shared>, session: &Arc<Session>, target: &TargetRow) -> Result<()> {
+    let failure = Failure::new(
+        DiagnosisCode::Other,
+        "the control plane could not open the credential of this job",
+        "The operator finds the cause in the log of purser-server.",
+    );
+    if target.job_kind()? == JobKind::TestRegistry {
+        return fail(shared, session, target, failure).await;
+    }
+    let (attempt, not_before) = (attempt_of(target), chrono::Utc::now() + PREPARED_AGAIN);
+    let why = Verdict::Failed { failure, duration_ms: 0 };
+    let waiting = shared.store.target_not_prepared(&attempt, &session.fence, &why, not_before).await?;
+    if waiting.is_some_and(|target| target.cancel_requested) {
+        let cancelled = shared.store.target_cancelled(&attempt.target_id, Some(&session.fence)).await?;
+        shared.changed(cancelled);
+    }
+    shared.moved(&target.job());
+    shared.wake_at(target.server(), not_before);
+    shared.leave(session, &attempt.target_id);
+    Ok(())
 }
 
 async fn hand_over(
@@ -128,7 +155,7 @@ async fn hand_over(
     };
     match session.client().target_start(request).await {
         Ok(StartReply::Accepted) => {
-            let taken = shared.store.target_running(&attempt).await?;
+            let taken = shared.store.target_running(&attempt, &session.fence).await?;
             // Whoever asked before the agent knew the target asked in vain.
             if taken.is_some_and(|target| target.cancel_requested) {
                 session.cancel(attempt).await;
@@ -145,10 +172,12 @@ async fn hand_over(
             Ok(())
         }
         Ok(StartReply::Busy) => {
-            let put_back = shared.store.target_put_back(&attempt).await?;
+            let put_back = shared.store.target_put_back(&attempt, &session.fence).await?;
             shared.moved(&target.job());
             if put_back.is_some_and(|target| target.cancel_requested) {
-                shared.changed(shared.store.target_cancelled(&attempt.target_id).await?);
+                let cancelled =
+                    shared.store.target_cancelled(&attempt.target_id, Some(&session.fence)).await?;
+                shared.changed(cancelled);
             }
             // Keeps its place for a moment, which is what leaves the agent alone.
             tokio::time::sleep(BUSY).await;
@@ -174,20 +203,27 @@ async fn hand_over(
 }
 
 async fn fail(shared: &Arc<Shared>, session: &Session, target: &TargetRow, failure: Failure) -> Result<()> {
-    end_failed(&shared.store, target, failure).await.map(|job| shared.changed(job))?;
+    let failed = end_failed(&shared.store, target, Some(&session.fence), failure).await?;
+    shared.changed(failed);
     shared.leave(session, &target.id());
     Ok(())
 }
 
-/// Ends a target with a failure of the control plane's own.
+/// Ends a target with a failure of the control plane's own, or of a session that must be in force.
 pub(super) async fn end_failed(
     store: &Store,
     target: &TargetRow,
+    fence: Option<&Fence>,
     failure: Failure,
-) -> Result<Option<purser_proto_schema::ids::JobId>> {
-    tracing::warn!(job = %target.job_id, target = %target.target_id, server = %target.server_id,
-        code = failure.diagnosis.code.as_str(), "target failed");
-    store.target_fail(&attempt_of(target), &Verdict::Failed { failure, duration_ms: 0 }).await
+) -> Result<Option<JobId>> {
+    let code = failure.diagnosis.code.as_str();
+    let verdict = Verdict::Failed { failure, duration_ms: 0 };
+    let failed = store.target_fail(&attempt_of(target), fence, &verdict).await?;
+    if failed.is_some() {
+        tracing::warn!(job = %target.job_id, target = %target.target_id, server = %target.server_id, code,
+            "target failed");
+    }
+    Ok(failed)
 }
 
 fn remaining_ms(target: &TargetRow) -> u64 {

@@ -14,58 +14,93 @@ use purser_proto_schema::{
     agent::{calls::Attempt, close::CloseCode},
     ids::{JobId, ServerId},
 };
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+pub(super) mod questions;
+pub(super) mod telling;
 
 use super::{Session, Shared, write};
 use crate::{
     error::{Result, chain},
     store::{Fence, Heard, ServerRow, Signal},
 };
+use questions::Questions;
+use telling::Outbox;
 
 /// How often a control plane says that it lives. It is taken for dead after three times that.
 const ALIVE_EVERY: Duration = Duration::from_secs(5);
 /// Before listening is tried again while the database is away.
 const DEAF: Duration = Duration::from_secs(2);
 
+/// After what silence this control plane takes itself for deaf: it hears itself, too, as often as it says
+/// that it lives.
+const SILENCE: Duration = ALIVE_EVERY.saturating_mul(3);
+
+/// Under which name a run of a control plane holds sessions.
+#[derive(Clone, Debug)]
+pub struct Name {
+    /// Its own, of this run.
+    pub own: String,
+    /// That of the run before it in the same data folder, which is over.
+    pub before: Option<String>,
+}
+
+impl Name {
+    /// A name that nobody else has.
+    pub fn new(before: Option<String>) -> Self {
+        Self { own: uuid::Uuid::now_v7().simple().to_string(), before }
+    }
+}
+
 /// This control plane among the others.
 pub(super) struct Replicas {
-    own: String,
+    name: Name,
     living: RwLock<HashSet<String>>,
+    outbox: Outbox,
+    questions: Questions,
 }
 
 impl Replicas {
-    pub(super) fn new() -> Self {
-        Self { own: uuid::Uuid::now_v7().simple().to_string(), living: RwLock::default() }
+    pub(super) fn new(name: Name) -> Self {
+        Self { name, living: RwLock::default(), outbox: Outbox::default(), questions: Questions::default() }
     }
 
     /// Under which name this control plane holds sessions.
     pub(super) fn own(&self) -> &str {
-        &self.own
+        &self.name.own
+    }
+
+    /// Whether no other control plane lives, as far as this one knows. One that has just started says so.
+    fn is_alone(&self) -> bool {
+        let living = self.living.read().unwrap_or_else(PoisonError::into_inner);
+        living.iter().all(|name| *name == self.name.own)
+    }
+
+    /// Notes that another one lives, and maybe that it took the place of one before it.
+    fn hear_of(&self, another: String, instead_of: Option<&String>) {
+        let known = |living: &HashSet<String>| {
+            living.contains(&another) && !instead_of.is_some_and(|before| living.contains(before))
+        };
+        if known(&self.living.read().unwrap_or_else(PoisonError::into_inner)) {
+            return;
+        }
+        let mut living = write(&self.living);
+        if let Some(before) = instead_of {
+            living.remove(before);
+        }
+        living.insert(another);
     }
 
     /// Whether another living control plane holds the server's session.
     pub(super) fn another_holds(&self, server: &ServerRow) -> bool {
         let living = self.living.read().unwrap_or_else(PoisonError::into_inner);
-        server.holder.as_ref().is_some_and(|holder| *holder != self.own && living.contains(holder))
+        server.holder.as_ref().is_some_and(|holder| *holder != self.name.own && living.contains(holder))
     }
 }
 
 impl Shared {
-    /// Tells the other control planes, where there may be some. Nobody waits for it.
-    pub(super) fn tell(self: &Arc<Self>, signal: Signal) {
-        if !self.store.is_shared() {
-            return;
-        }
-        let shared = Arc::clone(self);
-        self.tasks.spawn(async move {
-            if let Err(error) = shared.store.replica_tell(shared.replicas.own(), signal).await {
-                tracing::warn!(error = %chain(&error), "the other replicas could not be told; they will poll");
-            }
-        });
-    }
-
     /// Notes that this control plane holds a session, and ends older ones elsewhere.
-    pub(super) async fn hold(self: &Arc<Self>, fence: &Fence) -> Result<()> {
+    pub(super) async fn hold(&self, fence: &Fence) -> Result<()> {
         if self.store.is_shared() {
             self.store.server_held(fence, Some(self.replicas.own())).await?;
             self.tell(Signal::Began { server_id: fence.server_id.clone(), epoch: fence.epoch });
@@ -98,8 +133,17 @@ impl Shared {
     }
 
     /// Does what another control plane says.
-    fn heed(self: &Arc<Self>, signal: Signal) {
+    fn heed(self: &Arc<Self>, from: String, signal: Signal) {
+        let instead_of = match &signal {
+            Signal::Alive { instead_of } => instead_of.as_ref(),
+            _ => None,
+        };
+        self.replicas.hear_of(from, instead_of);
         match signal {
+            Signal::Alive { .. } => {}
+            Signal::All {} => self.look_everywhere(),
+            Signal::Question { question_id, server_id } => self.answer(question_id, &server_id),
+            Signal::Answer { question_id } => self.replicas.questions.answered(&question_id),
             Signal::Queue { server_id } => {
                 if let Some(session) = self.session(&server_id) {
                     session.wake();
@@ -138,6 +182,24 @@ impl Shared {
     }
 }
 
+/// Takes the place of the run before this one, whose sessions nobody holds any more, and learns who else
+/// lives.
+pub(super) async fn join(shared: &Shared) -> Result<()> {
+    if let Some(before) = &shared.replicas.name.before {
+        shared.store.replica_end(before).await?;
+    }
+    live_on(shared).await
+}
+
+/// Says in the database and by a word that this control plane lives, and learns who else does.
+async fn live_on(shared: &Shared) -> Result<()> {
+    let Replicas { name, living, outbox, .. } = &shared.replicas;
+    *write(living) = shared.store.replica_live_on(&name.own).await?.into_iter().collect();
+    // Also where it is alone: it listens to itself.
+    outbox.put(Signal::Alive { instead_of: name.before.clone() });
+    Ok(())
+}
+
 /// Says that this control plane lives, and learns who else does, until it stops.
 pub(super) async fn live(shared: Arc<Shared>) {
     let mut ticks = interval(ALIVE_EVERY);
@@ -147,9 +209,8 @@ pub(super) async fn live(shared: Arc<Shared>) {
             () = shared.stop.cancelled() => break,
             _ = ticks.tick() => {}
         }
-        match shared.store.replica_live_on(shared.replicas.own()).await {
-            Ok(living) => *write(&shared.replicas.living) = living.into_iter().collect(),
-            Err(error) => tracing::error!(error = %chain(&error), "saying that this replica lives"),
+        if let Err(error) = live_on(&shared).await {
+            tracing::error!(error = %chain(&error), "saying that this replica lives");
         }
     }
     if let Err(error) = shared.store.replica_end(shared.replicas.own()).await {
@@ -182,11 +243,17 @@ async fn hear_all(shared: &Arc<Shared>) {
     };
     shared.look_everywhere();
     loop {
-        match ears.hear().await {
-            Ok(Heard::Signal(signal)) => shared.heed(signal),
-            Ok(Heard::Gap) => shared.look_everywhere(),
-            Err(error) => {
+        match timeout(SILENCE, ears.hear()).await {
+            Ok(Ok(Heard::Signal { from, signal })) => shared.heed(from, signal),
+            Ok(Ok(Heard::Echo)) => {}
+            Ok(Ok(Heard::Gap)) => shared.look_everywhere(),
+            Ok(Err(error)) => {
                 tracing::error!(error = %chain(&error), "listening to other replicas");
+                return;
+            }
+            // Its connection may be open at this end only.
+            Err(_) => {
+                tracing::warn!("this replica does not hear itself any more; listening anew");
                 return;
             }
         }

@@ -2,15 +2,18 @@
 
 use std::{collections::HashSet, sync::Arc};
 
+use chrono::{DateTime, Utc};
 use purser_proto_schema::{
     agent::{calls::Attempt, command::Failure, handshake::Resume},
-    ids::ServerId,
     job::JobKind,
 };
 use purser_registry_client::DiagnosisCode;
 
 use super::{ATTEMPTS, Session, Shared, attempt_of, pump::end_failed};
-use crate::{error::Result, store::TargetRow};
+use crate::{
+    error::Result,
+    store::{Fence, TargetRow},
+};
 
 /// How long a target that was lost may wait for its next attempt.
 const QUEUED_AGAIN: chrono::Duration = chrono::Duration::minutes(15);
@@ -24,27 +27,27 @@ pub(super) struct Reconciled {
     pub(super) drop: Vec<Attempt>,
 }
 
-/// Compares what the agent says it has with what the database says it should have.
-pub(super) async fn reconcile(
-    shared: &Arc<Shared>,
-    server: &ServerId,
-    resume: &Resume,
-) -> Result<Reconciled> {
+/// Compares what the agent says it has with what the database says it should have. A session that is not
+/// in force any more changes nothing: what it knows nothing of may be the newer one's.
+pub(super) async fn reconcile(shared: &Arc<Shared>, fence: &Fence, resume: &Resume) -> Result<Reconciled> {
     let mut mentioned: HashSet<Attempt> =
         resume.running_targets.iter().chain(&resume.unacknowledged_verdicts).cloned().collect();
     let mut reconciled = Reconciled::default();
-    for target in shared.store.targets_with_agent(server).await? {
+    for target in shared.store.targets_with_agent(&fence.server_id).await? {
         if mentioned.remove(&attempt_of(&target)) {
             if target.cancel_requested && resume.running_targets.contains(&attempt_of(&target)) {
                 // Dropping stops it; nobody waits for a verdict then.
                 reconciled.drop.push(attempt_of(&target));
-                shared.changed(shared.store.target_cancelled(&target.id()).await?);
+                shared.changed(shared.store.target_cancelled(&target.id(), Some(fence)).await?);
             } else {
-                shared.store.target_running(&attempt_of(&target)).await?;
+                shared.store.target_running(&attempt_of(&target), fence).await?;
                 reconciled.going_on.push(target);
             }
         } else {
-            lost(shared, &target).await?;
+            lost(shared, fence, &target).await?;
+            if target.max_parallel.is_some() {
+                shared.let_next_begin(target.job());
+            }
         }
     }
     reconciled.drop.extend(mentioned);
@@ -82,19 +85,22 @@ pub(super) async fn stop_cancelled(shared: &Shared, session: &Session) -> Result
 }
 
 /// A target that died with its agent: again, while that may still help.
-async fn lost(shared: &Arc<Shared>, target: &TargetRow) -> Result<()> {
+async fn lost(shared: &Arc<Shared>, fence: &Fence, target: &TargetRow) -> Result<()> {
     let attempt = attempt_of(target);
     if target.cancel_requested {
-        shared.changed(shared.store.target_cancelled(&target.id()).await?);
+        shared.changed(shared.store.target_cancelled(&target.id(), Some(fence)).await?);
         return Ok(());
     }
     // Somebody waits for a test, and has stopped waiting by now.
     let again = target.job_kind()? != JobKind::TestRegistry && target.attempts_of_round() < ATTEMPTS;
     if again {
-        tracing::warn!(job = %target.job_id, target = %target.target_id, server = %target.server_id,
-            attempt = attempt.attempt, "the agent lost a target; queued again");
-        shared.store.target_requeue(&attempt, chrono::Utc::now() + QUEUED_AGAIN).await?;
-        shared.moved(&target.job());
+        let end = target.run_deadline.unwrap_or(DateTime::<Utc>::MAX_UTC);
+        let deadline = end.min(Utc::now() + QUEUED_AGAIN);
+        if shared.store.target_requeue(&attempt, fence, deadline).await? {
+            tracing::warn!(job = %target.job_id, target = %target.target_id, server = %target.server_id,
+                attempt = attempt.attempt, "the agent lost a target; queued again");
+            shared.moved(&target.job());
+        }
         return Ok(());
     }
     let failure = Failure::new(
@@ -102,6 +108,63 @@ async fn lost(shared: &Arc<Shared>, target: &TargetRow) -> Result<()> {
         format!("the agent stopped while it worked on this, {} time(s)", target.attempts_of_round()),
         "Look at the log of purser-agent on that host, then start the job again.",
     );
-    shared.changed(end_failed(&shared.store, target, failure).await?);
+    shared.changed(end_failed(&shared.store, target, Some(fence), failure).await?);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::scene::Scene, *};
+
+    /// A handshake that hung, in a slow database perhaps, while the agent dialled again and was given work
+    /// that it does not know of.
+    #[tokio::test]
+    async fn a_session_that_is_not_in_force_any_more_calls_nothing_lost() {
+        let scene = Scene::set().await;
+        let (stale, newest) = (scene.session().await, scene.session().await);
+        let again = scene.given(&newest, "pull").await;
+        let failed = scene.given(&newest, "testRegistry").await;
+        let cancelled = scene.given(&newest, "push").await;
+        scene.shared.store.job_cancel(&scene.organization, &cancelled.job()).await.unwrap();
+        let mentioned = scene.given(&newest, "pull").await;
+        let resume = Resume { running_targets: vec![attempt_of(&mentioned)], ..Resume::default() };
+        reconcile(&scene.shared, &stale, &resume).await.unwrap();
+        for target in [&again, &failed, &cancelled, &mentioned] {
+            let now = scene.now(target).await;
+            assert_eq!((now.status.as_str(), now.attempt), ("dispatched", 1), "{} changed", target.kind);
+        }
+        reconcile(&scene.shared, &newest, &resume).await.unwrap();
+        for (target, status) in
+            [(&again, "queued"), (&failed, "failed"), (&cancelled, "cancelled"), (&mentioned, "running")]
+        {
+            assert_eq!(scene.now(target).await.status, status, "{}", target.kind);
+        }
+    }
+
+    /// Its call said how long it may run in all.
+    #[tokio::test]
+    async fn a_lost_target_gets_no_new_time() {
+        let scene = Scene::set().await;
+        let first = scene.session().await;
+        let mut target = scene.given(&first, "pull").await;
+        let end = target.run_deadline.expect("the clock runs");
+        for attempt in 2..=3 {
+            let fence = scene.session().await;
+            reconcile(&scene.shared, &fence, &Resume::default()).await.unwrap();
+            let waiting = scene.now(&target).await;
+            assert_eq!((waiting.status.as_str(), waiting.run_deadline), ("queued", Some(end)));
+            assert!(waiting.queue_deadline <= end);
+            target = scene.claimed(&fence, JobKind::Pull).await;
+            assert_eq!((target.attempt, target.run_deadline), (attempt, Some(end)));
+            // An agent that is busy takes none of it either.
+            scene.shared.store.target_put_back(&attempt_of(&target), &fence).await.unwrap();
+            assert_eq!(scene.now(&target).await.run_deadline, Some(end));
+            target = scene.claimed(&fence, JobKind::Pull).await;
+        }
+        // One that was never taken has all of its time.
+        let fence = scene.session().await;
+        let fresh = scene.given(&fence, "push").await;
+        scene.shared.store.target_put_back(&attempt_of(&fresh), &fence).await.unwrap();
+        assert_eq!(scene.now(&fresh).await.run_deadline, None);
+    }
 }

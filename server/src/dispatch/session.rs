@@ -2,7 +2,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -46,6 +49,10 @@ pub(super) struct Session {
     peer: Peer,
     under_way: Mutex<HashMap<TargetId, UnderWay>>,
     more: Notify,
+    /// Signs that the queue may hold something, so far, and how many there were when it was last found to
+    /// hold nothing for the places that were free.
+    signs: AtomicU64,
+    empty_after: AtomicU64,
     turns: Arc<Semaphore>,
 }
 
@@ -79,12 +86,33 @@ impl UnderWay {
 
 impl Session {
     pub(super) fn new(fence: Fence, name: String, peer: Peer, turns: Arc<Semaphore>) -> Self {
-        Self { fence, name, peer, under_way: Mutex::default(), more: Notify::new(), turns }
+        Self {
+            fence,
+            name,
+            peer,
+            under_way: Mutex::default(),
+            more: Notify::new(),
+            signs: AtomicU64::new(0),
+            // Nobody has looked yet.
+            empty_after: AtomicU64::new(u64::MAX),
+            turns,
+        }
     }
 
     /// Says that the queue may hold something.
     pub(super) fn wake(&self) {
+        self.signs.fetch_add(1, Ordering::SeqCst);
         self.more.notify_one();
+    }
+
+    /// To be taken before the free places are looked at, and the queue.
+    pub(super) fn signs(&self) -> u64 {
+        self.signs.load(Ordering::SeqCst)
+    }
+
+    /// Notes that the queue held nothing for the free places, after so many signs.
+    pub(super) fn found_empty(&self, signs: u64) {
+        self.empty_after.store(signs, Ordering::SeqCst);
     }
 
     /// Waits until the queue may hold something.
@@ -110,10 +138,11 @@ impl Session {
         lock(&self.under_way).insert(target.id(), UnderWay::new(target, kind));
     }
 
-    /// Takes a place for a target, if there is one for its kind.
+    /// Takes a place for a target, if there is one for its kind, and nobody who came before waits for it.
     pub(super) fn enter_if_free(&self, target: &TargetRow, kind: JobKind) -> bool {
         let mut under_way = lock(&self.under_way);
-        let free = free_kinds(&under_way).contains(&kind);
+        let nobody_waits = self.empty_after.load(Ordering::SeqCst) == self.signs();
+        let free = nobody_waits && free_kinds(&under_way).contains(&kind);
         if free {
             under_way.insert(target.id(), UnderWay::new(target, kind));
         }

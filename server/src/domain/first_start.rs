@@ -19,6 +19,8 @@ pub const DEFAULT_ORGANIZATION: &str = "default";
 const CHANNEL_KEY: Seat<'static> = Seat { organization: "", row: "installation", field: "channel_key" };
 const FROM_ENVIRONMENT: &str = "PURSER_ADMIN_API_KEY";
 const GENERATED: &str = "admin-api-key";
+/// Under which name the last run from this folder held sessions.
+const REPLICA: &str = "replica";
 
 /// The installation's first organization; made, as `default`, if there is none.
 ///
@@ -89,6 +91,28 @@ pub async fn channel_key(store: &Store, vault: &Vault) -> Result<StaticKey> {
     StaticKey::from_bytes(bytes.expose_secret())
         .ok_or("not 64 bytes")
         .map_err(Error::internal("reading the key of the agent channel"))
+}
+
+/// Under which name the run before this one held sessions, if there was one in this folder. It is over:
+/// the folder is this process's own.
+///
+/// # Errors
+/// [`Error::Internal`] when the file cannot be read.
+pub fn replica_before(data_dir: &Path) -> Result<Option<String>> {
+    match std::fs::read_to_string(data_dir.join(REPLICA)) {
+        Ok(name) => Ok(Some(name.trim().to_owned()).filter(|name| !name.is_empty())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Error::internal("reading which run was before this one")(error)),
+    }
+}
+
+/// Keeps the name of this run for the one after it.
+///
+/// # Errors
+/// [`Error::Internal`] when the file cannot be written.
+pub fn keep_replica(data_dir: &Path, name: &str) -> Result<()> {
+    crate::private_file::write(&data_dir.join(REPLICA), name.as_bytes())
+        .map_err(Error::internal("writing which run this is"))
 }
 
 /// Seals the key of the agent channel anew under the current master key.

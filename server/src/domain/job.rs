@@ -38,6 +38,8 @@ use crate::{
 /// The audit's word for a job that was stored.
 const ACCEPTED: &str = "accepted";
 const DEFAULT_PAGE: u32 = 50;
+/// Targets in a page, unless its only job has more: a page of the largest jobs would fill the memory.
+const MAX_PAGE_TARGETS: u64 = 10_000;
 /// How long `wait: true` holds an answer.
 pub const MAX_WAIT: Duration = Duration::from_secs(15 * 60);
 /// How often a waiter looks without a sign: another process may have ended the job.
@@ -168,12 +170,12 @@ pub async fn wait(
 ) -> Result<(JobRow, Vec<TargetRow>)> {
     let until = Instant::now() + patience;
     loop {
-        // Woken, polled or out of patience: in any case the job is read again.
+        // Woken, polled or out of patience: in any case the job is looked at again; its targets, which may be
+        // many and end one by one, only at the end.
         change(app, call, &mut accepted, until).await;
-        let (job, targets) = app.store.job_one(call.organization(), &accepted.id).await?;
         let waited = Instant::now() >= until || call.gone.is_cancelled() || app.dispatch.is_stopping();
-        if waited || job.job_status()?.is_final() {
-            return Ok((job, targets));
+        if waited || app.store.job_status(call.organization(), &accepted.id).await?.is_final() {
+            return app.store.job_one(call.organization(), &accepted.id).await;
         }
     }
 }
@@ -231,10 +233,7 @@ pub async fn all(app: Arc<App>, call: Arc<Call>, input: AllInput) -> Result<JobP
         server_id: input.server_id,
         before: input.cursor,
     };
-    // One more than asked tells whether there is another page.
-    let mut found = app.store.job_page(call.organization(), filter, u64::from(limit) + 1).await?;
-    let more = found.len() > limit as usize;
-    found.truncate(limit as usize);
+    let (found, more) = app.store.job_page(call.organization(), filter, limit, MAX_PAGE_TARGETS).await?;
     let next_cursor = found.last().filter(|_| more).map(|(job, _)| job.job_id.clone());
     let items = found.into_iter().map(|(job, targets)| view(&app, job, targets)).collect::<Result<_>>()?;
     Ok(JobPage { items, next_cursor })

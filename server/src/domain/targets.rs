@@ -77,7 +77,7 @@ impl Hosts<'_> {
             (Some(id), None, None) => named_servers(app, call, std::slice::from_ref(id)).await,
             (None, Some(ids), None) => {
                 if ids.is_empty() || ids.len() > TARGETS {
-                    return Err(Error::field("serverIds", "must name 1 to 1000 servers"));
+                    return Err(Error::field("serverIds", "must name 1 to 10000 servers"));
                 }
                 named_servers(app, call, ids).await
             }
@@ -94,7 +94,7 @@ impl Hosts<'_> {
                 match found.len() {
                     0 => Err(Error::field("labels", "fit no server: server.all shows the labels of each")),
                     1..=TARGETS => Ok(found),
-                    _ => Err(Error::field("labels", "fit more than 1000 servers: choose more narrowly")),
+                    _ => Err(Error::field("labels", "fit more than 10000 servers: choose more narrowly")),
                 }
             }
             _ => Err(Error::field("serverId", "is needed: exactly one of serverId, serverIds and labels")),

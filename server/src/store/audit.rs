@@ -8,7 +8,7 @@ use super::{Store, entity::audit_event, failed};
 use crate::error::Result;
 
 /// Who did what, to what, and how it ended.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct AuditEntry<'a> {
     /// In which organization.
     pub organization_id: &'a OrganizationId,

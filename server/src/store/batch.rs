@@ -15,8 +15,11 @@ use sqlx::{
     sqlite::{SqliteQueryResult, SqliteRow},
 };
 
-use super::{Store, failed};
+use super::{Store, deadlock::undisturbed, failed};
 use crate::error::{Error, Result};
+
+/// The longest text that a connection keeps prepared.
+const MAX_KEPT_TEXT: usize = 16 * 1024;
 
 /// Statements that are still to be sent.
 #[derive(Debug)]
@@ -60,7 +63,7 @@ impl Store {
     /// Runs a batch; gives the rows of the statement that shows some.
     pub(super) async fn run(&self, batch: Batch) -> Result<Vec<QueryResult>> {
         if batch.backend != DatabaseBackend::Sqlite {
-            return self.in_turn(batch.steps).await.map_err(failed);
+            return undisturbed(|| async { self.in_turn(&batch.steps).await.map_err(failed) }).await;
         }
         let pool = self.db.get_sqlite_connection_pool().clone();
         // In a task of its own: a caller that goes away between the first statement and the last would
@@ -69,11 +72,12 @@ impl Store {
         together.await.map_err(Error::internal("writing to the database"))?.map_err(failed)
     }
 
-    async fn in_turn(&self, steps: Vec<Step>) -> std::result::Result<Vec<QueryResult>, DbErr> {
+    async fn in_turn(&self, steps: &[Step]) -> std::result::Result<Vec<QueryResult>, DbErr> {
         let transaction = self.db.begin().await?;
         let mut rows = Vec::new();
         for Step { statement, shown } in steps {
-            if shown {
+            let statement = statement.clone();
+            if *shown {
                 rows = transaction.query_all_raw(statement).await?;
             } else {
                 transaction.execute_raw(statement).await?;
@@ -97,7 +101,9 @@ async fn at_once(pool: &SqlitePool, steps: Vec<Step>) -> std::result::Result<Vec
     text.push_str(";COMMIT");
     let mut connection = pool.acquire().await.map_err(|error| DbErr::Conn(sqlx_error(error)))?;
     // The text is sea-query's and holds no value; there are as many texts as callers.
-    let query = sqlx::query_with(AssertSqlSafe(text), SqlxValues(Values(values)));
+    // What is long is rare, and not worth its room among the statements that a connection keeps prepared.
+    let is_kept = text.len() <= MAX_KEPT_TEXT;
+    let query = sqlx::query_with(AssertSqlSafe(text), SqlxValues(Values(values))).persistent(is_kept);
     match rows_of(connection.fetch_many(query), shown).await {
         Ok(rows) => Ok(rows),
         Err(error) => {

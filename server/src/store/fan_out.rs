@@ -6,7 +6,7 @@ use purser_proto_schema::{
         calls::Attempt,
         command::{Failure, Verdict},
     },
-    ids::{JobId, ServerId},
+    ids::{JobId, ServerId, TargetId},
 };
 use purser_registry_client::DiagnosisCode;
 use sea_orm::{
@@ -18,7 +18,8 @@ use sea_orm::{
 use super::{
     Store, TargetRow, TargetState,
     batch::Batch,
-    entity::{job, job_target},
+    deadlock::undisturbed,
+    entity::{job, job_target, server},
     failed,
     job::ended,
 };
@@ -54,9 +55,10 @@ pub(super) async fn still_may_start<C: ConnectionTrait>(db: &C, target: &TargetR
     Ok(under_way < u64::try_from(limit).unwrap_or_default())
 }
 
-/// As part of a batch that failed a target of a `failFast` job: ends the job's queued targets with that
-/// reason. What an agent works on goes on.
-pub(super) fn hold_back(batch: &mut Batch, failed_attempt: &Attempt) -> Result<()> {
+/// As part of a batch that failed a target of a `failFast` job at `now`: ends the job's queued targets with
+/// that reason. What an agent works on goes on. Nothing happens where the batch changed nothing: what has
+/// failed before has held back what it could.
+pub(super) fn hold_back(batch: &mut Batch, failed_attempt: &Attempt, now: DateTime<Utc>) -> Result<()> {
     let failure = Failure::new(
         DiagnosisCode::Other,
         "not started: another target of this job failed, and failFast was asked",
@@ -69,8 +71,9 @@ pub(super) fn hold_back(batch: &mut Batch, failed_attempt: &Attempt) -> Result<(
         .column(job_target::Column::JobId)
         .filter(job_target::Column::FailFast.eq(true))
         .filter(job_target::Column::Attempt.eq(failed_attempt.attempt))
-        .filter(job_target::Column::Status.eq(TargetState::Failed.as_str()));
-    let held_back = ended(TargetState::Cancelled, Some(verdict))
+        .filter(job_target::Column::Status.eq(TargetState::Failed.as_str()))
+        .filter(job_target::Column::FinishedAt.eq(now));
+    let held_back = ended(TargetState::Cancelled, Some(verdict), now)
         .filter(job_target::Column::JobId.in_subquery(job.into_query()))
         .filter(job_target::Column::Status.eq(TargetState::Queued.as_str()));
     batch.then(&held_back.into_query());
@@ -104,30 +107,49 @@ impl Store {
         let since = if full { Some(now) } else { last_ended };
         let until = since.map(|since| since + chrono::Duration::milliseconds(target.queue_limit_ms));
         let Some(until) = until.filter(|until| *until > now) else { return Ok(false) };
-        job_target::Entity::update_many()
+        let renewed = job_target::Entity::update_many()
             .col_expr(job_target::Column::QueueDeadline, Expr::value(until))
             .filter(job_target::Column::JobId.eq(&target.job_id))
             .filter(job_target::Column::Status.eq(TargetState::Queued.as_str()))
-            .filter(job_target::Column::QueueDeadline.lt(until))
-            .exec(&self.db)
-            .await
-            .map_err(failed)?;
+            .filter(job_target::Column::QueueDeadline.lt(until));
+        undisturbed(|| async { renewed.clone().exec(&self.db).await.map_err(failed) }).await?;
         Ok(true)
     }
 
-    /// The servers of a job's queued targets, oldest target first; at most `limit`.
-    pub async fn servers_waiting(&self, job: &JobId, limit: u64) -> Result<Vec<ServerId>> {
-        let found: Vec<String> = job_target::Entity::find()
+    /// Of a job with a limit: its targets that could begin now but for that, oldest first and with their
+    /// servers, those after `after`, at most `limit`. Where several control planes share the database, only
+    /// those whose agents one of them holds.
+    pub async fn servers_waiting(
+        &self,
+        job: &JobId,
+        after: Option<&TargetId>,
+        limit: u64,
+    ) -> Result<Vec<(TargetId, ServerId)>> {
+        use job_target::Column;
+        let due = Column::NotBefore.is_null().or(Column::NotBefore.lte(Utc::now()));
+        let mut waiting = job_target::Entity::find()
             .select_only()
-            .column(job_target::Column::ServerId)
-            .filter(job_target::Column::JobId.eq(job.as_str()))
-            .filter(job_target::Column::Status.eq(TargetState::Queued.as_str()))
-            .order_by_asc(job_target::Column::TargetId)
+            .columns([Column::TargetId, Column::ServerId])
+            .filter(Column::JobId.eq(job.as_str()))
+            .filter(Column::Status.eq(TargetState::Queued.as_str()))
+            .filter(Column::MaxParallel.is_not_null())
+            .filter(due);
+        if let Some(after) = after {
+            waiting = waiting.filter(Column::TargetId.gt(after.as_str()));
+        }
+        if self.is_shared() {
+            let held = server::Entity::find().select_only().column(server::Column::ServerId);
+            let held = held.filter(server::Column::Holder.is_not_null());
+            waiting = waiting.filter(Column::ServerId.in_subquery(held.into_query()));
+        }
+        let found: Vec<(String, String)> = waiting
+            .order_by_asc(Column::TargetId)
             .limit(limit)
             .into_tuple()
             .all(&self.db)
             .await
             .map_err(failed)?;
-        Ok(found.into_iter().map(ServerId::from_stored).collect())
+        let ids = |(target, server)| (TargetId::from_stored(target), ServerId::from_stored(server));
+        Ok(found.into_iter().map(ids).collect())
     }
 }

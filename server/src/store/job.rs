@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use chrono::Utc;
+use chrono::{DateTime, SubsecRound, Utc};
 use purser_proto_schema::{
     ids::{JobId, OrganizationId, ServerId, TargetId},
     job::{CredentialSource, JobKind, JobStatus},
@@ -17,6 +17,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use super::{
     AuditEntry, Fence, JobRow, Store, TargetRow, TargetState, audit,
     batch::Batch,
+    deadlock::undisturbed,
     entity::{job, job_target},
     failed, target,
 };
@@ -88,14 +89,30 @@ impl Store {
         };
         let mut batch = self.batch();
         batch.then(&job::Entity::insert(job.into_active_model()).into_query());
-        let targets = targets.into_iter().map(IntoActiveModel::into_active_model);
-        batch.then(&job_target::Entity::insert_many(targets).into_query());
+        let mut targets = targets.into_iter().map(IntoActiveModel::into_active_model);
+        for size in chunks(targets.len()) {
+            let chunk: Vec<_> = targets.by_ref().take(size).collect();
+            batch.then(&job_target::Entity::insert_many(chunk).into_query());
+        }
         batch.then(&audit::insert(asked).into_query());
         if let Some((dispatching, job_id)) = taken {
             batch.then_show(dispatching.into_query().returning_all());
             batch.then(&started(&job_id).into_query());
         }
         target::first(self.run(batch).await?)
+    }
+
+    /// Where a job of the organization stands.
+    pub async fn job_status(&self, organization: &OrganizationId, id: &JobId) -> Result<JobStatus> {
+        let status: Option<String> = job::Entity::find_by_id(id.as_str())
+            .filter(job::Column::OrganizationId.eq(organization.as_str()))
+            .select_only()
+            .column(job::Column::Status)
+            .into_tuple()
+            .one(&self.db)
+            .await
+            .map_err(failed)?;
+        from_column(&status.ok_or(NOT_FOUND)?)
     }
 
     /// One job of the organization with its targets, but for their plans and sealed credentials.
@@ -120,13 +137,16 @@ impl Store {
         Ok((job, targets))
     }
 
-    /// A page of the organization's jobs, newest first, with their targets as [`Self::job_one`] gives them.
+    /// A page of the organization's jobs, newest first, with their targets as [`Self::job_one`] gives them:
+    /// at most `limit` jobs, and fewer where they have more than `most_targets` together. And whether there
+    /// are more.
     pub async fn job_page(
         &self,
         organization: &OrganizationId,
         filter: JobFilter,
-        limit: u64,
-    ) -> Result<Vec<(JobRow, Vec<TargetRow>)>> {
+        limit: u32,
+        most_targets: u64,
+    ) -> Result<(Vec<(JobRow, Vec<TargetRow>)>, bool)> {
         let mut condition = Condition::all().add(job::Column::OrganizationId.eq(organization.as_str()));
         if let Some(status) = filter.status {
             condition = condition.add(job::Column::Status.eq(column_text(&status)));
@@ -145,13 +165,18 @@ impl Store {
                 .into_query();
             condition = condition.add(job::Column::JobId.in_subquery(on_server));
         }
-        let jobs = job::Entity::find()
+        // One more than asked tells whether there is another page.
+        let mut jobs = job::Entity::find()
             .filter(condition)
             .order_by_desc(job::Column::JobId)
-            .limit(limit)
+            .limit(u64::from(limit) + 1)
             .all(&self.db)
             .await
             .map_err(failed)?;
+        let found = jobs.len();
+        jobs.truncate(limit as usize);
+        jobs.truncate(self.fitting(&jobs, most_targets).await?);
+        let more = jobs.len() < found;
         let targets = shown()
             .filter(job_target::Column::JobId.is_in(jobs.iter().map(|job| &job.job_id)))
             .order_by_asc(job_target::Column::TargetId)
@@ -166,11 +191,37 @@ impl Store {
             let own = by_job.remove(&job.job_id).unwrap_or_default();
             (job, own)
         });
-        Ok(page.collect())
+        Ok((page.collect(), more))
+    }
+
+    /// How many of the first of these jobs have so many targets together at most; one at least.
+    async fn fitting(&self, jobs: &[JobRow], most_targets: u64) -> Result<usize> {
+        let counted: Vec<(String, i64)> = job_target::Entity::find()
+            .select_only()
+            .column(job_target::Column::JobId)
+            .column_as(job_target::Column::TargetId.count(), "targets")
+            .filter(job_target::Column::JobId.is_in(jobs.iter().map(|job| &job.job_id)))
+            .group_by(job_target::Column::JobId)
+            .into_tuple()
+            .all(&self.db)
+            .await
+            .map_err(failed)?;
+        let counted: HashMap<String, i64> = counted.into_iter().collect();
+        let mut together = 0;
+        let fits = |job: &&JobRow| {
+            let own = counted.get(&job.job_id).copied().unwrap_or_default();
+            together += u64::try_from(own).unwrap_or_default();
+            together <= most_targets
+        };
+        Ok(jobs.iter().take_while(fits).count().max(1))
     }
 
     /// Cancels what has not started and marks what has. Gives the targets that an agent must stop.
     pub async fn job_cancel(&self, organization: &OrganizationId, id: &JobId) -> Result<Vec<TargetRow>> {
+        undisturbed(|| self.cancel_once(organization, id)).await
+    }
+
+    async fn cancel_once(&self, organization: &OrganizationId, id: &JobId) -> Result<Vec<TargetRow>> {
         let transaction = self.write().await?;
         let found = job::Entity::find_by_id(id.as_str())
             .filter(job::Column::OrganizationId.eq(organization.as_str()))
@@ -207,6 +258,17 @@ impl Store {
     }
 }
 
+/// How many rows of so many are written by each statement: few enough for the parameters that both
+/// databases take, and of few different sizes, since each is a text of its own that they prepare.
+fn chunks(mut rows: usize) -> Vec<usize> {
+    let mut sizes = Vec::new();
+    for size in [1_000, 100, 10, 1] {
+        sizes.extend(std::iter::repeat_n(size, rows / size));
+        rows %= size;
+    }
+    sizes
+}
+
 /// Targets without what only a dispatch needs: a page of jobs may have a hundred thousand.
 fn shown() -> Select<job_target::Entity> {
     use job_target::Column;
@@ -224,16 +286,25 @@ pub(super) async fn end_targets<C: ConnectionTrait>(
     state: TargetState,
     choose: impl FnOnce(UpdateMany<job_target::Entity>) -> UpdateMany<job_target::Entity>,
 ) -> Result<()> {
-    choose(ended(state, None)).exec(db).await.map_err(failed)?;
+    choose(ended(state, None, this_moment())).exec(db).await.map_err(failed)?;
     Ok(())
+}
+
+/// Now, as exactly as both databases keep it, so that it can be compared with what they kept.
+pub(super) fn this_moment() -> DateTime<Utc> {
+    Utc::now().trunc_subsecs(6)
 }
 
 /// Targets as they are when they have ended: with a verdict or with none, and without their one-time
 /// credentials.
-pub(super) fn ended(state: TargetState, verdict: Option<String>) -> UpdateMany<job_target::Entity> {
+pub(super) fn ended(
+    state: TargetState,
+    verdict: Option<String>,
+    now: DateTime<Utc>,
+) -> UpdateMany<job_target::Entity> {
     job_target::Entity::update_many()
         .col_expr(job_target::Column::Status, Expr::value(state.as_str()))
-        .col_expr(job_target::Column::FinishedAt, Expr::value(Utc::now()))
+        .col_expr(job_target::Column::FinishedAt, Expr::value(now))
         .col_expr(job_target::Column::SealedAuth, Expr::value(Option::<String>::None))
         .col_expr(job_target::Column::Verdict, Expr::value(verdict))
 }

@@ -13,11 +13,14 @@ use sea_orm::{
     sea_query::Expr,
 };
 use serde::{Deserialize, Serialize};
-use sqlx::postgres::PgListener;
+use sqlx::{
+    PgPool,
+    postgres::{PgConnectOptions, PgListener, PgPoolOptions},
+};
 
 use super::{
-    Fence, Store,
-    entity::{job_target, replica, server},
+    Fence, REACH, Store,
+    entity::{job_target, replica, replica_question, server},
     failed,
 };
 use crate::error::{Error, Result};
@@ -25,9 +28,28 @@ use crate::error::{Error, Result};
 const CHANNEL: &str = "purser";
 
 /// What one control plane tells the others.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub enum Signal {
+    /// This one lives. Heard by itself, too: then it still hears.
+    Alive {
+        /// Who is no more, since this one took its data folder over.
+        instead_of: Option<String>,
+    },
+    /// Too much to say: anything may have changed.
+    All {},
+    /// A question waits for whoever holds the server's session.
+    Question {
+        /// Which.
+        question_id: String,
+        /// About whose host.
+        server_id: ServerId,
+    },
+    /// A question is answered.
+    Answer {
+        /// Which.
+        question_id: String,
+    },
     /// A server's queue may hold something.
     Queue {
         /// Whose.
@@ -70,7 +92,14 @@ struct Told {
 #[derive(Debug)]
 pub enum Heard {
     /// What another one said.
-    Signal(Signal),
+    Signal {
+        /// Who.
+        from: String,
+        /// What.
+        signal: Signal,
+    },
+    /// What this one said itself: it hears.
+    Echo,
     /// Nothing, but something may have been said that was not heard: the connection was lost meanwhile.
     Gap,
 }
@@ -83,7 +112,7 @@ pub struct Ears {
 }
 
 impl Ears {
-    /// Waits for what another control plane says.
+    /// Waits for what a control plane says.
     ///
     /// # Errors
     /// [`Error::Internal`] while the database is away.
@@ -96,10 +125,34 @@ impl Ears {
             };
             // What another version says and this one does not know is left to the polls.
             let Ok(told) = serde_json::from_str::<Told>(said.payload()) else { continue };
-            if told.from != self.own {
-                return Ok(Heard::Signal(told.signal));
-            }
+            let Told { from, signal } = told;
+            return Ok(if from == self.own { Heard::Echo } else { Heard::Signal { from, signal } });
         }
+    }
+}
+
+/// The mouth of one control plane: a connection of its own, made when it is needed.
+#[derive(Debug)]
+pub struct Mouth(PgPool);
+
+impl Mouth {
+    /// Tells everybody who listens, this one included. All of it, or nothing.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] while the database is away.
+    pub async fn tell(&self, own: &str, signals: &[Signal]) -> Result<()> {
+        const WHAT: &str = "telling other replicas";
+        let told =
+            |signal: &Signal| serde_json::to_string(&Told { from: own.to_owned(), signal: signal.clone() });
+        let texts = signals.iter().map(told).collect::<std::result::Result<Vec<_>, _>>();
+        let texts = texts.map_err(Error::internal("writing a signal"))?;
+        sqlx::query("SELECT count(pg_notify($1, told)) FROM unnest($2::text[]) AS told")
+            .bind(CHANNEL)
+            .bind(texts)
+            .execute(&self.0)
+            .await
+            .map_err(Error::internal(WHAT))?;
+        Ok(())
     }
 }
 
@@ -109,26 +162,24 @@ impl Store {
         self.db.get_database_backend() == DatabaseBackend::Postgres
     }
 
-    /// Tells the others.
-    pub async fn replica_tell(&self, own: &str, signal: Signal) -> Result<()> {
-        let told = Told { from: own.to_owned(), signal };
-        let text = serde_json::to_string(&told).map_err(Error::internal("writing a signal"))?;
-        let notify = Statement::from_sql_and_values(
-            DatabaseBackend::Postgres,
-            "SELECT pg_notify($1, $2)",
-            [CHANNEL.into(), text.into()],
-        );
-        self.db.execute_raw(notify).await.map_err(failed)?;
-        Ok(())
+    /// A connection to tell the others by; none of those that calls wait for.
+    pub fn replica_mouth(&self) -> Mouth {
+        Mouth(self.one_more_connection())
     }
 
-    /// Begins to hear what the others say.
+    /// Begins to hear what the others say, by a connection of its own.
     pub async fn replica_ears(&self, own: &str) -> Result<Ears> {
         const WHAT: &str = "listening to other replicas";
-        let pool = self.db.get_postgres_connection_pool();
-        let mut listener = PgListener::connect_with(pool).await.map_err(Error::internal(WHAT))?;
+        let pool = self.one_more_connection();
+        let mut listener = PgListener::connect_with(&pool).await.map_err(Error::internal(WHAT))?;
         listener.listen(CHANNEL).await.map_err(Error::internal(WHAT))?;
         Ok(Ears { listener, own: own.to_owned() })
+    }
+
+    fn one_more_connection(&self) -> PgPool {
+        let options = self.db.get_postgres_connection_pool().connect_options();
+        let one = PgPoolOptions::new().max_connections(1).acquire_timeout(REACH);
+        one.max_lifetime(None).idle_timeout(None).connect_lazy_with(PgConnectOptions::clone(&options))
     }
 
     /// Puts a control plane's death off by 15 s of the database's clock, forgets those long dead, and
@@ -143,6 +194,12 @@ impl Store {
         self.db.execute_raw(upsert).await.map_err(failed)?;
         replica::Entity::delete_many()
             .filter(Expr::cust("alive_until < now() - interval '1 hour'"))
+            .exec(&self.db)
+            .await
+            .map_err(failed)?;
+        // Those whose asker went away.
+        replica_question::Entity::delete_many()
+            .filter(Expr::cust("asked_at < now() - interval '5 minutes'"))
             .exec(&self.db)
             .await
             .map_err(failed)?;

@@ -13,6 +13,7 @@ use sea_orm::{
 
 use super::{
     AuditEntry, Fence, Store, TargetRow, TargetState, audit,
+    deadlock::undisturbed,
     entity::{job, job_target},
     failed,
     job::column_text,
@@ -75,6 +76,16 @@ impl Store {
     /// Puts ended targets of an ended job back into the queue, with new clocks, and notes who asked.
     /// False when the job is not ended any more, and then nothing has changed.
     pub async fn job_retry(
+        &self,
+        id: &JobId,
+        targets: &[TargetRow],
+        queue_deadline: DateTime<Utc>,
+        asked: AuditEntry<'_>,
+    ) -> Result<bool> {
+        undisturbed(|| self.retry_once(id, targets, queue_deadline, asked.clone())).await
+    }
+
+    async fn retry_once(
         &self,
         id: &JobId,
         targets: &[TargetRow],

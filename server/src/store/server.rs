@@ -16,6 +16,7 @@ use sea_orm::{
 use super::{
     ServerRow, Store,
     changes::{after, unchanged_since},
+    deadlock::undisturbed,
     entity::{join_token, server},
     failed,
     session_history::SessionHistory,
@@ -175,6 +176,14 @@ impl Store {
     /// Removes a server: its agent's key is forgotten, its tokens stop working, and its targets that
     /// have not ended are cancelled. Gives the jobs that changed.
     pub async fn server_revoke(
+        &self,
+        organization: &OrganizationId,
+        id: &ServerId,
+    ) -> Result<(ServerRow, Vec<JobId>)> {
+        undisturbed(|| self.revoke_once(organization, id)).await
+    }
+
+    async fn revoke_once(
         &self,
         organization: &OrganizationId,
         id: &ServerId,

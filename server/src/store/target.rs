@@ -20,7 +20,7 @@ use super::{
     entity::{job_target, server},
     failed,
     fan_out::{hold_back, may_start, still_may_start},
-    job::{column_text, end_targets, ended, settle, settle_job_of, started},
+    job::{column_text, end_targets, ended, settle, settle_job_of, started, this_moment},
 };
 use crate::error::{Error, Result};
 
@@ -149,34 +149,49 @@ impl Store {
         Ok(Claim::Target(Box::new(row)))
     }
 
-    /// Notes that the agent took the target, and gives it as it is then: somebody may have asked to
-    /// stop it before the agent knew it. `None` when it is not waiting for that any more.
-    pub async fn target_running(&self, attempt: &Attempt) -> Result<Option<TargetRow>> {
+    /// Notes that the session's agent took the target, and gives it as it is then: somebody may have
+    /// asked to stop it before the agent knew it. `None` when it is not waiting for that any more, or the
+    /// session is not in force.
+    pub async fn target_running(&self, attempt: &Attempt, fence: &Fence) -> Result<Option<TargetRow>> {
         let moved = job_target::Entity::update_many()
             .col_expr(job_target::Column::Status, Expr::value(TargetState::Running.as_str()));
-        self.target_move(moved, attempt).await
+        self.target_move(moved, attempt, fence).await
     }
 
     /// Puts a target back that its agent did not take: not now, not lost, and not an attempt. Gives it
     /// as it is then.
-    pub async fn target_put_back(&self, attempt: &Attempt) -> Result<Option<TargetRow>> {
-        let moved = job_target::Entity::update_many()
-            .col_expr(job_target::Column::Status, Expr::value(TargetState::Queued.as_str()))
-            .col_expr(job_target::Column::Attempt, Expr::col(job_target::Column::Attempt).sub(1))
-            .col_expr(job_target::Column::RunDeadline, Expr::value(Option::<DateTime<Utc>>::None));
-        self.target_move(moved, attempt).await
+    pub async fn target_put_back(&self, attempt: &Attempt, fence: &Fence) -> Result<Option<TargetRow>> {
+        self.target_move(put_back(), attempt, fence).await
     }
 
-    /// Moves a target that was given to an agent and not taken yet.
+    /// Puts a target back that could not be prepared for its agent, until `not_before`. What was wrong
+    /// stays with it, for when its time is over before it can be.
+    pub async fn target_not_prepared(
+        &self,
+        attempt: &Attempt,
+        fence: &Fence,
+        why: &Verdict,
+        not_before: DateTime<Utc>,
+    ) -> Result<Option<TargetRow>> {
+        let text = serde_json::to_string(why).map_err(Error::internal("writing a verdict"))?;
+        let moved = put_back()
+            .col_expr(job_target::Column::Verdict, Expr::value(text))
+            .col_expr(job_target::Column::NotBefore, Expr::value(not_before));
+        self.target_move(moved, attempt, fence).await
+    }
+
+    /// Moves a target that a session gave to its agent, which has not taken it yet.
     async fn target_move(
         &self,
         moved: UpdateMany<job_target::Entity>,
         attempt: &Attempt,
+        fence: &Fence,
     ) -> Result<Option<TargetRow>> {
         let moved = moved
             .filter(job_target::Column::TargetId.eq(attempt.target_id.as_str()))
             .filter(job_target::Column::Attempt.eq(attempt.attempt))
             .filter(job_target::Column::Status.eq(TargetState::Dispatched.as_str()))
+            .filter(in_force(fence))
             .exec_with_returning(&self.db)
             .await
             .map_err(failed)?;
@@ -191,13 +206,14 @@ impl Store {
             Verdict::Failed { .. } => TargetState::Failed,
             Verdict::Cancelled => TargetState::Cancelled,
         };
-        let stored = ending(attempt, state, verdict)?
+        let now = this_moment();
+        let stored = ending(attempt, state, verdict, now)?
             .filter(job_target::Column::Status.is_in(TargetState::WITH_AGENT))
             .filter(in_force(fence));
         let mut batch = self.batch();
         batch.then_show(stored.into_query().returning_all());
         if state == TargetState::Failed {
-            hold_back(&mut batch, attempt)?;
+            hold_back(&mut batch, attempt, now)?;
         }
         settle_job_of(&mut batch, &attempt.target_id);
         if let Some(target) = first(self.run(batch).await?)? {
@@ -207,46 +223,60 @@ impl Store {
     }
 
     /// Ends a target with a failure of the control plane's own, unless it has ended or another attempt
-    /// is current by now.
-    pub async fn target_fail(&self, attempt: &Attempt, verdict: &Verdict) -> Result<Option<JobId>> {
-        let stored = ending(attempt, TargetState::Failed, verdict)?
+    /// is current by now, or it is a session that says so (`fence`) and not in force.
+    pub async fn target_fail(
+        &self,
+        attempt: &Attempt,
+        fence: Option<&Fence>,
+        verdict: &Verdict,
+    ) -> Result<Option<JobId>> {
+        let now = this_moment();
+        let mut stored = ending(attempt, TargetState::Failed, verdict, now)?
             .filter(job_target::Column::Status.is_in(TargetState::OPEN));
+        if let Some(fence) = fence {
+            stored = stored.filter(in_force(fence));
+        }
         let mut batch = self.batch();
         batch.then_show(stored.into_query().returning_all());
-        hold_back(&mut batch, attempt)?;
+        hold_back(&mut batch, attempt, now)?;
         settle_job_of(&mut batch, &attempt.target_id);
         Ok(first(self.run(batch).await?)?.map(|target| target.job()))
     }
 
-    /// Cancels a target that was asked to stop and that no agent works on any more.
-    pub async fn target_cancelled(&self, id: &TargetId) -> Result<Option<JobId>> {
-        let transaction = self.write().await?;
-        let found = job_target::Entity::find_by_id(id.as_str()).one(&transaction).await.map_err(failed)?;
-        let Some(target) = found else { return Ok(None) };
-        end_targets(&transaction, TargetState::Cancelled, |targets| {
-            targets
-                .filter(job_target::Column::TargetId.eq(id.as_str()))
-                .filter(job_target::Column::Status.is_in(TargetState::OPEN))
-        })
-        .await?;
-        settle(&transaction, &target.job_id).await?;
-        transaction.commit().await.map_err(failed)?;
-        Ok(Some(target.job()))
+    /// Cancels a target that was asked to stop and that no agent works on any more, unless it is a
+    /// session that says so (`fence`) and not in force. Gives the job, if that changed.
+    pub async fn target_cancelled(&self, id: &TargetId, fence: Option<&Fence>) -> Result<Option<JobId>> {
+        let mut cancelled = ended(TargetState::Cancelled, None, this_moment())
+            .filter(job_target::Column::TargetId.eq(id.as_str()))
+            .filter(job_target::Column::Status.is_in(TargetState::OPEN));
+        if let Some(fence) = fence {
+            cancelled = cancelled.filter(in_force(fence));
+        }
+        let mut batch = self.batch();
+        batch.then_show(cancelled.into_query().returning_all());
+        settle_job_of(&mut batch, id);
+        Ok(first(self.run(batch).await?)?.map(|target| target.job()))
     }
 
-    /// Puts a target that died with its agent back into the queue; its next attempt gets new clocks.
-    pub async fn target_requeue(&self, attempt: &Attempt, queue_deadline: DateTime<Utc>) -> Result<()> {
-        job_target::Entity::update_many()
+    /// Puts a target that died with its agent back into the queue, if the session that says so is in
+    /// force. The time that it may run in all goes on. Whether it did.
+    pub async fn target_requeue(
+        &self,
+        attempt: &Attempt,
+        fence: &Fence,
+        queue_deadline: DateTime<Utc>,
+    ) -> Result<bool> {
+        let requeued = job_target::Entity::update_many()
             .col_expr(job_target::Column::Status, Expr::value(TargetState::Queued.as_str()))
-            .col_expr(job_target::Column::RunDeadline, Expr::value(Option::<DateTime<Utc>>::None))
             .col_expr(job_target::Column::QueueDeadline, Expr::value(queue_deadline))
             .filter(job_target::Column::TargetId.eq(attempt.target_id.as_str()))
             .filter(job_target::Column::Attempt.eq(attempt.attempt))
             .filter(job_target::Column::Status.is_in(TargetState::WITH_AGENT))
+            .filter(in_force(fence))
             .exec(&self.db)
             .await
             .map_err(failed)?;
-        Ok(())
+        Ok(requeued.rows_affected > 0)
     }
 
     /// The server's targets that an agent may be working on.
@@ -310,6 +340,18 @@ fn oldest_queued(id: &ServerId, kinds: &[JobKind]) -> Select<job_target::Entity>
         .limit(1)
 }
 
+/// Targets in the queue again as if they had not been given out. A clock that runs since an earlier attempt
+/// goes on.
+fn put_back() -> UpdateMany<job_target::Entity> {
+    use job_target::Column;
+    let is_first = Expr::col(Column::Attempt).sub(Expr::col(Column::AttemptsBefore)).lte(1);
+    let clock = Expr::case(is_first, Option::<DateTime<Utc>>::None).finally(Expr::col(Column::RunDeadline));
+    job_target::Entity::update_many()
+        .col_expr(Column::Status, Expr::value(TargetState::Queued.as_str()))
+        .col_expr(Column::Attempt, Expr::col(Column::Attempt).sub(1))
+        .col_expr(Column::RunDeadline, clock.into())
+}
+
 /// Gives a queued target to a session: counts the attempt, and starts its clock unless that runs.
 pub(super) fn dispatching(queued: &TargetRow, fence: &Fence) -> UpdateMany<job_target::Entity> {
     let in_time = Utc::now() + chrono::Duration::milliseconds(queued.run_limit_ms);
@@ -328,9 +370,10 @@ fn ending(
     attempt: &Attempt,
     state: TargetState,
     verdict: &Verdict,
+    now: DateTime<Utc>,
 ) -> Result<UpdateMany<job_target::Entity>> {
     let text = serde_json::to_string(verdict).map_err(Error::internal("writing a verdict"))?;
-    Ok(ended(state, Some(text))
+    Ok(ended(state, Some(text), now)
         .filter(job_target::Column::TargetId.eq(attempt.target_id.as_str()))
         .filter(job_target::Column::Attempt.eq(attempt.attempt)))
 }

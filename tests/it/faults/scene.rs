@@ -6,6 +6,7 @@ use nix::sys::signal::Signal;
 use purser_tests::{
     Agent, BreakableProxy, Client, Purser, Testbed, User,
     daemon::{OwnEngine, OwnRegistry, lasting_address},
+    database::Database,
     eventually,
     faults::TinyDisk,
     unique,
@@ -125,17 +126,24 @@ impl Scene {
             Fault::DownloadCut => self.downloads.cut(),
             Fault::DownloadStalled => self.downloads.stall(true),
             Fault::DiskFull(at) => self.disks[at].fill(),
+            Fault::DatabaseCut => self.database().cut(),
+            Fault::DatabaseAway => self.database().away(true),
         }
     }
 
     pub(crate) async fn heal(&mut self, fault: Fault) {
         match fault {
-            Fault::ServerKilled => self.purser.restart().await,
+            Fault::ServerKilled => {
+                // Its operator starts it when its database is there.
+                self.database_is_back();
+                self.purser.restart().await;
+            }
             Fault::AgentKilled(at) => self.agents[at].restart(),
             Fault::AgentStopped(at) => self.agents[at].signal(Signal::SIGCONT),
             Fault::EngineKilled(at) => self.engines[at].restart().await,
             Fault::RegistryKilled => self.registry.restart().await,
-            Fault::LinkCut(_) | Fault::DownloadCut => {}
+            Fault::LinkCut(_) | Fault::DownloadCut | Fault::DatabaseCut => {}
+            Fault::DatabaseAway => self.database_is_back(),
             Fault::LinkStalled(at) => self.links[at].stall(false),
             Fault::DownloadStalled => self.downloads.stall(false),
             Fault::DiskFull(at) => self.disks[at].clear(),
@@ -147,6 +155,16 @@ impl Scene {
                 eprintln!("agent {at} ended by itself with {status}; started again");
                 agent.restart();
             }
+        }
+    }
+
+    fn database(&self) -> &Database {
+        self.purser.database().expect("a fault of PostgreSQL only")
+    }
+
+    fn database_is_back(&self) {
+        if let Some(database) = self.purser.database() {
+            database.away(false);
         }
     }
 
@@ -165,6 +183,7 @@ impl Scene {
     /// Removes the last agent's server; whether an answer is lost or not, it is asked until it is gone.
     pub(crate) async fn remove_the_doomed(&mut self) {
         let server = json!({"serverId": self.servers[DOOMED]});
+        self.database_is_back();
         if self.purser.exit_status().is_some() {
             self.purser.restart().await;
         }

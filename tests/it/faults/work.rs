@@ -9,7 +9,9 @@ use std::{
 };
 
 use http::{Method, StatusCode};
-use purser_tests::{Client, faults::Chance, image, tenant::digest, unique, wait::random_hex};
+use purser_tests::{
+    Client, database::is_postgres, faults::Chance, image, tenant::digest, unique, wait::random_hex,
+};
 use serde_json::{Value, json};
 use tokio::task::{JoinHandle, JoinSet};
 
@@ -173,7 +175,9 @@ impl Caller {
         let Some(answer) = self.post(procedure, input).await else { return Answered::Lost };
         let Some(job) = answer.pointer("/result/data/jobId").and_then(Value::as_str) else {
             let code = answer.pointer("/error/data/code").and_then(Value::as_str).unwrap_or("ok");
-            return Answered::Otherwise(code.to_owned());
+            // A database that is lost in the middle of a commit says neither yes nor no.
+            let nobody_knows = is_postgres() && code == "INTERNAL_SERVER_ERROR";
+            return if nobody_knows { Answered::Lost } else { Answered::Otherwise(code.to_owned()) };
         };
         if cancel {
             // Heard or not: a job that is cancelled ends, and one that is not, too.

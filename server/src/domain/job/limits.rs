@@ -56,7 +56,7 @@ impl FanOut {
     /// As a caller asked.
     pub fn asked(issues: &mut Issues, max_parallel: Option<u32>, fail_fast: Option<bool>) -> Self {
         if max_parallel.is_some_and(|limit| limit == 0 || limit as usize > TARGETS) {
-            issues.add("maxParallel", "must be from 1 to 1000");
+            issues.add("maxParallel", "must be from 1 to 10000");
         }
         Self { max_parallel, fail_fast: fail_fast.unwrap_or_default() }
     }

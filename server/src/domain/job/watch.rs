@@ -27,6 +27,9 @@ use crate::{
 
 /// Between two snapshots: five a second, and so no more of any target.
 const EVERY: Duration = Duration::from_millis(200);
+/// As much again as each target of a large job takes to read and to tell, many times over: whoever watches
+/// ten thousand is told every five seconds, and of the end at once.
+const EVERY_TARGET: Duration = Duration::from_micros(500);
 
 /// `job.watch`: the job as it is now, then whenever it has changed. The last one is final.
 pub async fn watch(app: Arc<App>, call: Arc<Call>, input: OneInput) -> Result<Events<Job>> {
@@ -36,6 +39,11 @@ pub async fn watch(app: Arc<App>, call: Arc<Call>, input: OneInput) -> Result<Ev
     let job = view(&app, job, targets)?;
     let watcher = Watcher { app, call, id: input.job_id, changes, job, told: None, ended: false };
     Ok(stream::unfold(watcher, Watcher::next).boxed())
+}
+
+/// Between two snapshots of a job of so many targets.
+fn pace(targets: usize) -> Duration {
+    EVERY.max(EVERY_TARGET.saturating_mul(u32::try_from(targets).unwrap_or(u32::MAX)))
 }
 
 struct Watcher {
@@ -60,7 +68,7 @@ impl Watcher {
             let renewed = tokio::select! {
                 biased;
                 () = dispatch.stopping() => return None,
-                renewed = self.renewed(at + EVERY) => renewed,
+                renewed = self.renewed(at) => renewed,
             };
             if let Err(error) = renewed {
                 self.ended = true;
@@ -73,14 +81,24 @@ impl Watcher {
         Some((Ok(Tracked { id: id.to_string(), data: self.job.clone() }), self))
     }
 
-    /// Waits until the job looks otherwise than it was told, and not before `earliest`.
-    async fn renewed(&mut self, earliest: Instant) -> Result<()> {
-        sleep_until(earliest).await;
+    /// Waits until the job looks otherwise than it was told at `told`, and long enough for one of its size.
+    async fn renewed(&mut self, told: Instant) -> Result<()> {
+        sleep_until(told + EVERY).await;
+        let due = told + pace(self.job.targets.len());
+        let mut early = None;
         loop {
-            let change = timeout_at(Instant::now() + SLOW_POLL, self.changes.changed()).await;
-            let job = match change {
-                Ok(Change::Progress) => self.with_progress(),
-                Ok(Change::Rows) | Err(_) => {
+            let until = if early.is_some() { due } else { due.max(Instant::now() + SLOW_POLL) };
+            let change = timeout_at(until, self.changes.changed()).await.ok();
+            if Instant::now() < due && !(change == Some(Change::Rows) && self.has_ended().await?) {
+                early = if change == Some(Change::Rows) { change } else { early.or(change) };
+                sleep_until(due.min(Instant::now() + EVERY)).await;
+                continue;
+            }
+            let job = match (early.take(), change) {
+                (None | Some(Change::Progress), Some(Change::Progress)) | (Some(Change::Progress), None) => {
+                    self.with_progress()
+                }
+                _ => {
                     let (job, targets) = self.app.store.job_one(self.call.organization(), &self.id).await?;
                     view(&self.app, job, targets)?
                 }
@@ -92,10 +110,17 @@ impl Watcher {
         }
     }
 
+    async fn has_ended(&self) -> Result<bool> {
+        Ok(self.app.store.job_status(self.call.organization(), &self.id).await?.is_final())
+    }
+
     fn with_progress(&self) -> Job {
         let mut job = self.job.clone();
         for target in job.targets.iter_mut().filter(|target| target.status == JobStatus::Running) {
-            target.progress = self.app.dispatch.progress(&target.server_id, &target.target_id);
+            // What another control plane holds is known from its row only, and stays as it was.
+            if let Some(here) = self.app.dispatch.progress(&target.server_id, &target.target_id) {
+                target.progress = Some(here);
+            }
         }
         job
     }
@@ -104,5 +129,17 @@ impl Watcher {
     fn next_id(&self) -> i64 {
         let now = Utc::now().timestamp_micros();
         self.told.map_or(now, |(_, id)| now.max(id + 1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_is_told_the_less_often_the_larger_it_is() {
+        assert_eq!(pace(1), EVERY);
+        assert_eq!(pace(400), EVERY);
+        assert_eq!(pace(10_000), Duration::from_secs(5));
     }
 }

@@ -9,4 +9,5 @@ pub(super) mod join_token;
 pub(super) mod organization;
 pub(super) mod registry;
 pub(super) mod replica;
+pub(super) mod replica_question;
 pub(super) mod server;

@@ -1,0 +1,173 @@
+//! For tests of this room: a dispatch over a database of its own (SQLite, in a temporary folder) with one
+//! server. No agent is there: what a session says is played by calling what it would call.
+
+use std::sync::Arc;
+
+use chrono::{TimeDelta, Utc};
+use purser_proto_schema::{
+    agent::noise::StaticKey,
+    ids::{JobId, JoinTokenId, OrganizationId, ServerId, TargetId},
+    job::JobKind,
+};
+use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
+
+use super::{Dispatch, Name, Shared};
+use crate::{
+    store::{
+        Admission, Admittance, AuditEntry, Claim, Fence, JobRow, NewJob, NewJoinToken, ServerRow, Store,
+        TargetRow,
+    },
+    vault::Vault,
+};
+
+const AGENT_KEY: &str = "key of the agent";
+
+/// A dispatch, its server, and how many targets were made.
+pub(super) struct Scene {
+    pub(super) shared: Arc<Shared>,
+    pub(super) organization: OrganizationId,
+    pub(super) server: ServerId,
+    stop: CancellationToken,
+    _folder: TempDir,
+}
+
+impl Drop for Scene {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+impl Scene {
+    pub(super) async fn set() -> Self {
+        let folder = TempDir::new().unwrap();
+        let store = Store::open(None, folder.path()).await.unwrap();
+        let vault = Vault::from_new_file(&folder.path().join("master.key")).unwrap();
+        let organization = store.organization_ensure("default").await.unwrap();
+        let server = ServerId::generate();
+        let row = ServerRow {
+            server_id: server.to_string(),
+            organization_id: organization.to_string(),
+            name: "host".into(),
+            description: None,
+            labels: "{}".into(),
+            agent_key: None,
+            agent_version: None,
+            engine: None,
+            session_epoch: 0,
+            last_seen_at: None,
+            revoked_at: None,
+            holder: None,
+            created_at: Utc::now(),
+            session_history: None,
+        };
+        let token = NewJoinToken {
+            join_token_id: JoinTokenId::generate().into(),
+            secret_hash: "hash".into(),
+            expires_at: Utc::now() + TimeDelta::minutes(5),
+        };
+        store.server_insert(row, token).await.unwrap();
+        let stop = CancellationToken::new();
+        let key = StaticKey::generate().unwrap();
+        let name = Name::new(None);
+        let dispatch = Dispatch::start(store, Arc::new(vault), key, name, stop.clone()).await.unwrap();
+        Self { shared: Arc::clone(&dispatch.shared), organization, server, stop, _folder: folder }
+    }
+
+    /// An agent is let in: its session is the newest from now on.
+    pub(super) async fn session(&self) -> Fence {
+        let admission = Admission {
+            server_id: &self.server,
+            agent_key: AGENT_KEY,
+            join_secret_hash: Some("hash"),
+            agent_version: "0",
+            instance: None,
+            engine: None,
+        };
+        match self.shared.store.server_admit(admission).await.unwrap() {
+            Admittance::Admitted(admitted) => {
+                Fence { server_id: self.server.clone(), epoch: admitted.row.session_epoch }
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// A target as it is accepted.
+    pub(super) fn target(&self, kind: &str) -> TargetRow {
+        let now = Utc::now();
+        TargetRow {
+            target_id: TargetId::generate().into(),
+            job_id: JobId::generate().into(),
+            organization_id: self.organization.to_string(),
+            server_id: self.server.to_string(),
+            kind: kind.into(),
+            image: None,
+            plan: String::new(),
+            registry_id: None,
+            credentials: "anonymous".into(),
+            sealed_auth: None,
+            status: "queued".into(),
+            attempt: 0,
+            cancel_requested: false,
+            queue_deadline: now + TimeDelta::minutes(15),
+            run_limit_ms: 60 * 60 * 1000,
+            run_deadline: None,
+            finished_at: None,
+            verdict: None,
+            progress: None,
+            not_before: None,
+            attempts_before: 0,
+            queue_limit_ms: 15 * 60 * 1000,
+            stall_limit_ms: 60_000,
+            max_parallel: None,
+            fail_fast: false,
+        }
+    }
+
+    /// Accepts a job with this one target.
+    pub(super) async fn accept(&self, target: TargetRow) {
+        let job = JobRow {
+            job_id: target.job_id.clone(),
+            organization_id: self.organization.to_string(),
+            kind: target.kind.clone(),
+            status: "queued".into(),
+            created_by: "nobody".into(),
+            request: "{}".into(),
+            created_at: Utc::now(),
+            started_at: None,
+            finished_at: None,
+        };
+        let asked = AuditEntry {
+            organization_id: &self.organization,
+            api_key_id: None,
+            action: "test",
+            registry_id: None,
+            server_id: None,
+            job_id: None,
+            outcome: "accepted",
+        };
+        self.shared.store.job_insert(NewJob { job, targets: vec![target] }, asked, None).await.unwrap();
+    }
+
+    /// Accepts a job with one target, which the session takes.
+    pub(super) async fn given(&self, fence: &Fence, kind: &str) -> TargetRow {
+        let target = self.target(kind);
+        let wanted = target.job_kind().unwrap();
+        self.accept(target).await;
+        self.claimed(fence, wanted).await
+    }
+
+    /// The session takes the next target of a kind.
+    pub(super) async fn claimed(&self, fence: &Fence, kind: JobKind) -> TargetRow {
+        match self.shared.store.target_claim(fence, &[kind]).await.unwrap() {
+            Claim::Target(target) => *target,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// A target as it is now.
+    pub(super) async fn now(&self, target: &TargetRow) -> TargetRow {
+        let (_, mut targets) = self.shared.store.job_one(&self.organization, &target.job()).await.unwrap();
+        targets.remove(0)
+    }
+}
