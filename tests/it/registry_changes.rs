@@ -1,10 +1,12 @@
 //! Changing and removing what is kept, safely: no change is lost, no secret goes where it was not entered
 //! for, and what is under way ends as it began.
 
+use std::time::Duration;
+
 use purser_tests::{
     BreakableProxy, Client, Purser, Road, Testbed,
     certificate::Authority,
-    image,
+    eventually, image,
     road::{failed, succeeded},
     user::Kind,
 };
@@ -131,6 +133,25 @@ async fn a_change_of_the_former_default_does_not_make_it_the_default_again() {
 }
 
 #[tokio::test]
+async fn to_lose_the_default_mark_is_a_change_of_the_entry() {
+    let purser = Purser::start().await;
+    let client = purser.client();
+    let default = |name: &str| {
+        let mut input = registry(name);
+        input["isDefault"] = json!(true);
+        input
+    };
+    let first = client.mutate("registry.create", default("first")).await;
+    client.mutate("registry.create", default("second")).await;
+    let now = one(&client, &first["registryId"]).await;
+    assert_eq!(now["isDefault"], false);
+    assert!(now["updatedAt"].as_str() > first["updatedAt"].as_str(), "{now}");
+    let late =
+        json!({"registryId": first["registryId"], "registryName": "x", "updatedAt": first["updatedAt"]});
+    assert_eq!(client.trpc_mutation("registry.update", &late).await.code(), "CONFLICT");
+}
+
+#[tokio::test]
 async fn a_stored_secret_goes_nowhere_less_safe_without_being_entered_again() {
     let purser = Purser::start().await;
     let client = purser.client();
@@ -175,6 +196,31 @@ async fn a_stored_secret_goes_nowhere_less_safe_without_being_entered_again() {
     }
     let cleared = json!({"registryId": id, "caCertificate": one_ca, "username": null, "password": null});
     assert_eq!(client.mutate("registry.update", cleared).await["hasCredentials"], false);
+}
+
+/// A password is being tested at one host when its entry gets another: it was not entered for that one.
+#[tokio::test]
+async fn a_password_is_not_kept_for_a_host_that_came_between() {
+    let (bed, purser) = (Testbed::get(), Purser::start().await);
+    let (client, user) = (purser.client(), bed.user(Kind::Symbols));
+    let proxy = BreakableProxy::start(&bed.registries.basic).await;
+    let here = proxy.address().to_string();
+    let entry =
+        json!({"registryName": "mine", "registryUrl": here, "username": user.username, "password": "old"});
+    let id = client.mutate("registry.create", entry).await["registryId"].clone();
+    proxy.stall(true);
+    let tested = json!({"registryId": id, "password": user.password, "test": true});
+    let testing = tokio::spawn({
+        let client = client.clone();
+        async move { client.trpc_mutation("registry.update", &tested).await }
+    });
+    eventually(Duration::from_secs(10), async || (proxy.accepted() > 0).then_some(())).await;
+    let moved = json!({"registryId": id, "registryUrl": bed.registries.basic, "password": "for there"});
+    let moved = client.mutate("registry.update", moved).await;
+    proxy.stall(false);
+    let late = testing.await.unwrap();
+    assert_eq!(late.code(), "CONFLICT", "{late:?}");
+    assert_eq!(one(&client, &id).await, moved);
 }
 
 #[tokio::test]

@@ -35,6 +35,8 @@ const IN_FLIGHT: usize = 32;
 const PING: Duration = Duration::from_secs(30);
 /// How long a caller may be silent, pongs included.
 const SILENCE: Duration = Duration::from_secs(90);
+/// How long calls under way may take that are still answered before the socket is closed.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
 /// How long a write may take.
 const WRITE: Duration = Duration::from_secs(15);
 
@@ -62,13 +64,10 @@ async fn serve(doors: Doors, socket: WebSocket, headers: HeaderMap, caller: Arc<
     let writing = tokio::spawn(write(writer, to_write, to_tell, doors.stop.clone(), broken.clone()));
     let places = Arc::new(Semaphore::new(IN_FLIGHT));
     let mut calls = JoinSet::new();
-    loop {
+    let last = loop {
         let message = tokio::select! {
-            () = broken.cancelled() => break,
-            () = &mut key_ended => {
-                let _ = answers.try_send(key_is_over());
-                break;
-            }
+            () = broken.cancelled() => break None,
+            () = &mut key_ended => break Some(key_is_over()),
             message = timeout(SILENCE, reader.next()) => message,
         };
         let text = match message {
@@ -76,22 +75,17 @@ async fn serve(doors: Doors, socket: WebSocket, headers: HeaderMap, caller: Arc<
             Ok(Some(Ok(Message::Ping(_) | Message::Pong(_)))) => continue,
             Ok(Some(Ok(Message::Binary(_)))) => {
                 let frame = CloseFrame { code: close_code::UNSUPPORTED, reason: "send text".into() };
-                let _ = answers.try_send(Message::Close(Some(frame)));
-                break;
+                break Some(Message::Close(Some(frame)));
             }
-            Ok(Some(Ok(Message::Close(_)) | Err(_)) | None) | Err(_) => break,
+            Ok(Some(Ok(Message::Close(_)) | Err(_)) | None) | Err(_) => break None,
         };
         let place = tokio::select! {
-            () = broken.cancelled() => break,
-            () = &mut key_ended => {
-                let _ = answers.try_send(key_is_over());
-                break;
-            }
+            () = broken.cancelled() => break None,
+            () = &mut key_ended => break Some(key_is_over()),
             place = Arc::clone(&places).acquire_owned() => place,
         };
         let Ok(caller) = auth::caller(&doors, &headers).await else {
-            let _ = answers.try_send(key_is_over());
-            break;
+            break Some(key_is_over());
         };
         while calls.try_join_next().is_some() {}
         let (doors, answers, subscriptions) = (doors.clone(), answers.clone(), Arc::clone(&subscriptions));
@@ -103,6 +97,11 @@ async fn serve(doors: Doors, socket: WebSocket, headers: HeaderMap, caller: Arc<
             served.begun.into_iter().for_each(|begun| subscriptions.start(begun));
             drop(place);
         });
+    };
+    if let Some(last) = last {
+        // The call that removed the socket's own key is answered.
+        let _ = timeout(LAST_ANSWERS, async { while calls.join_next().await.is_some() {} }).await;
+        let _ = answers.try_send(last);
     }
     calls.shutdown().await;
     drop(answers);
