@@ -133,6 +133,27 @@ id!(
     "jnt"
 );
 
+/// The id that an event of a subscription was told with: `lastEventId` in an input. Opaque to callers, and
+/// without a prefix, since each subscription counts in its own way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventId(String);
+
+impl EventId {
+    /// The id as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl<'de> Deserialize<'de> for EventId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        check(&text).map_err(serde::de::Error::custom)?;
+        Ok(Self(text))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use purser_proto_schema::{
     ids::{OrganizationId, RegistryId},
-    registry::LastTest,
+    registry::{Change, LastTest},
 };
 use sea_orm::{
     ActiveModelTrait, ActiveValue::NotSet, ColumnTrait, ConnectionTrait, DatabaseTransaction, EntityTrait,
@@ -15,8 +15,9 @@ use sea_orm::{
 
 use super::{
     AuditEntry, Entries, RegistryRow, Store, TargetState, audit,
-    entity::{job_target, organization, registry},
+    entity::{job_target, registry},
     failed,
+    registry_event::{note, noting},
 };
 use crate::error::{Error, Result};
 
@@ -50,10 +51,18 @@ impl Store {
     }
 
     /// Commits a transaction that wrote to an entry. A commit that fails may have happened all the same.
-    async fn registry_commit(&self, transaction: DatabaseTransaction) -> Result<()> {
+    async fn registry_commit(&self, transaction: DatabaseTransaction, organization: &str) -> Result<()> {
         let committed = transaction.commit().await;
         self.registry_written();
+        self.registry_event_written(organization);
         committed.map_err(failed)
+    }
+
+    /// To be called after every write that notes an event. PostgreSQL tells it by itself.
+    fn registry_event_written(&self, organization: &str) {
+        if !self.is_shared() {
+            self.waiting.wake(organization);
+        }
     }
 
     /// To be called after every write to an entry outside a transaction.
@@ -83,14 +92,16 @@ impl Store {
     /// Keeps a new entry; if it is the default, no other is.
     pub async fn registry_insert(&self, row: RegistryRow) -> Result<()> {
         let transaction = self.write().await?;
+        let organization = row.organization_id.clone();
+        note(&transaction, &organization, &row.registry_id, Change::Created).await?;
         if row.is_default {
-            clear_default(&transaction, &row.organization_id).await?;
+            clear_default(&transaction, &row).await?;
         }
         registry::Entity::insert(row.into_active_model())
             .exec_without_returning(&transaction)
             .await
             .map_err(failed)?;
-        self.registry_commit(transaction).await
+        self.registry_commit(transaction, &organization).await
     }
 
     /// Puts `row` in place of the entry as it was at `seen`. CONFLICT if it was changed since. The
@@ -102,10 +113,11 @@ impl Store {
         new_password: bool,
     ) -> Result<()> {
         let transaction = self.write().await?;
-        if row.is_default {
-            clear_default(&transaction, &row.organization_id).await?;
-        }
         let (organization, id) = (row.organization_id.clone(), row.registry_id.clone());
+        note(&transaction, &organization, &id, Change::Updated).await?;
+        if row.is_default {
+            clear_default(&transaction, &row).await?;
+        }
         let mut changed = row.into_active_model().reset_all();
         if !new_password {
             changed.sealed_password = NotSet;
@@ -113,7 +125,7 @@ impl Store {
         let replaced = registry::Entity::update_many()
             .set(changed)
             .filter(registry::Column::RegistryId.eq(id))
-            .filter(registry::Column::OrganizationId.eq(organization))
+            .filter(registry::Column::OrganizationId.eq(&organization))
             .filter(registry::Column::UpdatedAt.eq(seen))
             .exec(&transaction)
             .await
@@ -123,7 +135,7 @@ impl Store {
                 "the registry was changed meanwhile; read it again and repeat".to_owned(),
             ));
         }
-        self.registry_commit(transaction).await
+        self.registry_commit(transaction, &organization).await
     }
 
     /// Removes an entry. CONFLICT while targets that have not ended use it, unless `force`.
@@ -134,6 +146,8 @@ impl Store {
         force: bool,
     ) -> Result<RegistryRow> {
         let transaction = self.write().await?;
+        // First, so that of two that remove it at once the second finds it gone.
+        note(&transaction, organization.as_str(), id.as_str(), Change::Removed).await?;
         let row = find(&transaction, organization, id).await?;
         let users = job_target::Entity::find()
             .filter(job_target::Column::RegistryId.eq(id.as_str()))
@@ -150,7 +164,7 @@ impl Store {
             return Err(in_use(&users));
         }
         row.clone().delete(&transaction).await.map_err(failed)?;
-        self.registry_commit(transaction).await?;
+        self.registry_commit(transaction, organization.as_str()).await?;
         Ok(row)
     }
 
@@ -174,12 +188,20 @@ impl Store {
             .filter(registry::Column::OrganizationId.eq(&row.organization_id))
             .filter(registry::Column::UpdatedAt.eq(row.updated_at));
         let mut batch = self.batch();
+        // The event comes first, since it takes its turn among the organization's changes.
+        let unchanged = registry::Entity::find_by_id(row.registry_id.as_str())
+            .filter(registry::Column::OrganizationId.eq(&row.organization_id))
+            .filter(registry::Column::UpdatedAt.eq(row.updated_at))
+            .into_query();
+        let (organization, id) = (&row.organization_id, &row.registry_id);
+        batch.then_each(noting(batch.backend(), organization, id, Change::Tested, Some(unchanged))?);
         batch.then_show(noted.into_query().returning_all());
         if let Some(asked) = asked {
             batch.then(&audit::insert(asked).into_query());
         }
         let before = self.kept.as_ref().map(|kept| kept.registry.generation());
         let written = self.run(batch).await;
+        self.registry_event_written(organization);
         let noted = written.and_then(|rows| {
             rows.first().map(|row| RegistryRow::from_query_result(row, "")).transpose().map_err(failed)
         });
@@ -241,17 +263,21 @@ fn in_use(jobs: &[String]) -> Error {
     ))
 }
 
-/// Takes the mark from whichever entry has it. Until the transaction ends no other does the same:
-/// PostgreSQL would show neither of two the other's new default.
-async fn clear_default<C: ConnectionTrait>(db: &C, organization: &str) -> Result<()> {
-    organization::Entity::find_by_id(organization).lock_exclusive().one(db).await.map_err(failed)?;
-    registry::Entity::update_many()
+/// Takes the mark from whichever other entry has it. No other transaction does the same until this one ends,
+/// since it has noted an event: PostgreSQL would show neither of two the other's new default.
+async fn clear_default(transaction: &DatabaseTransaction, heir: &RegistryRow) -> Result<()> {
+    let organization = &heir.organization_id;
+    let losers = registry::Entity::update_many()
         .col_expr(registry::Column::IsDefault, Expr::value(false))
         .filter(registry::Column::OrganizationId.eq(organization))
+        .filter(registry::Column::RegistryId.ne(&heir.registry_id))
         .filter(registry::Column::IsDefault.eq(true))
-        .exec(db)
+        .exec_with_returning(transaction)
         .await
         .map_err(failed)?;
+    for loser in losers {
+        note(transaction, organization, &loser.registry_id, Change::Updated).await?;
+    }
     Ok(())
 }
 

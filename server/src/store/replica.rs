@@ -6,7 +6,7 @@
 
 use purser_proto_schema::{
     agent::calls::Attempt,
-    ids::{JobId, ServerId},
+    ids::{JobId, OrganizationId, ServerId},
 };
 use sea_orm::{
     ColumnTrait, ConnectionTrait, DatabaseBackend, EntityTrait, QueryFilter, QuerySelect, Statement,
@@ -57,6 +57,11 @@ pub enum Signal {
         /// Which.
         server_id: ServerId,
     },
+    /// A registry entry was changed.
+    RegistryEvents {
+        /// Whose.
+        organization_id: OrganizationId,
+    },
 }
 
 /// A signal and who gave it.
@@ -103,6 +108,18 @@ impl Ears {
     }
 }
 
+/// The statement that tells all control planes, also the one that runs it. In a transaction, they hear it
+/// when that is committed.
+pub(super) fn telling_all(signal: Signal) -> Result<Statement> {
+    telling(&Told { from: String::new(), signal })
+}
+
+fn telling(told: &Told) -> Result<Statement> {
+    let text = serde_json::to_string(told).map_err(Error::internal("writing a signal"))?;
+    let values = [CHANNEL.into(), text.into()];
+    Ok(Statement::from_sql_and_values(DatabaseBackend::Postgres, "SELECT pg_notify($1, $2)", values))
+}
+
 impl Store {
     /// Whether there may be other control planes over this database.
     pub fn is_shared(&self) -> bool {
@@ -112,13 +129,7 @@ impl Store {
     /// Tells the others.
     pub async fn replica_tell(&self, own: &str, signal: Signal) -> Result<()> {
         let told = Told { from: own.to_owned(), signal };
-        let text = serde_json::to_string(&told).map_err(Error::internal("writing a signal"))?;
-        let notify = Statement::from_sql_and_values(
-            DatabaseBackend::Postgres,
-            "SELECT pg_notify($1, $2)",
-            [CHANNEL.into(), text.into()],
-        );
-        self.db.execute_raw(notify).await.map_err(failed)?;
+        self.db.execute_raw(telling(&told)?).await.map_err(failed)?;
         Ok(())
     }
 
