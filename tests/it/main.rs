@@ -23,6 +23,7 @@ mod backoff;
 mod bad_input;
 mod browse;
 mod channel;
+mod clients;
 mod config;
 mod credential_use;
 mod dokploy_docs;
