@@ -87,14 +87,17 @@ impl Streamed {
     /// The next event that is no ping.
     ///
     /// # Panics
-    /// As of [`event`](Self::event).
+    /// As of [`event`](Self::event), and where there are only pings.
     pub async fn told(&mut self) -> Option<ServerSent> {
-        loop {
-            match self.event().await {
-                Some(ping) if ping.event == "ping" => {}
-                other => return other,
+        let told = async {
+            loop {
+                match self.event().await {
+                    Some(ping) if ping.event == "ping" => {}
+                    other => return other,
+                }
             }
-        }
+        };
+        timeout(DEADLINE, told).await.expect("more than pings in time")
     }
 
     /// The next event, which is a message.

@@ -4,7 +4,8 @@ use std::{io::Write as _, process::Stdio, time::Duration};
 
 use http::Method;
 use purser_tests::{
-    Client, Purser, ServerSent, Streamed, database::Database, eventually, percent, process, tenant::Grant,
+    BreakableProxy, Client, Purser, ServerSent, Streamed, Testbed, database::Database, eventually, percent,
+    process, tenant::Grant,
 };
 use serde_json::{Value, json};
 
@@ -95,6 +96,30 @@ async fn each_change_is_told_once_and_in_order_and_what_failed_is_not() {
     ] {
         assert_eq!(next(&mut stream).await, expected);
     }
+}
+
+/// Its verdict is of what the entry was, and is not noted.
+#[tokio::test]
+async fn a_test_of_an_entry_that_was_changed_meanwhile_is_not_told() {
+    let purser = Purser::start().await;
+    let client = purser.client();
+    let registry = BreakableProxy::start(&Testbed::get().registries.open).await;
+    registry.stall(true);
+    let mut stream = client.subscribe(EVENTS, &[]).await;
+    let url = registry.address().to_string();
+    let entry = create(&client, json!({"registryName": "slow", "registryUrl": url})).await;
+    let (tester, by_id) = (purser.client(), json!({"registryId": entry}));
+    let testing = tokio::spawn(async move { tester.mutate("registry.testRegistryById", by_id).await });
+    eventually(Duration::from_secs(10), async || (registry.accepted() > 0).then_some(())).await;
+    client.mutate("registry.update", json!({"registryId": entry, "registryName": "renamed"})).await;
+    registry.stall(false);
+    assert_eq!(testing.await.unwrap()["success"], true);
+    client.mutate("registry.testRegistryById", json!({"registryId": entry})).await;
+    for what in ["created", "updated", "tested"] {
+        assert_eq!(next(&mut stream).await, change(what, &entry));
+    }
+    client.mutate("registry.remove", json!({"registryId": entry})).await;
+    assert_eq!(next(&mut stream).await, change("removed", &entry), "one test was noted");
 }
 
 #[tokio::test]
