@@ -15,6 +15,7 @@ mod m20261121_000008_job_rounds;
 mod m20261121_000009_replicas;
 mod m20261121_000010_keys;
 mod m20261121_000011_replica_questions;
+mod m20261121_000012_registry_events;
 
 /// Brings a database to the present shape.
 pub struct Migrator;
@@ -34,6 +35,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261121_000009_replicas::Migration),
             Box::new(m20261121_000010_keys::Migration),
             Box::new(m20261121_000011_replica_questions::Migration),
+            Box::new(m20261121_000012_registry_events::Migration),
         ]
     }
 }

@@ -152,6 +152,50 @@ id!(
     "jnt"
 );
 
+/// The id that an event of a subscription was told with: `lastEventId` in an input. Opaque to callers, and
+/// without a prefix, since each subscription counts in its own way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventId(String);
+
+impl EventId {
+    /// The id as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+#[cfg(feature = "client")]
+impl Serialize for EventId {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+impl JsonSchema for EventId {
+    fn schema_name() -> Cow<'static, str> {
+        "EventId".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "The id that an event of a subscription was told with. Opaque.",
+            "type": "string",
+            "minLength": 1,
+            "maxLength": MAX_ID_CHARS,
+            "pattern": limits::NO_CONTROL_CHARACTERS,
+        })
+    }
+}
+
+impl<'de> Deserialize<'de> for EventId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        check(&text).map_err(serde::de::Error::custom)?;
+        Ok(Self(text))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{
-    ids::{ApiKeyId, JobId, RegistryId, ServerId, TargetId},
+    ids::{ApiKeyId, EventId, JobId, RegistryId, ServerId, TargetId},
     limits,
     procedure::procedures,
     strict,
@@ -27,7 +27,7 @@ procedures! {
     Mutation "job.cancel" [JobWrite] Cancel(OneInput) -> Job;
     /// The job as it is now, then as it becomes, at most five times a second. A slow reader is told the
     /// newest and not everything between. Ends after the job has: the last one told is final.
-    Subscription "job.watch" [JobRead] Watch(OneInput) -> Job;
+    Subscription "job.watch" [JobRead] Watch(WatchInput) -> Job;
 }
 
 /// What a job does.
@@ -188,6 +188,18 @@ pub struct TargetError {
 pub struct OneInput {
     /// Which job.
     pub job_id: JobId,
+}
+
+/// Input of `job.watch`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[cfg_attr(feature = "client", serde_with::skip_serializing_none, derive(Serialize))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(rename = "JobWatchInput")]
+pub struct WatchInput {
+    /// Which job.
+    pub job_id: JobId,
+    /// Sent by a caller that lost the stream. What comes first is the job as it is now in any case.
+    pub last_event_id: Option<EventId>,
 }
 
 /// Input of `job.all`.

@@ -20,11 +20,13 @@ use crate::{
 };
 
 mod browse;
+mod events;
 
 pub use browse::{
     Candidate, CatalogInput, Fate, Found, Manifest, ManifestInput, MatchInput, MatchResult, MatchedReference,
     RateLimitInput, SearchAnswer, SearchError, SearchInput, SearchWarning, TagsInput,
 };
+pub use events::{Change, EventsInput, RegistryEvent};
 pub use purser_registry_client::RegistryType;
 
 procedures! {
@@ -62,6 +64,10 @@ procedures! {
     Query "registry.manifest" [RegistryRead] ReadManifest(ManifestInput) -> Manifest;
     /// How many pulls Docker Hub still allows. NOT_IMPLEMENTED for every other registry.
     Query "registry.rateLimit" [RegistryRead] RateLimit(RateLimitInput) -> PullAllowance;
+    /// Each change of a registry entry, from now on or after `lastEventId`: an organization's newest 10,000 are
+    /// kept for those who lost the stream. PRECONDITION_FAILED where more is missing: read `registry.all`, and
+    /// subscribe without it.
+    Subscription "registry.events" [RegistryRead] Events(EventsInput) -> RegistryEvent;
     /// The kinds of registries that are known, with what a form may propose for each.
     Query "registry.presets" [RegistryRead] Presets(NoInput) -> Vec<Preset>;
 }

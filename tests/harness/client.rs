@@ -12,6 +12,7 @@ use crate::{
     connection::{Connection, DEADLINE, Endpoint},
     percent,
     socket::RpcSocket,
+    stream::Streamed,
 };
 
 /// Calls one control plane, with or without a key; clones share connections.
@@ -92,6 +93,18 @@ impl Client {
         headers: &[(&str, &str)],
         body: impl Into<Bytes>,
     ) -> Result<Answer, String> {
+        let request = self.request(method, path, headers, body)?;
+        let (head, body) = self.connection.exchange_within(deadline, request).await?.into_parts();
+        Ok(Answer { status: head.status, headers: head.headers, body })
+    }
+
+    fn request(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Bytes>,
+    ) -> Result<Request<Full<Bytes>>, String> {
         let mut request = Request::builder().method(method).uri(path);
         if let Some(key) = &self.key
             && !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("x-api-key"))
@@ -101,9 +114,37 @@ impl Client {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let request = request.body(Full::new(body.into())).map_err(|error| error.to_string())?;
-        let (head, body) = self.connection.exchange_within(deadline, request).await?.into_parts();
-        Ok(Answer { status: head.status, headers: head.headers, body })
+        request.body(Full::new(body.into())).map_err(|error| error.to_string())
+    }
+
+    /// Any request whose answer is read while it is being written.
+    ///
+    /// # Panics
+    /// There was no answer.
+    pub async fn stream(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Bytes>,
+    ) -> Streamed {
+        let request = self.request(method, path, headers, body);
+        let answer = match request {
+            Ok(request) => self.connection.stream(request).await,
+            Err(error) => Err(error),
+        };
+        Streamed::of(answer.unwrap_or_else(|error| panic!("{path} was not answered: {error}")))
+    }
+
+    /// `GET path` of a subscription, which has begun: its first event is `connected`, and gone.
+    ///
+    /// # Panics
+    /// It is something else.
+    pub async fn subscribe(&self, path: &str, headers: &[(&str, &str)]) -> Streamed {
+        let mut stream = self.stream(Method::GET, path, headers, "").await;
+        let first = stream.event().await.expect("an event");
+        assert_eq!(first.event, "connected", "{first:?}");
+        stream
     }
 
     /// `GET path`.

@@ -13,7 +13,7 @@
 //! | reach the shared parts and the users with nasty passwords | [`testbed`] |
 //! | run, kill, restart `purser-server` / `purser-agent` | [`purser`], [`agent`], [`process`] |
 //! | walk the road: control plane, agents, jobs | [`road`] |
-//! | call the doors | [`client`], [`socket`] (WebSocket), [`connection`] (any HTTP endpoint) |
+//! | call the doors | [`client`], [`socket`] (WebSocket), [`stream`] (SSE, lines), [`connection`] (any HTTP endpoint) |
 //! | have a second organization, or a key that may less | [`tenant`] |
 //! | drive an engine past Purser | [`engine`], [`image`] |
 //! | speak the agent protocol by hand: a clone, an attacker | [`double`] |
@@ -50,6 +50,7 @@ pub mod road;
 pub mod secret;
 pub mod socket;
 pub mod source;
+pub mod stream;
 pub mod tenant;
 pub mod testbed;
 pub mod user;
@@ -67,6 +68,7 @@ pub use purser::Purser;
 pub use road::Road;
 pub use secret::scan_for_secret;
 pub use socket::RpcSocket;
+pub use stream::{ServerSent, Streamed};
 pub use testbed::Testbed;
 pub use user::User;
 pub use wait::{eventually, unique};

@@ -293,7 +293,10 @@ pub const CALLS: &[Call] = &[
 
 /// Those that are called on doors that go on answering: `job_watch.rs` asks of them what is asked of
 /// [`CALLS`] elsewhere.
-pub const SUBSCRIPTIONS: &[Call] = &[call("job.watch", "job:read", &[must("jobId", Job)])];
+pub const SUBSCRIPTIONS: &[Call] = &[
+    call("job.watch", "job:read", &[must("jobId", Job), may("lastEventId", Text)]),
+    call("registry.events", "registry:read", &[may("lastEventId", Text)]),
+];
 
 /// Things of one organization, made by [`Things::make`].
 #[derive(Clone, Debug)]

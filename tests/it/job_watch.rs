@@ -11,7 +11,7 @@ use purser_proto_schema::{
     job::Progress,
 };
 use purser_tests::{
-    BreakableProxy, Client, Purser, Road, RpcSocket, Testbed, double::Double, image, tenant::Grant,
+    BreakableProxy, Client, Purser, Road, RpcSocket, Testbed, double::Double, image, percent, tenant::Grant,
 };
 use serde_json::{Value, json};
 
@@ -29,6 +29,7 @@ async fn snapshot(socket: &mut RpcSocket, subscription: u64) -> Value {
     assert_eq!((&told["jsonrpc"], &told["method"]), (&json!("2.0"), &json!("job.watch")), "{told}");
     assert!(told.get("id").is_none(), "{told}");
     assert_eq!(told["params"]["subscription"], subscription, "{told}");
+    assert!(told["params"]["id"].as_str().is_some_and(|id| !id.is_empty()), "{told}");
     told["params"]["result"].take()
 }
 
@@ -183,12 +184,13 @@ async fn a_door_that_answers_once_says_where_to_watch() {
         );
         assert!(refused["message"].as_str().unwrap().contains("WebSocket at /rpc"), "{refused}");
     }
-    for answer in
-        [client.trpc_query("job.watch", &input).await, client.trpc_mutation("job.watch", &input).await]
-    {
-        assert_eq!(answer.status, StatusCode::METHOD_NOT_ALLOWED, "{answer:?}");
-        assert_eq!(answer.error()["data"]["path"], "job.watch");
-    }
+    let batch =
+        format!("/api/trpc/job.watch?batch=1&input={}", percent::encode(&json!({"0": input}).to_string()));
+    let answer = client.get(&batch).await;
+    assert_eq!(answer.status, StatusCode::METHOD_NOT_ALLOWED, "{answer:?}");
+    let refused = answer.json()[0]["error"].take();
+    assert_eq!(refused["data"]["path"], "job.watch");
+    assert!(refused["message"].as_str().unwrap().contains("in no batch"), "{refused}");
     assert_eq!(client.trpc_query("job.unwatch", &input).await.status, StatusCode::NOT_FOUND);
 }
 

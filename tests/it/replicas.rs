@@ -388,3 +388,35 @@ async fn a_server_that_is_removed_at_one_replica_is_cut_off_at_the_other() {
     let seen = client(&scene.holder).query("server.one", json!({"serverId": scene.server_id})).await;
     assert_eq!(seen["status"], "revoked", "{seen}");
 }
+
+#[tokio::test]
+async fn a_change_at_one_replica_is_told_at_the_other_also_to_who_comes_back_there() {
+    let database = Database::create();
+    let replica = || {
+        Purser::builder()
+            .database_url(database.url())
+            .env("PURSER_MASTER_KEY", MASTER_KEY)
+            .env("PURSER_ADMIN_API_KEY", ADMIN_KEY)
+    };
+    let (one, other) = (replica().start().await, replica().start().await);
+    let (at_one, at_other) = (client(&one), client(&other));
+    let events = "/api/trpc/registry.events";
+    let mut here = at_one.subscribe(events, &[]).await;
+    let mut there = at_other.subscribe(events, &[]).await;
+    let entry = json!({"registryName": "shared", "registryUrl": "127.0.0.1:1"});
+    let begun = Instant::now();
+    let entry = at_one.mutate("registry.create", entry).await["registryId"].take();
+    let (told, same) = (here.message().await, there.message().await);
+    assert!(begun.elapsed() < Duration::from_secs(8), "told, and not found by a slow poll");
+    assert_eq!(told, same);
+    assert_eq!((&told.json()["type"], &told.json()["registryId"]), (&json!("created"), &entry));
+    // The replica dies, and a change is made meanwhile.
+    one.kill9();
+    drop(here);
+    at_other.mutate("registry.remove", json!({"registryId": entry})).await;
+    let id = told.id.unwrap();
+    let mut back = at_other.subscribe(events, &[("last-event-id", &id)]).await;
+    let missed = back.message().await;
+    assert_eq!(missed.json()["type"], "removed", "{missed:?}");
+    assert_eq!(missed, there.message().await);
+}

@@ -155,6 +155,9 @@ impl Shared {
                 self.end_session(&server_id, Some(epoch), CloseCode::Superseded)
             }
             Signal::Removed { server_id } => self.end_session(&server_id, None, CloseCode::Removed),
+            Signal::RegistryEvents { organization_id } => {
+                self.store.registry_events_heard(Some(&organization_id))
+            }
         }
     }
 
@@ -267,5 +270,6 @@ impl Shared {
         sessions.values().for_each(|session| session.wake());
         drop(sessions);
         self.watches.all_may_have_ended();
+        self.store.registry_events_heard(None);
     }
 }

@@ -13,6 +13,15 @@ pub struct Tracked<T> {
     pub data: T,
 }
 
-/// A subscription's events. It waits for whoever reads it, and holds nothing back but the next one. It
-/// ends when there is no more to tell, after an error, and when the control plane stops.
+/// A subscription's events. It waits for whoever reads it, and holds back a bounded number of them at most.
+/// It ends when there is no more to tell, after an error, and when the control plane stops.
 pub type Events<T> = BoxStream<'static, Result<Tracked<T>>>;
+
+/// A subscription that has begun.
+pub struct Begun<T> {
+    /// The id to go on from for a caller that loses the stream before it was told anything; `None` where
+    /// nothing can be missed.
+    pub since: Option<String>,
+    /// What it tells.
+    pub events: Events<T>,
+}

@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use crate::{
     domain::caller::Caller,
     error::Error,
-    rpc::{self, WireEvents},
+    rpc::{self, WireSubscription},
 };
 
 use super::Doors;
@@ -60,6 +60,6 @@ pub(super) async fn subscribe(
     name: &'static str,
     params: Option<&RawValue>,
     caller: Option<&Arc<Caller>>,
-) -> Result<WireEvents, ErrorObjectOwned> {
+) -> Result<WireSubscription, ErrorObjectOwned> {
     doors.procedures.subscribe(name, params.map(RawValue::get), caller).await
 }

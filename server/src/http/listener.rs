@@ -19,7 +19,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::Tls;
+use super::{Tls, write_deadline::WriteDeadline};
 
 /// Connections at once; further ones wait to be accepted.
 const CONNECTIONS: usize = 20_000;
@@ -92,7 +92,8 @@ impl Connection {
 
     async fn serve(self, stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) {
         let service = TowerToHyperService::new(self.router);
-        let connection = self.http.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
+        let stream = TokioIo::new(WriteDeadline::new(stream));
+        let connection = self.http.serve_connection_with_upgrades(stream, service).into_owned();
         if let Err(error) = self.draining.watch(connection).await {
             // A caller that went away, took too long or does not speak HTTP.
             tracing::debug!(%error, "a connection ended");

@@ -2,13 +2,13 @@
 //!
 //! | path | door |
 //! | --- | --- |
-//! | `/api/trpc/<procedure>` | [`trpc`] |
+//! | `/api/trpc/<procedure>` | [`trpc`]; batches line by line ([`jsonl`]); subscriptions by SSE ([`sse`]) |
 //! | `/rpc` | [`rpc`]: JSON-RPC 2.0 over POST and WebSocket, subscriptions ([`rpc_subscriptions`]) on the latter |
 //! | `/agent` | [`agent`]: the agents' channel |
 //! | `/healthz`, `/readyz` | [`health`] |
 //!
-//! The plain door `/api/<procedure>`, subscriptions by SSE, the documents and the web console get modules of
-//! their own beside these. [`tls`] is below all of them. A door authenticates ([`auth`]), finds the procedure in the table and calls
+//! The plain door `/api/<procedure>`, the documents and the web console get modules of their own beside these.
+//! [`tls`] is below all of them. A door authenticates ([`auth`]), finds the procedure in the table and calls
 //! it in process ([`in_process`]); it decides nothing. What a key may still do is in every answer's headers
 //! ([`allowance`]), whichever door gave it.
 
@@ -23,16 +23,20 @@ mod agent;
 mod allowance;
 mod auth;
 mod body;
+mod envelope;
 mod health;
 mod in_process;
+mod jsonl;
 mod listener;
 mod own_certificate;
 mod rpc;
 mod rpc_socket;
 mod rpc_subscriptions;
+mod sse;
 mod superjson;
 mod tls;
 mod trpc;
+mod write_deadline;
 
 pub use listener::serve;
 pub use tls::{Source, Tls};

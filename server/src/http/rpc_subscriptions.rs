@@ -1,9 +1,10 @@
 //! The subscriptions of one `/rpc` socket.
 //!
 //! The answer to `job.watch` is a number; every event is a notification
-//! `{"method":"job.watch","params":{"subscription":<number>,"result":…}}`, and one that ends in an error
-//! says so in `error` in the place of `result`. `job.unwatch` with `{"subscription":<number>}`, or with
-//! `[<number>]` as jsonrpsee's clients send it, ends one early and answers whether there was one.
+//! `{"method":"job.watch","params":{"subscription":<number>,"id":<text>,"result":…}}`, and one that ends in
+//! an error says so in `error` in the place of `id` and `result`. The id is the `lastEventId` of whoever
+//! begins anew after the socket was lost. `job.unwatch` with `{"subscription":<number>}`, or with `[<number>]`
+//! as jsonrpsee's clients send it, ends one early and answers whether there was one.
 //!
 //! All of a socket's subscriptions share a queue of one message, so one that is not read holds each of
 //! them where it is, and nothing grows.
@@ -26,7 +27,11 @@ use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{Doors, auth, in_process, rpc_socket::key_is_over};
-use crate::{domain::caller::Caller, error::Error, rpc};
+use crate::{
+    domain::{caller::Caller, tracked::Tracked},
+    error::Error,
+    rpc,
+};
 
 /// The most of one socket.
 const AT_ONCE: usize = 64;
@@ -99,8 +104,8 @@ impl Subscriptions {
         caller: Option<&Arc<Caller>>,
     ) -> Result<Begun, ErrorObjectOwned> {
         let place = self.place().ok_or_else(|| too_many(info.name))?;
-        let events = in_process::subscribe(&self.doors, info.name, params, caller).await?;
-        Ok(Begun { id: place.id, info, events, place })
+        let begun = in_process::subscribe(&self.doors, info.name, params, caller).await?;
+        Ok(Begun { id: place.id, info, events: begun.events, place })
     }
 
     fn place(&self) -> Option<Place> {
@@ -152,7 +157,7 @@ async fn tell(doors: Doors, headers: HeaderMap, begun: Begun, notifications: mps
     while let Some(event) = events.next().await {
         // As with each call: a key that was revoked or has expired is told nothing more.
         let message = match auth::caller(&doors, &headers).await {
-            Ok(_) => Message::Text(notification(info.name, id, event.map(|event| event.data)).into()),
+            Ok(_) => Message::Text(notification(info.name, id, event).into()),
             Err(_) => key_is_over(),
         };
         if notifications.send(Notification { message, of: place.ended.clone() }).await.is_err() {
@@ -161,13 +166,19 @@ async fn tell(doors: Doors, headers: HeaderMap, begun: Begun, notifications: mps
     }
 }
 
-fn notification(method: &str, id: u64, event: Result<Box<RawValue>, ErrorObjectOwned>) -> String {
-    let (member, value) = match event {
-        Ok(result) => ("result", String::from(Box::<str>::from(result))),
-        // A number, a string and JSON: writing them does not fail.
-        Err(error) => ("error", serde_json::to_string(&error).unwrap_or_default()),
+fn notification(
+    method: &str,
+    subscription: u64,
+    event: Result<Tracked<Box<RawValue>>, ErrorObjectOwned>,
+) -> String {
+    // Numbers, strings and JSON: writing them does not fail.
+    let told = match event {
+        Ok(Tracked { id, data }) => {
+            format!(r#""id":{},"result":{data}"#, serde_json::to_string(&id).unwrap_or_default())
+        }
+        Err(error) => format!(r#""error":{}"#, serde_json::to_string(&error).unwrap_or_default()),
     };
-    format!(r#"{{"jsonrpc":"2.0","method":"{method}","params":{{"subscription":{id},"{member}":{value}}}}}"#)
+    format!(r#"{{"jsonrpc":"2.0","method":"{method}","params":{{"subscription":{subscription},{told}}}}}"#)
 }
 
 fn too_many(name: &str) -> ErrorObjectOwned {

@@ -2,26 +2,30 @@
 //! Dokploy's documents (POST on a query).
 //!
 //! Order of checks, as in tRPC: media type 415, procedure 404, method 405, key 401, permission 403,
-//! input 400. A batch answers each call by itself, with 207 where the statuses differ.
+//! input 400. A batch answers each call by itself: all at once, with 207 where the statuses differ, or line
+//! by line ([`jsonl`]). Subscriptions are told as server-sent events ([`sse`]).
 
 use std::{borrow::Cow, collections::HashMap, sync::Arc};
 
 use axum::{
-    body::{Body, Bytes},
+    body::Bytes,
     extract::{Query, Request, State},
-    http::{HeaderMap, Method, StatusCode, header},
+    http::{HeaderMap, Method, StatusCode},
     response::Response,
 };
 use futures_util::{StreamExt, stream};
-use jsonrpsee::types::ErrorObjectOwned;
 use purser_proto_schema::{
-    error::{Code, ErrorData, PublicError},
+    error::{Code, PublicError},
     procedure::{Kind, ProcedureInfo},
 };
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{BATCH_WIDTH, Doors, MAX_BATCH, auth, body, in_process, superjson};
+use super::{
+    BATCH_WIDTH, Doors, MAX_BATCH, auth, body,
+    envelope::{self, Outcome, public, respond, single},
+    in_process, jsonl, sse, superjson,
+};
 use crate::{
     domain::caller::Caller,
     error::{Error, Issues, Result},
@@ -29,30 +33,27 @@ use crate::{
 };
 
 const MOUNT: &str = "/api/trpc/";
-const JSON: &str = "application/json";
 
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Options {
     batch: Option<String>,
     input: Option<String>,
-}
-
-/// How one call ended, and in which dialect to say so.
-struct Outcome {
-    result: std::result::Result<Box<RawValue>, PublicError>,
-    superjson: bool,
+    #[serde(alias = "Last-Event-Id")]
+    last_event_id: Option<String>,
+    connection_params: Option<String>,
 }
 
 pub(super) async fn handle(State(doors): State<Doors>, request: Request) -> Response {
     if request.method() == Method::HEAD {
-        return respond(StatusCode::NO_CONTENT, String::new());
+        return respond(StatusCode::NO_CONTENT, "");
     }
     // A v10 client whose base URL ends with a slash sends two of them.
     let path =
         request.uri().path().strip_prefix(MOUNT).unwrap_or_default().trim_start_matches('/').to_owned();
     match prepare(request).await {
         Ok(prepared) => serve(&doors, &path, prepared).await,
-        Err(error) => single(Outcome { result: Err(error), superjson: false }),
+        Err(error) => single(&Outcome::refused(error)),
     }
 }
 
@@ -61,7 +62,7 @@ struct Prepared {
     method: Method,
     headers: HeaderMap,
     batch: bool,
-    input: std::result::Result<Option<Box<RawValue>>, PublicError>,
+    asked: sse::Asked,
 }
 
 async fn prepare(request: Request) -> std::result::Result<Prepared, PublicError> {
@@ -73,7 +74,9 @@ async fn prepare(request: Request) -> std::result::Result<Prepared, PublicError>
     let text = text.or(options.input.map(Bytes::from)).filter(|text| !text.is_empty());
     // Read lazily: without a key even malformed JSON is a 401.
     let input = text.map(|text| serde_json::from_slice(&text)).transpose().map_err(|_| not_json());
-    Ok(Prepared { method, headers, batch: options.batch.is_some_and(|batch| !batch.is_empty()), input })
+    let batch = options.batch.is_some_and(|batch| !batch.is_empty());
+    let Options { last_event_id, connection_params, .. } = options;
+    Ok(Prepared { method, headers, batch, asked: sse::Asked { input, last_event_id, connection_params } })
 }
 
 fn not_json() -> PublicError {
@@ -84,17 +87,21 @@ fn not_json() -> PublicError {
 
 async fn serve(doors: &Doors, path: &str, request: Prepared) -> Response {
     let path = percent_decode(path);
-    let caller = auth::caller(doors, &request.headers).await;
-    if !request.batch {
-        let input = request.input.as_ref().map(Option::as_deref);
-        return single(call(doors, &path, &request.method, &caller, input).await);
+    let Prepared { method, headers, batch, asked } = request;
+    if !batch && let Some(info) = doors.procedures.info(&path).filter(|info| begins(info, &method)) {
+        return sse::serve(doors, info, headers, asked).await;
     }
-    let names: Vec<&str> = path.split(',').collect();
+    let caller = auth::caller(doors, &headers).await;
+    if !batch {
+        let input = asked.input.as_ref().map(Option::as_deref);
+        return single(&call(doors, &path, &method, &caller, input).await);
+    }
+    let names: Vec<String> = path.split(',').map(ToOwned::to_owned).collect();
     if names.len() > MAX_BATCH {
         let error = PublicError::new(Code::PayloadTooLarge, "a batch has at most 100 calls");
-        return single(Outcome { result: Err(error), superjson: false });
+        return single(&Outcome::refused(error));
     }
-    let inputs = match request.input.map(|input| split_batch(input.as_deref())) {
+    let inputs = match asked.input.map(|input| split_batch(input.as_deref())) {
         Ok(Some(inputs)) => Ok(inputs),
         Ok(None) => Err(PublicError::new(
             Code::BadRequest,
@@ -102,19 +109,44 @@ async fn serve(doors: &Doors, path: &str, request: Prepared) -> Response {
         )),
         Err(error) => Err(error),
     };
-    let calls = names.iter().enumerate().map(|(position, name)| {
-        let input = inputs.as_ref().map(|inputs| inputs.get(&position.to_string()).map(AsRef::as_ref));
-        call(doors, name, &request.method, &caller, input)
-    });
-    let calls: Vec<_> = calls.collect();
-    let outcomes: Vec<Outcome> = stream::iter(calls).buffered(BATCH_WIDTH).collect().await;
-    batch(&outcomes)
+    let batch = Arc::new(Batch { doors: doors.clone(), method, caller, names, inputs });
+    if jsonl::is_wanted(&headers) {
+        return jsonl::answer(batch);
+    }
+    let calls = stream::iter(0..batch.len()).map(|at| batch.call(at));
+    let outcomes: Vec<Outcome> = calls.buffered(BATCH_WIDTH).collect().await;
+    envelope::batch(&outcomes)
 }
 
 fn split_batch(input: Option<&RawValue>) -> Option<HashMap<String, Box<RawValue>>> {
     match input {
         None => Some(HashMap::new()),
         Some(raw) => serde_json::from_str(raw.get()).ok(),
+    }
+}
+
+/// Calls that came together, by their positions.
+pub(super) struct Batch {
+    doors: Doors,
+    method: Method,
+    caller: Result<Arc<Caller>>,
+    names: Vec<String>,
+    inputs: std::result::Result<HashMap<String, Box<RawValue>>, PublicError>,
+}
+
+impl Batch {
+    pub(super) fn len(&self) -> usize {
+        self.names.len()
+    }
+
+    /// Whether its caller does: a client does so in each call or in none.
+    pub(super) fn speaks_superjson(&self) -> bool {
+        self.inputs.iter().flat_map(HashMap::values).any(|raw| superjson::read(Some(raw)).superjson)
+    }
+
+    pub(super) async fn call(&self, at: usize) -> Outcome {
+        let input = self.inputs.as_ref().map(|inputs| inputs.get(&at.to_string()).map(AsRef::as_ref));
+        call(&self.doors, &self.names[at], &self.method, &self.caller, input).await
     }
 }
 
@@ -137,7 +169,9 @@ async fn call(
         let message = match info.kind {
             Kind::Query => format!("call {name} by GET or POST"),
             Kind::Mutation => format!("{name} is a mutation: call it by POST"),
-            Kind::Subscription => format!("{name} is a subscription: call it on a WebSocket at /rpc"),
+            Kind::Subscription => {
+                format!("{name} is a subscription: call it by GET and in no batch, or on a WebSocket at /rpc")
+            }
         };
         return outcome(Err(PublicError::new(Code::MethodNotSupported, message).at(info.name)));
     }
@@ -160,68 +194,9 @@ fn allows(info: &ProcedureInfo, method: &Method) -> bool {
     }
 }
 
-/// A method's error in tRPC's terms: its number follows from `data.code` alone.
-fn public(error: &ErrorObjectOwned, name: &str) -> PublicError {
-    let data = error.data().and_then(|data| serde_json::from_str::<ErrorData>(data.get()).ok());
-    match data {
-        Some(data) => PublicError { message: error.message().to_owned(), data },
-        None => PublicError::new(Code::InternalServerError, error.message()).at(name),
-    }
-}
-
-fn single(outcome: Outcome) -> Response {
-    let mut response = respond(status(&outcome), envelope(&outcome));
-    if let Some(seconds) = outcome.result.err().and_then(|error| error.data.retry_after) {
-        response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
-    }
-    response
-}
-
-fn batch(outcomes: &[Outcome]) -> Response {
-    let first = outcomes.first().map_or(StatusCode::OK, status);
-    let common = outcomes.iter().all(|outcome| status(outcome) == first);
-    let bodies: Vec<String> = outcomes.iter().map(envelope).collect();
-    respond(if common { first } else { StatusCode::MULTI_STATUS }, format!("[{}]", bodies.join(",")))
-}
-
-fn status(outcome: &Outcome) -> StatusCode {
-    match &outcome.result {
-        Ok(_) => StatusCode::OK,
-        Err(error) => {
-            StatusCode::from_u16(error.data.http_status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
-        }
-    }
-}
-
-#[derive(Serialize)]
-struct ErrorShape<'a> {
-    message: &'a str,
-    code: i32,
-    data: &'a ErrorData,
-}
-
-fn envelope(outcome: &Outcome) -> String {
-    let (open, close) = if outcome.superjson { (r#"{"json":"#, "}") } else { ("", "") };
-    match &outcome.result {
-        Ok(data) => format!(r#"{{"result":{{"data":{open}{data}{close}}}}}"#),
-        Err(error) => {
-            let shape =
-                ErrorShape { message: &error.message, code: error.data.code.number(), data: &error.data };
-            // Plain structs of strings and numbers: writing them does not fail.
-            let shape = serde_json::to_string(&shape).unwrap_or_default();
-            format!(r#"{{"error":{open}{shape}{close}}}"#)
-        }
-    }
-}
-
-fn respond(status: StatusCode, body: String) -> Response {
-    let mut response = Response::new(Body::from(body));
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static(JSON));
-    headers.insert(header::VARY, header::HeaderValue::from_static("trpc-accept, accept"));
-    headers.insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-store"));
-    response
+/// Whether the request begins a subscription.
+fn begins(info: &ProcedureInfo, method: &Method) -> bool {
+    info.kind == Kind::Subscription && (method == Method::GET || method == Method::POST)
 }
 
 fn percent_decode(text: &str) -> Cow<'_, str> {

@@ -44,7 +44,7 @@ mod stack;
 mod subscription;
 
 pub use error::{public, wire};
-pub use subscription::WireEvents;
+pub use subscription::{WireEvents, WireSubscription};
 
 /// The registered procedures, by name.
 #[derive(Clone)]
@@ -118,7 +118,7 @@ impl Procedures {
         name: &str,
         params: Option<&str>,
         caller: Option<&Arc<Caller>>,
-    ) -> std::result::Result<WireEvents, ErrorObjectOwned> {
+    ) -> std::result::Result<WireSubscription, ErrorObjectOwned> {
         match self.subscriptions.get(name) {
             Some(begin) => begin(params, caller).await,
             None => Err(wire(name, Error::NotFound("procedure"))),

@@ -1,7 +1,7 @@
 //! `registry.*`
 
 use purser_proto_schema::registry::{
-    All, Catalog, Create, MatchImage, One, Presets, RateLimit, ReadManifest, Remove, Search, Tags,
+    All, Catalog, Create, Events, MatchImage, One, Presets, RateLimit, ReadManifest, Remove, Search, Tags,
     TestRegistry, TestRegistryById, Update,
 };
 
@@ -23,4 +23,5 @@ pub(super) fn register(procedures: &mut Registrar) {
     procedures.add::<ReadManifest, _, _>(registry::manifest);
     procedures.add::<RateLimit, _, _>(registry::rate_limit);
     procedures.add::<Presets, _, _>(|_, _, _| registry::presets());
+    procedures.add_subscription::<Events, _, _>(registry::events);
 }

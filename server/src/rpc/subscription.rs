@@ -17,7 +17,7 @@ use crate::{
     app::App,
     domain::{
         caller::{Call, Caller},
-        tracked::{Events, Tracked},
+        tracked::{Begun, Events, Tracked},
     },
     error::{Error, Result},
 };
@@ -25,12 +25,20 @@ use crate::{
 /// The events of a subscription, as they go out; after an error nothing comes.
 pub type WireEvents = BoxStream<'static, std::result::Result<Tracked<Box<RawValue>>, ErrorObjectOwned>>;
 
+/// A subscription that has begun, as it goes out.
+pub struct WireSubscription {
+    /// As of [`Begun`].
+    pub since: Option<String>,
+    /// What it tells.
+    pub events: WireEvents,
+}
+
 /// How a subscription begins.
 pub(super) type Begin = Arc<
     dyn Fn(
             Option<&str>,
             Option<&Arc<Caller>>,
-        ) -> BoxFuture<'static, std::result::Result<WireEvents, ErrorObjectOwned>>
+        ) -> BoxFuture<'static, std::result::Result<WireSubscription, ErrorObjectOwned>>
         + Send
         + Sync,
 >;
@@ -41,7 +49,7 @@ impl Registrar {
     where
         P: Procedure,
         F: Fn(Arc<App>, Arc<Call>, P::Input) -> Fut + Clone + Send + Sync + 'static,
-        Fut: Future<Output = Result<Events<P::Output>>> + Send + 'static,
+        Fut: Future<Output = Result<Begun<P::Output>>> + Send + 'static,
     {
         let app = Arc::clone(&self.app);
         let begin: Begin = Arc::new(move |params, caller| {
@@ -51,8 +59,9 @@ impl Registrar {
             async move {
                 let (call, input) = admitted.map_err(|error| wire(P::INFO.name, error))?;
                 let beginning = AssertUnwindSafe(handler(app, call, input)).catch_unwind();
-                let events = beginning.await.unwrap_or_else(|_| Err(panicked()));
-                events.map(on_the_wire::<P>).map_err(|error| wire(P::INFO.name, error))
+                let begun = beginning.await.unwrap_or_else(|_| Err(panicked()));
+                let Begun { since, events } = begun.map_err(|error| wire(P::INFO.name, error))?;
+                Ok(WireSubscription { since, events: on_the_wire::<P>(events) })
             }
             .boxed()
         });

@@ -41,16 +41,19 @@ impl Batch {
         self.steps.push(Step { statement: self.backend.build(statement), shown: false });
     }
 
+    /// Adds statements that answer nothing, in their order.
+    pub(super) fn then_each(&mut self, statements: Vec<Statement>) {
+        self.steps.extend(statements.into_iter().map(|statement| Step { statement, shown: false }));
+    }
+
+    /// The database that the statements are for.
+    pub(super) fn backend(&self) -> DatabaseBackend {
+        self.backend
+    }
+
     /// Adds a statement whose rows are the batch's answer. There is one in a batch at most.
     pub(super) fn then_show(&mut self, statement: &impl StatementBuilder) {
         self.steps.push(Step { statement: self.backend.build(statement), shown: true });
-    }
-}
-
-impl Batch {
-    /// Whether other writers may come between its statements.
-    pub(super) fn is_for_postgres(&self) -> bool {
-        self.backend == DatabaseBackend::Postgres
     }
 }
 

@@ -339,7 +339,7 @@ pub(super) async fn settle<C: ConnectionTrait>(db: &C, id: &str) -> Result<()> {
 pub(super) fn settle_job_of(batch: &mut Batch, target: &TargetId) {
     let this =
         job_target::Entity::find_by_id(target.as_str()).select_only().column(job_target::Column::JobId);
-    if batch.is_for_postgres() {
+    if batch.backend() == DatabaseBackend::Postgres {
         let jobs = job::Entity::find().select_only().column(job::Column::JobId);
         let locked = jobs.filter(job::Column::JobId.in_subquery(this.clone().into_query())).lock_exclusive();
         batch.then(&locked.into_query());

@@ -2,12 +2,15 @@
 
 use std::sync::Arc;
 
-use purser_proto_schema::registry::LastTest;
+use purser_proto_schema::registry::{Change, LastTest};
 use sea_orm::{
-    ColumnTrait, EntityTrait, FromQueryResult, QueryFilter, QueryTrait, UpdateMany, sea_query::Expr,
+    ColumnTrait, EntityTrait, FromQueryResult, QueryFilter, QueryTrait, UpdateMany,
+    sea_query::{Expr, SelectStatement},
 };
 
-use super::{AuditEntry, RegistryRow, Store, audit, batch::Batch, entity::registry, failed};
+use super::{
+    AuditEntry, RegistryRow, Store, audit, batch::Batch, entity::registry, failed, registry_event::noting,
+};
 use crate::error::{Result, chain};
 
 impl Store {
@@ -26,15 +29,21 @@ impl Store {
         asked: Option<AuditEntry<'_>>,
     ) -> Result<()> {
         let mut batch = self.batch();
+        // The event comes first, since it takes its turn among the organization's changes.
+        let (organization, id) = (&row.organization_id, &row.registry_id);
+        let unchanged = Some(unchanged(row));
+        batch.then_each(noting(batch.backend(), organization, id, Change::Tested, unchanged)?);
         batch.then_show(noted(row, test).into_query().returning_all());
         if let Some(asked) = asked {
             batch.then(&audit::insert(asked).into_query());
         }
         let Some(kept) = &self.kept else { return self.run(batch).await.map(|_| ()) };
         kept.note_test(row, test);
-        let (store, id) = (self.clone(), row.registry_id.clone());
+        let (store, organization, id) = (self.clone(), organization.clone(), id.clone());
         let writing = async move {
-            if let Err(error) = store.write_test(&id, batch).await {
+            let written = store.write_test(&id, batch).await;
+            store.registry_event_written(&organization);
+            if let Err(error) = written {
                 tracing::error!(registry = id, error = %chain(&error), "a test could not be noted");
             }
         };
@@ -78,6 +87,14 @@ impl super::Kept {
         }
         self.registries.forget();
     }
+}
+
+/// The entry, if it is still as it was read.
+fn unchanged(row: &RegistryRow) -> SelectStatement {
+    registry::Entity::find_by_id(row.registry_id.as_str())
+        .filter(registry::Column::OrganizationId.eq(&row.organization_id))
+        .filter(registry::Column::UpdatedAt.eq(row.updated_at))
+        .into_query()
 }
 
 fn noted(row: &RegistryRow, test: &LastTest) -> UpdateMany<registry::Entity> {

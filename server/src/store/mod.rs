@@ -1,7 +1,8 @@
 //! The store: the only door to the database.
 //!
 //! What it holds: organizations, API keys, registry entries (passwords sealed by the vault), servers
-//! and join tokens (hashed), jobs and their targets, audit events, and one row for the installation.
+//! and join tokens (hashed), jobs and their targets, audit events, changes of registry entries, and one row
+//! for the installation.
 //! Every finder that a caller's id can reach takes the organization too: a foreign row is not found.
 //!
 //! It never sees a plaintext secret, knows no rule but those that must hold in one transaction, and
@@ -36,6 +37,7 @@ mod last_test;
 mod organization;
 mod question;
 mod registry;
+mod registry_event;
 mod replica;
 mod retry;
 mod row_cache;
@@ -48,7 +50,8 @@ pub use audit::AuditEntry;
 pub use changes::{after, unchanged_since};
 pub use entity::{
     api_key::Model as ApiKeyRow, job::Model as JobRow, job_target::Model as TargetRow,
-    organization::Model as OrganizationRow, registry::Model as RegistryRow, server::Model as ServerRow,
+    organization::Model as OrganizationRow, registry::Model as RegistryRow,
+    registry_event::Model as RegistryEventRow, server::Model as ServerRow,
 };
 pub use entries::Entries;
 pub use job::{JobFilter, NewJob};
@@ -57,6 +60,7 @@ pub use server::{Admission, Admittance, Admitted, NewJoinToken};
 pub use target::{Claim, Ending, Fence, TargetState};
 
 use behind::Behind;
+use registry_event::Waiting;
 use row_cache::RowCache;
 
 /// Readers that SQLite serves at once, and connections to PostgreSQL per replica.
@@ -74,6 +78,7 @@ pub struct Store {
     db: DatabaseConnection,
     /// Only where this process is the one writer.
     kept: Option<Arc<Kept>>,
+    waiting: Arc<Waiting>,
 }
 
 /// What is kept of the database in memory.
@@ -105,7 +110,7 @@ impl Store {
             }
         };
         let db = Database::connect(options).await.map_err(Error::internal("connecting to the database"))?;
-        let store = Self { db, kept: url.is_none().then(Arc::default) };
+        let store = Self { db, kept: url.is_none().then(Arc::default), waiting: Arc::default() };
         store.migrate().await.map_err(Error::internal("bringing the database to the present shape"))?;
         Ok(store)
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use purser_proto_schema::{
     error::UsedBy,
     ids::{JobId, OrganizationId, RegistryId},
+    registry::Change,
 };
 use sea_orm::{
     ActiveModelTrait, ColumnTrait, ConnectionTrait, DatabaseTransaction, EntityTrait, IntoActiveModel, Iterable,
@@ -14,8 +15,9 @@ use sea_orm::{
 use super::{
     Entries, RegistryRow, Store, TargetState,
     changes::after,
-    entity::{job_target, organization, registry},
+    entity::{job_target, registry},
     failed,
+    registry_event::{note, noting},
 };
 use crate::error::{Error, Result};
 
@@ -48,10 +50,18 @@ impl Store {
     }
 
     /// Commits a transaction that wrote to an entry. A commit that fails may have happened all the same.
-    async fn registry_commit(&self, transaction: DatabaseTransaction) -> Result<()> {
+    async fn registry_commit(&self, transaction: DatabaseTransaction, organization: &str) -> Result<()> {
         let committed = transaction.commit().await;
         self.registry_written();
+        self.registry_event_written(organization);
         committed.map_err(failed)
+    }
+
+    /// To be called after every write that notes an event. PostgreSQL tells it by itself.
+    pub(super) fn registry_event_written(&self, organization: &str) {
+        if !self.is_shared() {
+            self.waiting.wake(organization);
+        }
     }
 
     /// To be called after every write to an entry outside a transaction.
@@ -82,14 +92,16 @@ impl Store {
     /// Keeps a new entry; if it is the default, no other is.
     pub async fn registry_insert(&self, row: RegistryRow) -> Result<()> {
         let transaction = self.write().await?;
+        let organization = row.organization_id.clone();
+        note(&transaction, &organization, &row.registry_id, Change::Created).await?;
         if row.is_default {
-            clear_default(&transaction, &row.organization_id).await?;
+            clear_default(&transaction, &row).await?;
         }
         registry::Entity::insert(row.into_active_model())
             .exec_without_returning(&transaction)
             .await
             .map_err(failed)?;
-        self.registry_commit(transaction).await
+        self.registry_commit(transaction, &organization).await
     }
 
     /// Makes of the entry as it was at `before` what is in `row`: writes the columns that differ, and those
@@ -102,8 +114,9 @@ impl Store {
         tested: bool,
     ) -> Result<bool> {
         let transaction = self.write().await?;
+        note(&transaction, &before.organization_id, &before.registry_id, Change::Updated).await?;
         if row.is_default && !before.is_default {
-            clear_default(&transaction, &row.organization_id).await?;
+            clear_default(&transaction, &row).await?;
         }
         let changed = registry::Entity::update_many()
             .set(difference(before, row, tested))
@@ -116,7 +129,7 @@ impl Store {
         if changed.rows_affected == 0 {
             return Ok(false);
         }
-        self.registry_commit(transaction).await?;
+        self.registry_commit(transaction, &before.organization_id).await?;
         Ok(true)
     }
 
@@ -128,6 +141,8 @@ impl Store {
         force: bool,
     ) -> Result<RegistryRow> {
         let transaction = self.write().await?;
+        // First, so that of two that remove it at once the second finds it gone.
+        note(&transaction, organization.as_str(), id.as_str(), Change::Removed).await?;
         let row = find(&transaction, organization, id).await?;
         let users = job_target::Entity::find()
             .filter(job_target::Column::RegistryId.eq(id.as_str()))
@@ -144,7 +159,7 @@ impl Store {
             return Err(in_use(users));
         }
         row.clone().delete(&transaction).await.map_err(failed)?;
-        self.registry_commit(transaction).await?;
+        self.registry_commit(transaction, organization.as_str()).await?;
         Ok(row)
     }
 
@@ -208,23 +223,25 @@ fn difference(before: &RegistryRow, row: RegistryRow, tested: bool) -> registry:
     changed
 }
 
-/// Takes the mark from whichever entry has it. Until the transaction ends no other does the same:
-/// PostgreSQL would show neither of two the other's new default.
-async fn clear_default<C: ConnectionTrait>(db: &C, organization: &str) -> Result<()> {
-    organization::Entity::find_by_id(organization).lock_exclusive().one(db).await.map_err(failed)?;
+/// Takes the mark from whichever other entry has it. No other transaction does the same until this one ends,
+/// since it has noted an event: PostgreSQL would show neither of two the other's new default.
+async fn clear_default(transaction: &DatabaseTransaction, heir: &RegistryRow) -> Result<()> {
+    let organization = &heir.organization_id;
     let default = registry::Entity::find()
         .filter(registry::Column::OrganizationId.eq(organization))
+        .filter(registry::Column::RegistryId.ne(&heir.registry_id))
         .filter(registry::Column::IsDefault.eq(true))
         .lock_exclusive();
-    for row in default.all(db).await.map_err(failed)? {
+    for row in default.all(transaction).await.map_err(failed)? {
         // A change of that entry, too: whoever changes it at this moment must not set the mark again.
         registry::Entity::update_many()
             .col_expr(registry::Column::IsDefault, Expr::value(false))
             .col_expr(registry::Column::UpdatedAt, Expr::value(after(row.updated_at)))
-            .filter(registry::Column::RegistryId.eq(row.registry_id))
-            .exec(db)
+            .filter(registry::Column::RegistryId.eq(&row.registry_id))
+            .exec(transaction)
             .await
             .map_err(failed)?;
+        note(transaction, organization, &row.registry_id, Change::Updated).await?;
     }
     Ok(())
 }

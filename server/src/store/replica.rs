@@ -6,7 +6,7 @@
 
 use purser_proto_schema::{
     agent::calls::Attempt,
-    ids::{JobId, ServerId},
+    ids::{JobId, OrganizationId, ServerId},
 };
 use sea_orm::{
     ColumnTrait, ConnectionTrait, DatabaseBackend, EntityTrait, QueryFilter, QuerySelect, Statement,
@@ -78,6 +78,11 @@ pub enum Signal {
     Removed {
         /// Which.
         server_id: ServerId,
+    },
+    /// A registry entry was changed.
+    RegistryEvents {
+        /// Whose.
+        organization_id: OrganizationId,
     },
 }
 
@@ -154,6 +159,14 @@ impl Mouth {
             .map_err(Error::internal(WHAT))?;
         Ok(())
     }
+}
+
+/// The statement that tells all control planes, also the one that runs it. In a transaction, they hear it
+/// when that is committed.
+pub(super) fn telling_all(signal: Signal) -> Result<Statement> {
+    let told = serde_json::to_string(&Told { from: String::new(), signal });
+    let values = [CHANNEL.into(), told.map_err(Error::internal("writing a signal"))?.into()];
+    Ok(Statement::from_sql_and_values(DatabaseBackend::Postgres, "SELECT pg_notify($1, $2)", values))
 }
 
 impl Store {

@@ -10,7 +10,7 @@ use chrono::Utc;
 use futures_util::{StreamExt, stream};
 use purser_proto_schema::{
     ids::JobId,
-    job::{Job, JobStatus, OneInput},
+    job::{Job, JobStatus, WatchInput},
 };
 use tokio::time::{Instant, sleep_until, timeout_at};
 
@@ -20,7 +20,7 @@ use crate::{
     dispatch::{Change, Watch},
     domain::{
         caller::Call,
-        tracked::{Events, Tracked},
+        tracked::{Begun, Tracked},
     },
     error::Result,
 };
@@ -32,13 +32,14 @@ const EVERY: Duration = Duration::from_millis(200);
 const EVERY_TARGET: Duration = Duration::from_micros(500);
 
 /// `job.watch`: the job as it is now, then whenever it has changed. The last one is final.
-pub async fn watch(app: Arc<App>, call: Arc<Call>, input: OneInput) -> Result<Events<Job>> {
+pub async fn watch(app: Arc<App>, call: Arc<Call>, input: WatchInput) -> Result<Begun<Job>> {
     // Before the job is read, so that no change is missed.
     let changes = app.dispatch.watch(&input.job_id);
     let (job, targets) = app.store.job_one(call.organization(), &input.job_id).await?;
     let job = view(&app, job, targets)?;
     let watcher = Watcher { app, call, id: input.job_id, changes, job, told: None, ended: false };
-    Ok(stream::unfold(watcher, Watcher::next).boxed())
+    // The first event is the job as it is, so nothing is missed by whoever comes back without an id.
+    Ok(Begun { since: None, events: stream::unfold(watcher, Watcher::next).boxed() })
 }
 
 /// Between two snapshots of a job of so many targets.

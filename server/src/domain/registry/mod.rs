@@ -21,6 +21,7 @@ use crate::{
 
 mod browse;
 mod catalog_cache;
+mod events;
 mod fields;
 mod match_image;
 mod search;
@@ -29,6 +30,7 @@ mod update;
 
 pub use browse::{catalog, manifest, presets, rate_limit, tags};
 pub use catalog_cache::CatalogCache;
+pub use events::events;
 pub use match_image::{match_image, reason_among, taken_apart};
 pub use search::search;
 pub use test::{test_registry, test_registry_by_id};

@@ -8,6 +8,8 @@ pub(super) mod job_target;
 pub(super) mod join_token;
 pub(super) mod organization;
 pub(super) mod registry;
+pub(super) mod registry_event;
+pub(super) mod registry_event_head;
 pub(super) mod replica;
 pub(super) mod replica_question;
 pub(super) mod server;

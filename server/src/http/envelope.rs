@@ -1,0 +1,106 @@
+//! tRPC's envelope: how a call ended, as its callers read it.
+
+use axum::{
+    body::Body,
+    http::{HeaderValue, StatusCode, header},
+    response::Response,
+};
+use jsonrpsee::types::ErrorObjectOwned;
+use purser_proto_schema::error::{Code, ErrorData, PublicError};
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+const JSON: &str = "application/json";
+/// What an answer depends on besides the URL.
+const VARY: &str = "trpc-accept, accept";
+
+/// How one call ended, and in which dialect to say so.
+pub(super) struct Outcome {
+    pub(super) result: Result<Box<RawValue>, PublicError>,
+    pub(super) superjson: bool,
+}
+
+impl Outcome {
+    /// A failure before any call was looked at.
+    pub(super) fn refused(error: PublicError) -> Self {
+        Self { result: Err(error), superjson: false }
+    }
+
+    pub(super) fn status(&self) -> StatusCode {
+        match &self.result {
+            Ok(_) => StatusCode::OK,
+            Err(error) => {
+                StatusCode::from_u16(error.data.http_status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+            }
+        }
+    }
+
+    /// `{"result":{"data":…}}` or `{"error":…}`.
+    pub(super) fn envelope(&self) -> String {
+        match &self.result {
+            Ok(data) => format!(r#"{{"result":{{"data":{}}}}}"#, in_dialect(data.get(), self.superjson)),
+            Err(error) => format!(r#"{{"error":{}}}"#, in_dialect(&error_shape(error), self.superjson)),
+        }
+    }
+}
+
+/// JSON, wrapped where the caller speaks superjson.
+pub(super) fn in_dialect(json: &str, superjson: bool) -> String {
+    if superjson { format!(r#"{{"json":{json}}}"#) } else { json.to_owned() }
+}
+
+/// `{"message","code","data"}`.
+pub(super) fn error_shape(error: &PublicError) -> String {
+    #[derive(Serialize)]
+    struct Shape<'a> {
+        message: &'a str,
+        code: i32,
+        data: &'a ErrorData,
+    }
+    let shape = Shape { message: &error.message, code: error.data.code.number(), data: &error.data };
+    // Plain structs of strings and numbers: writing them does not fail.
+    serde_json::to_string(&shape).unwrap_or_default()
+}
+
+/// A method's error in tRPC's terms: its number follows from `data.code` alone.
+pub(super) fn public(error: &ErrorObjectOwned, name: &str) -> PublicError {
+    let data = error.data().and_then(|data| serde_json::from_str::<ErrorData>(data.get()).ok());
+    match data {
+        Some(data) => PublicError { message: error.message().to_owned(), data },
+        None => PublicError::new(Code::InternalServerError, error.message()).at(name),
+    }
+}
+
+/// The answer to one call.
+pub(super) fn single(outcome: &Outcome) -> Response {
+    let mut response = respond(outcome.status(), outcome.envelope());
+    if let Some(seconds) = outcome.result.as_ref().err().and_then(|error| error.data.retry_after) {
+        response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+    }
+    response
+}
+
+/// The answer to a batch: the common status, or 207.
+pub(super) fn batch(outcomes: &[Outcome]) -> Response {
+    let first = outcomes.first().map_or(StatusCode::OK, Outcome::status);
+    let common = outcomes.iter().all(|outcome| outcome.status() == first);
+    let bodies: Vec<String> = outcomes.iter().map(Outcome::envelope).collect();
+    respond(if common { first } else { StatusCode::MULTI_STATUS }, format!("[{}]", bodies.join(",")))
+}
+
+/// Any answer, as JSON.
+pub(super) fn respond(status: StatusCode, body: impl Into<Body>) -> Response {
+    let mut response = Response::new(body.into());
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(JSON));
+    headers.insert(header::VARY, HeaderValue::from_static(VARY));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// Takes care that proxies pass an answer on while it is being written.
+pub(super) fn unbuffered(mut response: Response) -> Response {
+    response.headers_mut().insert("x-accel-buffering", HeaderValue::from_static("no"));
+    response
+}

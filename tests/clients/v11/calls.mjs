@@ -1,0 +1,17 @@
+// @trpc/client 11: httpLink, httpBatchLink and httpBatchStreamLink, plain and superjson, by GET and POST.
+
+import { createTRPCClient, httpBatchLink, httpBatchStreamLink, httpLink } from '@trpc/client';
+import superjson from 'superjson';
+
+import { headers, mount, works } from '../procedures.mjs';
+
+for (const link of [httpLink, httpBatchLink, httpBatchStreamLink]) {
+  for (const transformer of [undefined, superjson]) {
+    for (const methodOverride of [undefined, 'POST']) {
+      const client = (headers) =>
+        createTRPCClient({ links: [link({ url: mount, headers, transformer, methodOverride })] });
+      await works(client(headers), client({}));
+      console.log(`ok: ${link.name} ${transformer ? 'superjson' : 'plain'} ${methodOverride ?? 'GET'}`);
+    }
+  }
+}
