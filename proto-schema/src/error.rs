@@ -9,14 +9,23 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 macro_rules! codes {
-    ($($(#[doc = $doc:literal])* $name:ident = $text:literal, $number:literal, $status:literal;)*) => {
+    ($($(#[doc = $doc:literal])+ $name:ident = $text:literal, $number:literal, $status:literal;)*) => {
         /// A public error code.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
         pub enum Code {
-            $($(#[doc = $doc])* #[serde(rename = $text)] $name,)*
+            $($(#[doc = $doc])+ #[serde(rename = $text)] $name,)*
         }
 
         impl Code {
+            /// Every code there is.
+            pub const ALL: &'static [Self] = &[$(Self::$name),*];
+
+            /// What it means, for people.
+            #[must_use]
+            pub fn description(self) -> &'static str {
+                match self { $(Self::$name => concat!($($doc),+).trim_ascii()),* }
+            }
+
             /// The name, such as `BAD_REQUEST`.
             #[must_use]
             pub fn as_str(self) -> &'static str {
@@ -115,6 +124,9 @@ pub struct ErrorData {
     /// Present where a registry or an engine refused.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub diagnosis: Option<TestDiagnosis>,
+    /// Present where the same call may succeed later without anybody's doing: in how many seconds to try again.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub retry_after: Option<u64>,
 }
 
 /// A failure as the plain door answers it, with the code's HTTP status.
@@ -155,6 +167,7 @@ impl PublicError {
                 path: None,
                 zod_error: None,
                 diagnosis: None,
+                retry_after: None,
             },
         }
     }

@@ -3,17 +3,22 @@
 //! | path | door |
 //! | --- | --- |
 //! | `/api/trpc/<procedure>` | [`trpc`] |
-//! | `/rpc` | [`rpc`]: JSON-RPC 2.0 over POST and WebSocket, subscriptions ([`rpc_subscriptions`]) on the latter |
+//! | `/api/<procedure>` | [`plain`]; its query parameters are [`parameters`] |
+//! | `/api/openapi.json` | [`openapi`]: what the plain door is |
+//! | `/rpc` | [`rpc`]: JSON-RPC 2.0 over POST and WebSocket, subscriptions ([`rpc_subscriptions`]) on the latter; `rpc.discover` ([`openrpc`]) |
 //! | `/agent` | [`agent`]: the agents' channel |
 //! | `/healthz`, `/readyz` | [`health`] |
 //!
-//! The plain door `/api/<procedure>`, subscriptions by SSE, the documents and the web console get modules of
-//! their own beside these. [`tls`] is below all of them. A door authenticates ([`auth`]), finds the procedure in the table and calls
+//! Subscriptions by SSE and the web console get modules of their own beside these. [`tls`] is below all of them. A door authenticates ([`auth`]), finds the procedure in the table and calls
 //! it in process ([`in_process`]); it decides nothing.
 
 use std::sync::Arc;
 
-use axum::{Router, extract::DefaultBodyLimit, routing::any};
+use axum::{
+    Router,
+    extract::DefaultBodyLimit,
+    routing::{any, get},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{app::App, rpc::Procedures};
@@ -21,10 +26,15 @@ use crate::{app::App, rpc::Procedures};
 mod agent;
 mod auth;
 mod body;
+mod document;
 mod health;
 mod in_process;
 mod listener;
+mod openapi;
+mod openrpc;
 mod own_certificate;
+mod parameters;
+mod plain;
 mod rpc;
 mod rpc_socket;
 mod rpc_subscriptions;
@@ -56,6 +66,8 @@ struct Doors {
 pub fn router(app: Arc<App>, procedures: Procedures, stop: CancellationToken) -> Router {
     Router::new()
         .route("/api/trpc/{*path}", any(trpc::handle))
+        .route("/api/openapi.json", get(openapi::handle))
+        .route("/api/{*procedure}", any(plain::handle))
         .route("/rpc", any(rpc::handle))
         .route(purser_proto_schema::agent::PATH, any(agent::handle))
         .route("/healthz", any(health::live))

@@ -24,7 +24,7 @@ use serde_json::value::RawValue;
 use super::{BATCH_WIDTH, Doors, MAX_BATCH, auth, body, in_process, superjson};
 use crate::{
     domain::caller::Caller,
-    error::{Error, Issues, Result},
+    error::{Error, Result},
     rpc,
 };
 
@@ -77,9 +77,7 @@ async fn prepare(request: Request) -> std::result::Result<Prepared, PublicError>
 }
 
 fn not_json() -> PublicError {
-    let mut issues = Issues::default();
-    issues.form.push("the input is not JSON".into());
-    rpc::public(&Error::Invalid(issues))
+    rpc::public(&Error::form("the input is not JSON"))
 }
 
 async fn serve(doors: &Doors, path: &str, request: Prepared) -> Response {
@@ -161,7 +159,7 @@ fn allows(info: &ProcedureInfo, method: &Method) -> bool {
 }
 
 /// A method's error in tRPC's terms: its number follows from `data.code` alone.
-fn public(error: &ErrorObjectOwned, name: &str) -> PublicError {
+pub(super) fn public(error: &ErrorObjectOwned, name: &str) -> PublicError {
     let data = error.data().and_then(|data| serde_json::from_str::<ErrorData>(data.get()).ok());
     match data {
         Some(data) => PublicError { message: error.message().to_owned(), data },

@@ -12,7 +12,7 @@ use purser_proto_schema::procedure::Procedure;
 use serde_json::value::{RawValue, to_raw_value};
 use tokio_util::sync::CancellationToken;
 
-use super::{Registrar, admit, panicked, wire};
+use super::{Registrar, admit, panicked, refused};
 use crate::{
     app::App,
     domain::{
@@ -49,10 +49,10 @@ impl Registrar {
             let admitted = admit::<P>(params, caller, CancellationToken::new());
             let (handler, app) = (handler.clone(), Arc::clone(&app));
             async move {
-                let (call, input) = admitted.map_err(|error| wire(P::INFO.name, error))?;
+                let (call, input) = admitted.map_err(refused::<P>)?;
                 let beginning = AssertUnwindSafe(handler(app, call, input)).catch_unwind();
                 let events = beginning.await.unwrap_or_else(|_| Err(panicked()));
-                events.map(on_the_wire::<P>).map_err(|error| wire(P::INFO.name, error))
+                events.map(on_the_wire::<P>).map_err(refused::<P>)
             }
             .boxed()
         });
@@ -66,5 +66,5 @@ fn on_the_wire<P: Procedure>(events: Events<P::Output>) -> WireEvents {
         let data = to_raw_value(&data).map_err(Error::internal("writing an event"))?;
         Ok(Tracked { id, data })
     });
-    events.map(|event| event.map_err(|error| wire(P::INFO.name, error))).boxed()
+    events.map(|event| event.map_err(refused::<P>)).boxed()
 }
