@@ -11,14 +11,23 @@ use serde::{Deserialize, Serialize};
 use crate::ids::JobId;
 
 macro_rules! codes {
-    ($($(#[doc = $doc:literal])* $name:ident = $text:literal, $number:literal, $status:literal;)*) => {
+    ($($(#[doc = $doc:literal])+ $name:ident = $text:literal, $number:literal, $status:literal;)*) => {
         /// A public error code.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
         pub enum Code {
-            $($(#[doc = $doc])* #[serde(rename = $text)] $name,)*
+            $($(#[doc = $doc])+ #[serde(rename = $text)] $name,)*
         }
 
         impl Code {
+            /// Every code there is.
+            pub const ALL: &'static [Self] = &[$(Self::$name),*];
+
+            /// What it means, for people.
+            #[must_use]
+            pub fn description(self) -> &'static str {
+                match self { $(Self::$name => concat!($($doc),+).trim_ascii()),* }
+            }
+
             /// The name, such as `BAD_REQUEST`.
             #[must_use]
             pub fn as_str(self) -> &'static str {

@@ -22,7 +22,7 @@ procedures! {
     /// Repeats the failed targets of an ended job, and those that `failFast` held back, with the entry's
     /// newest credential: the same job, with one more attempt each. Needs the permission of what it
     /// repeats, too.
-    Mutation "job.retry" [JobWrite] Retry(OneInput) -> Job;
+    Mutation "job.retry" [JobWrite] Retry(OneInput) -> Job, fails [PreconditionFailed];
     /// Cancels what has not ended: queued targets at once, running ones when the engine has stopped.
     Mutation "job.cancel" [JobWrite] Cancel(OneInput) -> Job;
     /// The job as it is now, then as it becomes, at most five times a second. A slow reader is told the

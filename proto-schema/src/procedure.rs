@@ -8,7 +8,7 @@
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::permission::Permission;
+use crate::{error::Code, permission::Permission};
 
 /// How a procedure is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -22,6 +22,17 @@ pub enum Kind {
     /// go on answering.
     Subscription,
 }
+
+/// The codes that every procedure may answer; one that changes something may meet a CONFLICT, too.
+pub const USUAL: &[Code] = &[
+    Code::BadRequest,
+    Code::Unauthorized,
+    Code::Forbidden,
+    Code::NotFound,
+    Code::TooManyRequests,
+    Code::InternalServerError,
+    Code::ServiceUnavailable,
+];
 
 /// What is known of a procedure without calling it.
 #[derive(Clone, Copy, Debug)]
@@ -37,6 +48,8 @@ pub struct ProcedureInfo {
     /// A call of it that may really happen: a JSON object with `input` and `output`, of a subscription an
     /// event's.
     pub example: &'static str,
+    /// The codes that it may answer besides [`USUAL`] ones.
+    pub fails: &'static [Code],
     /// The schema of what goes in; see [`schema`](crate::schema), which asks once.
     pub(crate) input: fn(&mut SchemaGenerator) -> Schema,
     /// The schema of what comes out.
@@ -48,6 +61,12 @@ impl ProcedureInfo {
     #[must_use]
     pub fn description(&self) -> String {
         crate::schema::plain_markdown(self.docs)
+    }
+
+    /// Every code that it may answer, on any door: what the documents say.
+    pub fn codes(&self) -> impl Iterator<Item = Code> {
+        let changes = (self.kind == Kind::Mutation).then_some(Code::Conflict);
+        USUAL.iter().copied().chain(changes).chain(self.fails.iter().copied())
     }
 
     /// The JSON-RPC method that ends one of this subscription's: `job.unwatch` of `job.watch`. `None`
@@ -123,9 +142,14 @@ pub fn table() -> impl Iterator<Item = &'static ProcedureInfo> {
 #[serde(deny_unknown_fields)]
 pub struct NoInput {}
 
-/// Declares a namespace's procedures: a unit struct per procedure, and the namespace's `TABLE`.
+/// Declares a namespace's procedures: a unit struct per procedure, and the namespace's `TABLE`. Behind the
+/// output, `fails [NotImplemented]` names codes that are not [`USUAL`].
 macro_rules! procedures {
-    ($($(#[doc = $doc:literal])+ $kind:ident $name:literal [$permission:ident] $marker:ident($input:ty) -> $output:ty;)*) => {
+    ($(
+        $(#[doc = $doc:literal])+
+        $kind:ident $name:literal [$permission:ident] $marker:ident($input:ty) -> $output:ty
+        $(, fails [$($code:ident),+])?;
+    )*) => {
         $(
             $(#[doc = $doc])+
             #[derive(Clone, Copy, Debug)]
@@ -139,6 +163,7 @@ macro_rules! procedures {
                     docs: concat!($($doc, "\n"),+),
                     // Not found? Every procedure has an example there: {"input": …, "output": …}.
                     example: include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/example-calls/", $name, ".json")),
+                    fails: &[$($($crate::error::Code::$code),+)?],
                     input: schemars::SchemaGenerator::subschema_for::<$input>,
                     output: schemars::SchemaGenerator::subschema_for::<$output>,
                 };

@@ -32,7 +32,7 @@ pub use purser_registry_client::RegistryType;
 procedures! {
     /// Stores a registry entry, its password encrypted. The credential is not tested unless `test`
     /// is true; then a failed test stores nothing.
-    Mutation "registry.create" [RegistryWrite] Create(CreateInput) -> Registry;
+    Mutation "registry.create" [RegistryWrite] Create(CreateInput) -> Registry, fails [PreconditionFailed];
     /// All registry entries of the organization, oldest first. Passwords are never returned.
     Query "registry.all" [RegistryRead] All(NoInput) -> Vec<Registry>;
     /// One registry entry of the organization, without its password.
@@ -40,34 +40,36 @@ procedures! {
     /// Changes a registry entry. An absent field stays, null clears a nullable one. Another host in
     /// `registryUrl`, `insecure` turned on, another `caCertificate` and a host added to `realmAllow` need the
     /// `password` in the same call: a secret goes only to where it was entered for, and only as safely.
-    Mutation "registry.update" [RegistryWrite] Update(UpdateInput) -> Registry;
+    Mutation "registry.update" [RegistryWrite] Update(UpdateInput) -> Registry, fails [PreconditionFailed];
     /// Removes a registry entry. CONFLICT while jobs under way use it, listed in `data.usedBy`, unless `force`.
     Mutation "registry.remove" [RegistryDelete] Remove(RemoveInput) -> Registry;
     /// Tests a connection and its credentials without storing them: from the control plane, or with
     /// `serverId` from that Docker host.
-    Mutation "registry.testRegistry" [RegistryTest] TestRegistry(TestRegistryInput) -> TestResult;
+    Mutation "registry.testRegistry" [RegistryTest] TestRegistry(TestRegistryInput) -> TestResult
+        , fails [PreconditionFailed];
     /// Tests a stored entry: from the control plane, or with `serverId` from that Docker host.
-    Mutation "registry.testRegistryById" [RegistryTest] TestRegistryById(TestRegistryByIdInput) -> TestResult;
+    Mutation "registry.testRegistryById" [RegistryTest] TestRegistryById(TestRegistryByIdInput) -> TestResult
+        , fails [PreconditionFailed];
     /// Which entry an image is pulled with, and what became of each other entry. Asks no registry.
     Query "registry.match" [RegistryRead] MatchImage(MatchInput) -> MatchResult;
     /// The repositories of a registry, within the entry's namespace, page by page. What a registry answered
     /// is remembered for 5 minutes. NOT_IMPLEMENTED where a registry lists none, with what to do instead.
-    Query "registry.catalog" [RegistryRead] Catalog(CatalogInput) -> Page;
+    Query "registry.catalog" [RegistryRead] Catalog(CatalogInput) -> Page, fails [NotImplemented];
     /// The tags of a repository, page by page.
-    Query "registry.tags" [RegistryRead] Tags(TagsInput) -> Page;
+    Query "registry.tags" [RegistryRead] Tags(TagsInput) -> Page, fails [NotImplemented];
     /// Finds repositories by a part of their name: at one registry, or at all of the organization's side by
     /// side, where one that fails is an item of `errors`.
-    Query "registry.search" [RegistryRead] Search(SearchInput) -> SearchAnswer;
+    Query "registry.search" [RegistryRead] Search(SearchInput) -> SearchAnswer, fails [NotImplemented];
     /// What an image is: digest, platforms, sizes, labels, attachments. Either `image`, for which the entry is
     /// found as by `image.pull`, or `registryId` with `repository` and `reference`. Without an entry only
     /// registries that are publicly known are asked. Counts as a pull at Docker Hub.
-    Query "registry.manifest" [RegistryRead] ReadManifest(ManifestInput) -> Manifest;
+    Query "registry.manifest" [RegistryRead] ReadManifest(ManifestInput) -> Manifest, fails [NotImplemented];
     /// How many pulls Docker Hub still allows. NOT_IMPLEMENTED for every other registry.
-    Query "registry.rateLimit" [RegistryRead] RateLimit(RateLimitInput) -> PullAllowance;
+    Query "registry.rateLimit" [RegistryRead] RateLimit(RateLimitInput) -> PullAllowance, fails [NotImplemented];
     /// Each change of a registry entry, from now on or after `lastEventId`: an organization's newest 10,000 are
     /// kept for those who lost the stream. PRECONDITION_FAILED where more is missing: read `registry.all`, and
     /// subscribe without it.
-    Subscription "registry.events" [RegistryRead] Events(EventsInput) -> RegistryEvent;
+    Subscription "registry.events" [RegistryRead] Events(EventsInput) -> RegistryEvent, fails [PreconditionFailed];
     /// The kinds of registries that are known, with what a form may propose for each.
     Query "registry.presets" [RegistryRead] Presets(NoInput) -> Vec<Preset>;
 }

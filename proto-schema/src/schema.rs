@@ -172,7 +172,8 @@ fn absent_is_never_null(schema: &mut Schema) {
     }
 }
 
-fn without_null(schema: &mut Map<String, Value>) {
+/// The same schema for a place where null cannot be.
+pub fn without_null(schema: &mut Map<String, Value>) {
     if let Some(Value::Array(types)) = schema.get_mut("type") {
         types.retain(|kind| kind != "null");
         if let [only] = types.as_mut_slice() {

@@ -98,6 +98,11 @@ impl Error {
         issues.add(field, rule);
         Self::Invalid(issues)
     }
+
+    /// An input that is wrong as a whole.
+    pub fn form(rule: impl Into<Cow<'static, str>>) -> Self {
+        Self::Invalid(Issues { form: vec![rule.into()], ..Issues::default() })
+    }
 }
 
 /// What is wrong with an input: rules by field name. Never a received value.

@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// In every bad value. Its upper case makes it no image name and no registry path.
-const MARK: &str = "Mk7QzPv9w";
+pub const MARK: &str = "Mk7QzPv9w";
 
 /// Values of the wrong type for a field.
 fn wrong_types(form: Form) -> Vec<Value> {
@@ -208,7 +208,7 @@ fn wrong_texts(field: &str) -> Vec<String> {
 }
 
 /// The input of a call with one field of it replaced, and with what that field needs beside it.
-fn with(call: &Call, things: &Things, field: &Field, value: Value) -> Value {
+pub fn with(call: &Call, things: &Things, field: &Field, value: Value) -> Value {
     let mut input = things.input(call);
     match (call.name, field.name) {
         ("image.pull" | "stack.pull", "serverIds" | "labels") => {

@@ -280,7 +280,9 @@ async fn a_batch_of_more_than_100_is_refused_as_a_whole() {
     };
     let full = send(&client, Method::POST, "/rpc", &[], &batch(100)).await.json();
     assert_eq!(full.as_array().unwrap().len(), 100);
-    assert_eq!(send(&client, Method::POST, "/rpc", &[], &batch(101)).await.error()["code"], -32600);
+    let too_many = send(&client, Method::POST, "/rpc", &[], &batch(101)).await;
+    assert_eq!(too_many.status, 413, "{too_many:?}");
+    assert_eq!(too_many.error()["code"], -32013, "{too_many:?}");
 }
 
 #[tokio::test]

@@ -18,14 +18,19 @@ pub(super) fn is_json(headers: &HeaderMap) -> bool {
     media.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(JSON)
 }
 
+/// The answer to a body that is not.
+pub(super) fn not_json() -> PublicError {
+    let message = "send the input as JSON, with `Content-Type: application/json`";
+    PublicError::new(Code::UnsupportedMediaType, message)
+}
+
 /// The body that [`is_json`] promises.
 ///
 /// # Errors
 /// UNSUPPORTED_MEDIA_TYPE, PAYLOAD_TOO_LARGE, TIMEOUT, or BAD_REQUEST for a body that breaks off.
 pub(super) async fn read_json(request: Request) -> Result<Bytes, PublicError> {
     if !is_json(request.headers()) {
-        let message = "send the input as JSON, with `Content-Type: application/json`";
-        return Err(PublicError::new(Code::UnsupportedMediaType, message));
+        return Err(not_json());
     }
     match timeout(BODY, Bytes::from_request(request, &())).await {
         Ok(Ok(body)) => Ok(body),

@@ -3,18 +3,24 @@
 //! | path | door |
 //! | --- | --- |
 //! | `/api/trpc/<procedure>` | [`trpc`]; batches line by line ([`jsonl`]); subscriptions by SSE ([`sse`]) |
-//! | `/rpc` | [`rpc`]: JSON-RPC 2.0 over POST and WebSocket, subscriptions ([`rpc_subscriptions`]) on the latter |
+//! | `/api/<procedure>` | [`plain`]; its query parameters are [`parameters`] |
+//! | `/api/openapi.json` | [`openapi`]: what the plain door is |
+//! | `/rpc` | [`rpc`]: JSON-RPC 2.0 over POST and WebSocket, subscriptions ([`rpc_subscriptions`]) on the latter; `rpc.discover` ([`openrpc`]) |
 //! | `/agent` | [`agent`]: the agents' channel |
 //! | `/healthz`, `/readyz` | [`health`] |
 //!
-//! The plain door `/api/<procedure>`, the documents and the web console get modules of their own beside these.
-//! [`tls`] is below all of them. A door authenticates ([`auth`]), finds the procedure in the table and calls
-//! it in process ([`in_process`]); it decides nothing. What a key may still do is in every answer's headers
-//! ([`allowance`]), whichever door gave it.
+//! The web console gets modules of its own beside these. [`tls`] is below all of them. A door authenticates
+//! ([`auth`]), finds the procedure in the table and calls it in process ([`in_process`]); it decides nothing.
+//! What a key may still do is in every answer's headers ([`allowance`]), whichever door gave it.
 
 use std::sync::Arc;
 
-use axum::{Router, extract::DefaultBodyLimit, middleware, routing::any};
+use axum::{
+    Router,
+    extract::DefaultBodyLimit,
+    middleware,
+    routing::{any, get},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{app::App, rpc::Procedures};
@@ -23,12 +29,17 @@ mod agent;
 mod allowance;
 mod auth;
 mod body;
+mod document;
 mod envelope;
 mod health;
 mod in_process;
 mod jsonl;
 mod listener;
+mod openapi;
+mod openrpc;
 mod own_certificate;
+mod parameters;
+mod plain;
 mod rpc;
 mod rpc_socket;
 mod rpc_subscriptions;
@@ -62,6 +73,8 @@ struct Doors {
 pub fn router(app: Arc<App>, procedures: Procedures, stop: CancellationToken) -> Router {
     Router::new()
         .route("/api/trpc/{*path}", any(trpc::handle))
+        .route("/api/openapi.json", get(openapi::handle))
+        .route("/api/{*procedure}", any(plain::handle))
         .route("/rpc", any(rpc::handle))
         .route(purser_proto_schema::agent::PATH, any(agent::handle))
         .route("/healthz", any(health::live))

@@ -22,7 +22,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::{
-    BATCH_WIDTH, Doors, MAX_BATCH, auth, body, in_process, rpc_socket,
+    BATCH_WIDTH, Doors, MAX_BATCH, auth, body, in_process, openrpc, rpc_socket,
     rpc_subscriptions::{Begun, Subscriptions},
 };
 use crate::{domain::caller::Caller, error::Error, rpc};
@@ -58,7 +58,9 @@ pub(super) async fn handle(State(doors): State<Doors>, request: Request) -> Resp
         Ok(body) => body,
         Err(error) => return refuse(&error),
     };
-    match serve(&doors, &body, caller.as_ref(), None).await.answer {
+    let served = serve(&doors, &body, caller.as_ref(), None).await;
+    match served.answer {
+        Some(answer) if served.too_large => json(StatusCode::PAYLOAD_TOO_LARGE, answer),
         Some(answer) => json(StatusCode::OK, answer),
         None => StatusCode::NO_CONTENT.into_response(),
     }
@@ -74,13 +76,15 @@ fn wants_websocket(headers: &HeaderMap) -> bool {
 pub(super) struct Served {
     /// `None` where nothing is to be answered.
     pub(super) answer: Option<String>,
+    /// It was not looked at further, and HTTP has a status for that.
+    too_large: bool,
     /// To be started when the answer is on its way.
     pub(super) begun: Vec<Begun>,
 }
 
 impl Served {
     fn answer(text: String) -> Self {
-        Self { answer: Some(text), begun: Vec::new() }
+        Self { answer: Some(text), ..Self::default() }
     }
 }
 
@@ -98,8 +102,12 @@ pub(super) async fn serve(
         return serve_one(doors, raw, caller, subscriptions).await;
     }
     let calls: Vec<&RawValue> = serde_json::from_str(raw.get()).unwrap_or_default();
-    if calls.is_empty() || calls.len() > MAX_BATCH {
+    if calls.is_empty() {
         return Served::answer(failure(None, &protocol_error(INVALID_REQUEST, "a batch has 1 to 100 calls")));
+    }
+    if calls.len() > MAX_BATCH {
+        let error = object(&PublicError::new(Code::PayloadTooLarge, "a batch has at most 100 calls"));
+        return Served { too_large: true, ..Served::answer(failure(None, &error)) };
     }
     let calls: Vec<_> = calls.into_iter().map(|call| serve_one(doors, call, caller, subscriptions)).collect();
     let served: Vec<Served> = stream::iter(calls).buffered(BATCH_WIDTH).collect().await;
@@ -165,6 +173,10 @@ async fn serve_one(
             Some(subscriptions) => subscriptions.end(&method, call.params).map(|ended| ended.to_string()),
             None => Err(only_on_sockets(&method)),
         },
+        None if method == openrpc::DISCOVER => match call.params.map(RawValue::get) {
+            None | Some("{}" | "[]") => Ok(openrpc::text().to_owned()),
+            Some(_) => Err(rpc::wire(&method, Error::form("takes no parameters"))),
+        },
         None => {
             let public = PublicError::new(Code::NotFound, "no procedure of this name");
             Err(ErrorObjectOwned::owned(METHOD_NOT_FOUND, public.message, Some(public.data)))
@@ -174,7 +186,7 @@ async fn serve_one(
         Ok(result) => format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#),
         Err(error) => failure(Some(id), &error),
     });
-    Served { answer, begun }
+    Served { answer, begun, too_large: false }
 }
 
 /// A call and its method, or what is wrong with its form.
@@ -201,8 +213,11 @@ fn read(raw: &RawValue) -> Result<(Call<'_>, String), &'static str> {
 
 fn only_on_sockets(name: &str) -> ErrorObjectOwned {
     let message = format!("{name} is for subscriptions: call it on a WebSocket at /rpc");
-    let public = PublicError::new(Code::MethodNotSupported, message).at(name);
-    ErrorObjectOwned::owned(public.data.code.number(), public.message, Some(public.data))
+    object(&PublicError::new(Code::MethodNotSupported, message).at(name))
+}
+
+fn object(error: &PublicError) -> ErrorObjectOwned {
+    ErrorObjectOwned::owned(error.data.code.number(), error.message.clone(), Some(error.data.clone()))
 }
 
 fn is_id(id: &RawValue) -> bool {
@@ -225,9 +240,7 @@ fn failure(id: Option<&RawValue>, error: &ErrorObjectOwned) -> String {
 /// A failure before there is any call to answer: its HTTP status says it too.
 fn refuse(error: &PublicError) -> Response {
     let status = StatusCode::from_u16(error.data.http_status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let number = error.data.code.number();
-    let object = ErrorObjectOwned::owned(number, error.message.clone(), Some(error.data.clone()));
-    json(status, failure(None, &object))
+    json(status, failure(None, &object(error)))
 }
 
 fn json(status: StatusCode, body: String) -> Response {

@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     domain::caller::Caller,
-    error::{Error, Issues, Result},
+    error::{Error, Result},
     rpc,
 };
 
@@ -80,9 +80,7 @@ async fn prepare(request: Request) -> std::result::Result<Prepared, PublicError>
 }
 
 fn not_json() -> PublicError {
-    let mut issues = Issues::default();
-    issues.form.push("the input is not JSON".into());
-    rpc::public(&Error::Invalid(issues))
+    rpc::public(&Error::form("the input is not JSON"))
 }
 
 async fn serve(doors: &Doors, path: &str, request: Prepared) -> Response {

@@ -1,6 +1,10 @@
 //! Reading a procedure's input: the field that is wrong is named, what was received is not repeated.
 
+use std::{collections::HashSet, sync::LazyLock};
+
+use purser_proto_schema::schema::schemas;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use crate::error::{Error, Issues, Result};
 
@@ -17,7 +21,7 @@ pub fn parse<T: DeserializeOwned>(text: Option<&str>) -> Result<T> {
         Some(text) => text,
     };
     if !text.starts_with('{') {
-        return Err(form(OBJECT));
+        return Err(Error::form(OBJECT));
     }
     let mut deserializer = serde_json::Deserializer::from_str(text);
     serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
@@ -26,17 +30,11 @@ pub fn parse<T: DeserializeOwned>(text: Option<&str>) -> Result<T> {
     })
 }
 
-fn form(rule: &'static str) -> Error {
-    let mut issues = Issues::default();
-    issues.form.push(rule.into());
-    Error::Invalid(issues)
-}
-
 fn issue(path: &str, error: &serde_json::Error) -> Error {
     if !error.is_data() {
         // serde_json also says so of a number where a word is expected, and of a lone surrogate.
         return match path.split(['.', '[']).next() {
-            None | Some("" | "?") => form("the input is not JSON"),
+            None | Some("" | "?") => Error::form("the input is not JSON"),
             Some(field) => {
                 let mut issues = Issues::default();
                 issues.add(presentable(field), "is not JSON of a form that this field takes");
@@ -50,20 +48,41 @@ fn issue(path: &str, error: &serde_json::Error) -> Error {
     let path = if path == "." { "" } else { path };
     // serde's path ends with the field for a bad value, and with its parent for a missing or unknown one.
     let full = match named {
-        Some(field) if path.is_empty() || path == field => field.to_owned(),
-        Some(field) if path.rsplit('.').next() == Some(field) => path.to_owned(),
-        Some(field) => format!("{path}.{field}"),
-        None => path.to_owned(),
+        Some(field) if path.is_empty() || path == field => presentable(field),
+        Some(field) => {
+            let parent = path.strip_suffix(field).and_then(|parent| parent.strip_suffix('.')).unwrap_or(path);
+            format!("{}.{}", known(parent), presentable(field))
+        }
+        None => known(path),
     };
     let mut issues = Issues::default();
-    let top = full.split(['.', '[']).next().unwrap_or_default();
+    let top = full.split(['.', '[']).next().unwrap_or_default().to_owned();
     if top.is_empty() {
         issues.form.push(rule.into());
     } else {
-        let rule = if top == full { rule } else { format!("{}: {rule}", presentable(&full)) };
-        issues.add(presentable(top), rule);
+        let rule = if top == full { rule } else { format!("{full}: {rule}") };
+        issues.add(top, rule);
     }
     Error::Invalid(issues)
+}
+
+/// A path without the keys of maps, such as labels': they are no names of fields, but what was received.
+fn known(path: &str) -> String {
+    static FIELDS: LazyLock<HashSet<&str>> = LazyLock::new(|| {
+        let properties = |definition: &'static Value| definition["properties"].as_object();
+        schemas()
+            .definitions
+            .values()
+            .filter_map(properties)
+            .flatten()
+            .map(|(name, _)| name.as_str())
+            .collect()
+    });
+    let is_known = |part: &str| FIELDS.contains(part.split('[').next().unwrap_or_default());
+    path.split('.')
+        .map(|part| if part.is_empty() || is_known(part) { part } else { "*" })
+        .collect::<Vec<_>>()
+        .join(".")
 }
 
 /// The field that serde's message names, and a rule without the received value.
@@ -149,5 +168,18 @@ mod tests {
             panic!("accepted");
         };
         assert!(issues.fields["auth"][0].contains("auth.password"), "{:?}", issues.fields);
+    }
+
+    #[test]
+    fn the_key_of_a_map_is_not_repeated() {
+        for key in ["hunter2", "hunter2.x", "image.hunter2", "hunter2[3]", "hunter 2"] {
+            let text = serde_json::json!({"image": "a", "labels": {(key): 5}}).to_string();
+            let Err(Error::Invalid(issues)) = parse::<PullInput>(Some(&text)) else {
+                panic!("{key} was accepted")
+            };
+            let said = format!("{:?} {:?}", issues.form, issues.fields);
+            assert!(said.contains("labels.") && said.contains("expected a string"), "{key}: {said}");
+            assert!(!said.contains("hunter"), "{key}: {said}");
+        }
     }
 }

@@ -146,7 +146,7 @@ impl Registrar {
             let handler = handler.clone();
             async move {
                 let outcome = serve::<P, F, Fut>(handler, params, app, &extensions).await;
-                outcome.map_err(|error| wire(P::INFO.name, error))
+                outcome.map_err(refused::<P>)
             }
         };
         if let Err(error) = self.module.register_async_method(P::INFO.name, method) {
@@ -197,6 +197,18 @@ fn admit<P: Procedure>(
     caller.require(P::INFO.permission)?;
     let input = input::parse::<P::Input>(params)?;
     Ok((Arc::new(Call::new(Arc::clone(caller), P::INFO.name, gone)), input))
+}
+
+/// A procedure's error on the wire. The suite holds by this that its documents name every code it answers.
+fn refused<P: Procedure>(error: Error) -> ErrorObjectOwned {
+    let code = public(&error).data.code;
+    debug_assert!(
+        P::INFO.codes().any(|named| named == code),
+        "{} answers {}: name it in its line of the table, after `fails`",
+        P::INFO.name,
+        code.as_str()
+    );
+    wire(P::INFO.name, error)
 }
 
 /// The panic itself has been logged by the hook.

@@ -12,7 +12,7 @@ use purser_proto_schema::procedure::Procedure;
 use serde_json::value::{RawValue, to_raw_value};
 use tokio_util::sync::CancellationToken;
 
-use super::{Registrar, admit, panicked, wire};
+use super::{Registrar, admit, panicked, refused};
 use crate::{
     app::App,
     domain::{
@@ -57,10 +57,10 @@ impl Registrar {
             let admitted = admit::<P>(params, caller, CancellationToken::new());
             let (handler, app) = (handler.clone(), Arc::clone(&app));
             async move {
-                let (call, input) = admitted.map_err(|error| wire(P::INFO.name, error))?;
+                let (call, input) = admitted.map_err(refused::<P>)?;
                 let beginning = AssertUnwindSafe(handler(app, call, input)).catch_unwind();
                 let begun = beginning.await.unwrap_or_else(|_| Err(panicked()));
-                let Begun { since, events } = begun.map_err(|error| wire(P::INFO.name, error))?;
+                let Begun { since, events } = begun.map_err(refused::<P>)?;
                 Ok(WireSubscription { since, events: on_the_wire::<P>(events) })
             }
             .boxed()
@@ -75,5 +75,5 @@ fn on_the_wire<P: Procedure>(events: Events<P::Output>) -> WireEvents {
         let data = to_raw_value(&data).map_err(Error::internal("writing an event"))?;
         Ok(Tracked { id, data })
     });
-    events.map(|event| event.map_err(|error| wire(P::INFO.name, error))).boxed()
+    events.map(|event| event.map_err(refused::<P>)).boxed()
 }

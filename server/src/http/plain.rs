@@ -1,0 +1,142 @@
+//! `/api/<procedure>`: queries by GET with query parameters ([`parameters`](super::parameters)), mutations by POST with
+//! JSON, and POST on a query too. The answer is the bare value, or `{"message","code","data"}` with the code's HTTP
+//! status; [`openapi`](super::openapi) describes it.
+//!
+//! Order of checks, as at the tRPC door: media type 415, procedure 404, method 405, key 401, permission 403, input 400.
+//! A request that should have no body is asked for its media type only where it names one.
+
+use axum::{
+    body::Body,
+    extract::{Request, State},
+    http::{HeaderName, HeaderValue, Method, StatusCode, header},
+    response::Response,
+};
+use percent_encoding::percent_decode_str;
+use purser_proto_schema::{
+    error::{Code, PlainError, PublicError},
+    procedure::{Kind, ProcedureInfo},
+};
+use serde_json::value::RawValue;
+
+use super::{Doors, auth, body, envelope, in_process, parameters};
+use crate::{error::Error, rpc};
+
+/// What the paths of this door begin with.
+pub(super) const MOUNT: &str = "/api/";
+
+/// A refusal, and the header that goes with it.
+struct Refusal {
+    error: PublicError,
+    header: Option<(HeaderName, HeaderValue)>,
+}
+
+impl From<PublicError> for Refusal {
+    fn from(error: PublicError) -> Self {
+        Self { error, header: None }
+    }
+}
+
+pub(super) async fn handle(State(doors): State<Doors>, request: Request) -> Response {
+    match answer(&doors, request).await {
+        Ok(value) => json(StatusCode::OK, String::from(Box::<str>::from(value))),
+        Err(refusal) => refused(refusal),
+    }
+}
+
+async fn answer(doors: &Doors, request: Request) -> Result<Box<RawValue>, Refusal> {
+    let path = request.uri().path().strip_prefix(MOUNT).unwrap_or_default();
+    let name = percent_decode_str(path).decode_utf8_lossy().into_owned();
+    let (method, headers) = (request.method().clone(), request.headers().clone());
+    let query = request.uri().query().unwrap_or_default().to_owned();
+    let body = if method == Method::POST {
+        Some(body::read_json(request).await?)
+    } else if headers.contains_key(header::CONTENT_TYPE) && !body::is_json(&headers) {
+        return Err(body::not_json().into());
+    } else {
+        None
+    };
+    let Some(info) = doors.procedures.info(&name) else {
+        return Err(PublicError::new(Code::NotFound, "no procedure of this name").into());
+    };
+    let of_call = |error: PublicError| error.at(info.name);
+    if !allows(info, &method) {
+        return Err(not_allowed(info));
+    }
+    let caller =
+        auth::caller(doors, &headers).await.map_err(|error| unauthorized(of_call(rpc::public(&error))))?;
+    let input = match &body {
+        Some(body) if body.is_empty() => Ok(None),
+        Some(body) => read(body),
+        None => parameters::read(info.name, &query),
+    };
+    let input = match input {
+        Ok(input) => input,
+        // What is no JSON does not get as far as the wrapper, which checks this before any input.
+        Err(error) => {
+            let error = caller.require(info.permission).err().unwrap_or(error);
+            return Err(of_call(rpc::public(&error)).into());
+        }
+    };
+    if info.kind == Kind::Subscription {
+        let message = format!("{} goes on telling: subscribe to it on a WebSocket at /rpc", info.name);
+        return Err(of_call(PublicError::new(Code::NotImplemented, message)).into());
+    }
+    let called = in_process::call(doors, info.name, input.as_deref(), Some(caller)).await;
+    called.map_err(|error| envelope::public(&error, info.name).into())
+}
+
+/// tRPC writes an absent input as null; here it is one that is no object.
+fn read(body: &[u8]) -> Result<Option<Box<RawValue>>, Error> {
+    match serde_json::from_slice::<Box<RawValue>>(body) {
+        Ok(input) if input.get() == "null" => Err(Error::form("the input must be an object of named fields")),
+        Ok(input) => Ok(Some(input)),
+        Err(_) => Err(Error::form("the input is not JSON")),
+    }
+}
+
+fn allows(info: &ProcedureInfo, method: &Method) -> bool {
+    let reads = [Method::GET, Method::HEAD].contains(method);
+    match info.kind {
+        Kind::Query | Kind::Subscription => reads || method == Method::POST,
+        Kind::Mutation => method == Method::POST,
+    }
+}
+
+fn not_allowed(info: &ProcedureInfo) -> Refusal {
+    let (name, kind) = (info.name, info.kind);
+    let (message, allow) = match kind {
+        Kind::Mutation => (format!("{name} is a mutation: call it by POST"), "POST"),
+        Kind::Query | Kind::Subscription => (format!("call {name} by GET or POST"), "GET, HEAD, POST"),
+    };
+    let error = PublicError::new(Code::MethodNotSupported, message).at(name);
+    Refusal { error, header: Some((header::ALLOW, HeaderValue::from_static(allow))) }
+}
+
+/// A 401 says how to come in; other failures to find the caller are none.
+fn unauthorized(error: PublicError) -> Refusal {
+    let header = (error.data.code == Code::Unauthorized)
+        .then_some((header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"purser\"")));
+    Refusal { error, header }
+}
+
+fn refused(Refusal { error, header }: Refusal) -> Response {
+    let status = StatusCode::from_u16(error.data.http_status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let retry_after = error.data.retry_after;
+    // Plain structs of strings and numbers: writing them does not fail.
+    let mut response = json(status, serde_json::to_string(&PlainError::from(error)).unwrap_or_default());
+    let headers = response.headers_mut();
+    headers.extend(header);
+    if let Some(seconds) = retry_after {
+        headers.insert(header::RETRY_AFTER, seconds.into());
+    }
+    response
+}
+
+fn json(status: StatusCode, body: String) -> Response {
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
