@@ -13,6 +13,8 @@ mod m20261121_000006_realm_allow;
 mod m20261121_000007_session_history;
 mod m20261121_000008_job_rounds;
 mod m20261121_000009_replicas;
+mod m20261121_000010_audit_trail;
+mod m20261121_000011_request_ids;
 
 /// Brings a database to the present shape.
 pub struct Migrator;
@@ -30,6 +32,8 @@ impl MigratorTrait for Migrator {
             Box::new(m20261121_000007_session_history::Migration),
             Box::new(m20261121_000008_job_rounds::Migration),
             Box::new(m20261121_000009_replicas::Migration),
+            Box::new(m20261121_000010_audit_trail::Migration),
+            Box::new(m20261121_000011_request_ids::Migration),
         ]
     }
 }

@@ -14,6 +14,7 @@
 //! agent wire ignores unknown fields, and a change of meaning raises [`agent::PROTOCOL`].
 
 pub mod agent;
+pub mod audit;
 pub mod error;
 pub mod ids;
 pub mod image;

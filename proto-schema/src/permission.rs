@@ -48,6 +48,8 @@ permissions! {
     JobRead = "job:read",
     /// Cancel and repeat jobs.
     JobWrite = "job:write",
+    /// See who did what.
+    AuditRead = "audit:read",
 }
 
 /// A named set of permissions.
@@ -67,13 +69,15 @@ impl Role {
     #[must_use]
     pub fn allows(self, permission: Permission) -> bool {
         use Permission::{
-            ImagePull, ImagePush, ImageRead, JobRead, JobWrite, RegistryDelete, RegistryRead, RegistryTest,
-            RegistryWrite, ServerDelete, ServerRead, ServerWrite,
+            AuditRead, ImagePull, ImagePush, ImageRead, JobRead, JobWrite, RegistryDelete, RegistryRead,
+            RegistryTest, RegistryWrite, ServerDelete, ServerRead, ServerWrite,
         };
         match permission {
             RegistryRead | ServerRead | ImageRead | JobRead => true,
             RegistryTest | ImagePull | ImagePush | JobWrite => !matches!(self, Self::Viewer),
-            RegistryWrite | RegistryDelete | ServerWrite | ServerDelete => matches!(self, Self::Admin),
+            RegistryWrite | RegistryDelete | ServerWrite | ServerDelete | AuditRead => {
+                matches!(self, Self::Admin)
+            }
         }
     }
 }

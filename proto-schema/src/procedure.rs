@@ -62,6 +62,7 @@ pub fn table() -> impl Iterator<Item = &'static ProcedureInfo> {
         crate::image::TABLE,
         crate::stack::TABLE,
         crate::job::TABLE,
+        crate::audit::TABLE,
     ]
     .into_iter()
     .flatten()

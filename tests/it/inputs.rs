@@ -20,6 +20,7 @@ pub enum Form {
     Site,
     Servers,
     Job,
+    Key,
     Labels,
     OneTime,
     /// Of a list: 1 to 100.
@@ -63,8 +64,8 @@ const fn call(name: &'static str, permission: &'static str, fields: &'static [Fi
 }
 
 use Form::{
-    Access, Choice, Count, Flag, Hosts, Job, Labels, Number, OneTime, Profiles, Registry, Server, Servers,
-    Site, Text,
+    Access, Choice, Count, Flag, Hosts, Job, Key, Labels, Number, OneTime, Profiles, Registry, Server,
+    Servers, Site, Text,
 };
 
 /// The procedure table, from API.md.
@@ -254,6 +255,22 @@ pub const CALLS: &[Call] = &[
     ),
     call("job.cancel", "job:write", &[must("jobId", Job)]),
     call("job.retry", "job:write", &[must("jobId", Job)]),
+    call(
+        "audit.all",
+        "audit:read",
+        &[
+            may("limit", Count),
+            may("cursor", Text),
+            may("registryId", Registry),
+            may("serverId", Server),
+            may("apiKeyId", Key),
+            may("jobId", Job),
+            may("action", Text),
+            may("outcome", Text),
+            may("from", Text),
+            may("to", Text),
+        ],
+    ),
 ];
 
 /// Those that are called on doors that go on answering: `job_watch.rs` asks of them what is asked of

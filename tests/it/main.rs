@@ -19,6 +19,8 @@ macro_rules! on_each_engine {
 }
 
 mod answers;
+mod audit;
+mod audit_export;
 mod backoff;
 mod bad_input;
 mod browse;
@@ -40,6 +42,7 @@ mod jobs;
 mod jsonrpc;
 mod local_agent;
 mod matching;
+mod operations;
 mod organizations;
 mod passwords;
 mod podman;
@@ -56,4 +59,5 @@ mod stack;
 mod strangers;
 mod tidy;
 mod tls;
+mod traces;
 mod trpc;

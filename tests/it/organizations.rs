@@ -57,7 +57,7 @@ async fn a_foreign_a_missing_and_a_malformed_id_look_the_same() {
                 async |id: &str| client.trpc_mutation(call.name, &with(call, &own, field.name, id)).await;
             let is_foreign = ask(id).await;
             tried += 1;
-            if call.name == "job.all" {
+            if ["job.all", "audit.all"].contains(&call.name) {
                 // A filter, not a name: nothing matches it.
                 assert_eq!(is_foreign.data(), json!({"items": [], "nextCursor": null}));
             } else {
@@ -142,7 +142,8 @@ async fn a_role_may_what_its_row_says() {
     for (role, extra) in [("admin", None), ("deployer", Some(deployer.as_slice())), ("viewer", Some(&[]))] {
         let client = purser.key_in(&organization, Grant::Role(role));
         for call in CALLS {
-            let reads = call.permission.ends_with(":read");
+            // Who did what is for those who answer for it.
+            let reads = call.permission.ends_with(":read") && call.permission != "audit:read";
             let expected = extra.is_none_or(|extra| reads || extra.contains(&call.permission));
             assert_eq!(may(&client, call).await, expected, "{role}: {}", call.name);
         }

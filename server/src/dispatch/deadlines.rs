@@ -52,7 +52,7 @@ async fn sweep(shared: &Arc<Shared>) -> Result<usize> {
             continue;
         }
         let session = shared.session(&target.server());
-        let Some(job) = end_failed(&shared.store, &target, failure(&target)).await? else {
+        let Some(job) = end_failed(shared, &target, failure(&target)).await? else {
             // It ended or began meanwhile.
             continue;
         };

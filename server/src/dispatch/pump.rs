@@ -12,7 +12,7 @@ use purser_registry_client::DiagnosisCode;
 use super::{Session, Shared, attempt_of, inbound, plan, report, resume};
 use crate::{
     error::Result,
-    store::{Claim, Store, TargetRow},
+    store::{Claim, TargetRow},
 };
 
 /// How often the queue is looked at without a sign, in a small fleet.
@@ -117,11 +117,12 @@ async fn hand_over(
     let attempt = attempt_of(target);
     tracing::info!(
         job = %target.job_id, target = %target.target_id, attempt = attempt.attempt,
-        server = %target.server_id, command = command.name(), "target dispatched"
+        server = %target.server_id, request_id = target.request_id, command = command.name(), "target dispatched"
     );
     let request = StartTarget {
         attempt: attempt.clone(),
         job_id: target.job_id.clone(),
+        request_id: target.request_id.clone(),
         deadline_ms: remaining_ms(target),
         stall_ms: u64::try_from(target.stall_limit_ms).ok(),
         command,
@@ -174,20 +175,26 @@ async fn hand_over(
 }
 
 async fn fail(shared: &Arc<Shared>, session: &Session, target: &TargetRow, failure: Failure) -> Result<()> {
-    end_failed(&shared.store, target, failure).await.map(|job| shared.changed(job))?;
+    end_failed(shared, target, failure).await.map(|job| shared.changed(job))?;
     shared.leave(session, &target.id());
     Ok(())
 }
 
 /// Ends a target with a failure of the control plane's own.
 pub(super) async fn end_failed(
-    store: &Store,
+    shared: &Shared,
     target: &TargetRow,
     failure: Failure,
 ) -> Result<Option<purser_proto_schema::ids::JobId>> {
     tracing::warn!(job = %target.job_id, target = %target.target_id, server = %target.server_id,
-        code = failure.diagnosis.code.as_str(), "target failed");
-    store.target_fail(&attempt_of(target), &Verdict::Failed { failure, duration_ms: 0 }).await
+        request_id = target.request_id, code = failure.diagnosis.code.as_str(), "target failed");
+    let code = failure.diagnosis.code.as_str();
+    let ended =
+        shared.store.target_fail(&attempt_of(target), &Verdict::Failed { failure, duration_ms: 0 }).await?;
+    if ended.is_some() {
+        shared.ended_so(target, code, Duration::ZERO);
+    }
+    Ok(ended)
 }
 
 fn remaining_ms(target: &TargetRow) -> u64 {

@@ -92,7 +92,7 @@ async fn lost(shared: &Arc<Shared>, target: &TargetRow) -> Result<()> {
     let again = target.job_kind()? != JobKind::TestRegistry && target.attempts_of_round() < ATTEMPTS;
     if again {
         tracing::warn!(job = %target.job_id, target = %target.target_id, server = %target.server_id,
-            attempt = attempt.attempt, "the agent lost a target; queued again");
+            attempt = attempt.attempt, request_id = target.request_id, "the agent lost a target; queued again");
         shared.store.target_requeue(&attempt, chrono::Utc::now() + QUEUED_AGAIN).await?;
         shared.moved(&target.job());
         return Ok(());
@@ -102,6 +102,6 @@ async fn lost(shared: &Arc<Shared>, target: &TargetRow) -> Result<()> {
         format!("the agent stopped while it worked on this, {} time(s)", target.attempts_of_round()),
         "Look at the log of purser-agent on that host, then start the job again.",
     );
-    shared.changed(end_failed(&shared.store, target, failure).await?);
+    shared.changed(end_failed(shared, target, failure).await?);
     Ok(())
 }

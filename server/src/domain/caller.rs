@@ -24,6 +24,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     error::{Error, Result},
+    refusals::{Refusal, Refusals},
+    request::{self, RequestId},
     secret_hash,
     store::{ApiKeyRow, AuditEntry, Store},
 };
@@ -33,6 +35,9 @@ use crate::{
 const REMEMBERED: Duration = Duration::from_secs(10);
 /// How many keys are remembered.
 const REMEMBERED_KEYS: u64 = 10_000;
+/// The audit's words for a key that was refused, and for one that nobody has.
+const REFUSED: &str = "key.refused";
+const UNKNOWN: &str = "unknown_key";
 /// The longest key that is looked at.
 const MAX_KEY_BYTES: usize = 512;
 const KEY_PREFIX: &str = "purser_";
@@ -103,11 +108,13 @@ pub struct Call {
     pub job: OnceLock<JobId>,
     /// Cancelled when the caller hung up: nobody waits for the answer any more.
     pub gone: CancellationToken,
+    /// The request that it came by.
+    pub request_id: Option<RequestId>,
     audited: AtomicBool,
 }
 
 impl Call {
-    /// A call of `caller`.
+    /// A call of `caller`, by the request that this task works for.
     pub fn new(caller: Arc<Caller>, action: &'static str, gone: CancellationToken) -> Self {
         Self {
             caller,
@@ -116,6 +123,7 @@ impl Call {
             server: OnceLock::new(),
             job: OnceLock::new(),
             gone,
+            request_id: request::current().map(|request| request.id),
             audited: AtomicBool::new(false),
         }
     }
@@ -123,13 +131,16 @@ impl Call {
     /// The call as an audit event.
     pub fn audit_entry<'a>(&'a self, outcome: &'a str) -> AuditEntry<'a> {
         AuditEntry {
-            organization_id: self.organization(),
+            organization_id: Some(self.organization()),
             api_key_id: Some(&self.caller.api_key_id),
             action: self.action,
             registry_id: self.registry.get().cloned(),
             server_id: self.server.get().cloned(),
             job_id: self.job.get().cloned(),
             outcome,
+            request_id: self.request_id.as_ref(),
+            source: None,
+            count: 1,
         }
     }
 
@@ -191,37 +202,62 @@ impl KnownKeys {
     }
 }
 
-/// The caller of a presented key. Reads the database at most once per key and [`REMEMBERED`], and
-/// never writes to it.
+/// The caller of a presented key. Reads the database at most once per key and [`REMEMBERED`]; of a key that is
+/// refused the audit hears, within its bounds.
 ///
 /// # Errors
 /// [`Error::Unauthorized`] for an unknown, revoked or expired key, all alike.
-pub async fn authenticate(store: &Store, known: &KnownKeys, presented: &str) -> Result<Arc<Caller>> {
+pub async fn authenticate(
+    store: &Store,
+    known: &KnownKeys,
+    refusals: &Refusals,
+    presented: &str,
+) -> Result<Arc<Caller>> {
     if presented.is_empty() || presented.len() > MAX_KEY_BYTES {
-        return Err(Error::Unauthorized);
+        return Err(refused(refusals, None, UNKNOWN));
     }
     let slot = known.slot(presented);
     let caller = match known.callers.get(&slot) {
         Some(caller) => caller,
         None => {
-            let caller = Arc::new(look_up(store, presented).await?);
+            let row = look_up(store, refusals, presented).await?;
+            let caller = Arc::new(Caller::from_row(row)?);
             known.callers.insert(slot, Arc::clone(&caller));
             caller
         }
     };
     match caller.expires_at {
-        Some(expiry) if expiry <= Utc::now() => Err(Error::Unauthorized),
+        Some(expiry) if expiry <= Utc::now() => {
+            Err(refused(refusals, Some((&caller.organization_id, &caller.api_key_id)), "expired"))
+        }
         _ => Ok(caller),
     }
 }
 
-async fn look_up(store: &Store, presented: &str) -> Result<Caller> {
+async fn look_up(store: &Store, refusals: &Refusals, presented: &str) -> Result<ApiKeyRow> {
     let prefix = public_prefix(presented);
-    let row = store.api_key_by_prefix(&prefix).await?.ok_or(Error::Unauthorized)?;
-    if !secret_hash::key_matches(&prefix, presented, &row.hash) || row.revoked_at.is_some() {
-        return Err(Error::Unauthorized);
-    }
-    Caller::from_row(row)
+    let Some(row) = store.api_key_by_prefix(&prefix).await? else {
+        return Err(refused(refusals, None, UNKNOWN));
+    };
+    let why = match (secret_hash::key_matches(&prefix, presented, &row.hash), row.revoked_at) {
+        (true, None) => return Ok(row),
+        (true, Some(_)) => "revoked",
+        (false, _) => "wrong_secret",
+    };
+    let organization = OrganizationId::from_stored(row.organization_id);
+    Err(refused(refusals, Some((&organization, &ApiKeyId::from_stored(row.api_key_id))), why))
+}
+
+/// Lets the audit hear of a key that was refused: in the organization of the key that it names, if it names one.
+fn refused(refusals: &Refusals, named: Option<(&OrganizationId, &ApiKeyId)>, why: &'static str) -> Error {
+    refusals.note(Refusal {
+        organization_id: named.map(|(organization, _)| organization.clone()),
+        api_key_id: named.map(|(_, key)| key.clone()),
+        server_id: None,
+        action: REFUSED,
+        outcome: why,
+    });
+    Error::Unauthorized
 }
 
 /// The public part of a key, by which it is found. A key that an operator chose has none of its own

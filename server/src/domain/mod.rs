@@ -11,17 +11,10 @@ pub mod image;
 pub mod job;
 pub mod matching;
 pub mod naming;
+pub mod operations;
 pub mod reencrypt;
 pub mod registry;
 pub mod server;
 pub mod stack;
 pub mod targets;
 pub mod tracked;
-
-/// Whether the database answers.
-///
-/// # Errors
-/// [`Error::Internal`](crate::error::Error::Internal) when it does not.
-pub async fn health(app: &crate::app::App) -> crate::error::Result<()> {
-    app.store.ping().await
-}

@@ -5,7 +5,10 @@
 //! caller that does not read its answers only slows itself down. When it hangs up nobody waits for its
 //! calls any more, and its subscriptions ([`rpc_subscriptions`](super::rpc_subscriptions)) end.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use axum::{
     extract::{
@@ -27,6 +30,10 @@ use super::{
     Doors, MAX_BODY, auth, rpc,
     rpc_subscriptions::{Notification, Subscriptions},
 };
+use crate::{
+    request::{self, Request},
+    traces::Span,
+};
 
 /// Calls of one socket under way at once.
 const IN_FLIGHT: usize = 32;
@@ -38,13 +45,16 @@ const SILENCE: Duration = Duration::from_secs(90);
 const WRITE: Duration = Duration::from_secs(15);
 
 pub(super) fn upgrade(doors: Doors, upgrade: WebSocketUpgrade, headers: HeaderMap) -> Response {
-    upgrade
-        .max_message_size(MAX_BODY)
-        .max_frame_size(MAX_BODY)
-        .on_upgrade(|socket| serve(doors, socket, headers))
+    let opened_by = request::current();
+    // Known from now on, so that a stop waits until it was told.
+    let known = doors.sockets.token();
+    upgrade.max_message_size(MAX_BODY).max_frame_size(MAX_BODY).on_upgrade(|socket| async move {
+        request::within(opened_by.clone(), serve(doors, socket, headers, opened_by)).await;
+        drop(known);
+    })
 }
 
-async fn serve(doors: Doors, socket: WebSocket, headers: HeaderMap) {
+async fn serve(doors: Doors, socket: WebSocket, headers: HeaderMap, opened_by: Option<Request>) {
     let (writer, mut reader) = socket.split();
     let (answers, to_write) = mpsc::channel::<Message>(IN_FLIGHT);
     let broken = CancellationToken::new();
@@ -53,6 +63,7 @@ async fn serve(doors: Doors, socket: WebSocket, headers: HeaderMap) {
     let writing = tokio::spawn(write(writer, to_write, to_tell, doors.stop.clone(), broken.clone()));
     let places = Arc::new(Semaphore::new(IN_FLIGHT));
     let mut calls = JoinSet::new();
+    let mut number = 0;
     loop {
         let message = tokio::select! {
             () = broken.cancelled() => break,
@@ -80,14 +91,21 @@ async fn serve(doors: Doors, socket: WebSocket, headers: HeaderMap) {
         };
         while calls.try_join_next().is_some() {}
         let (doors, answers, subscriptions) = (doors.clone(), answers.clone(), Arc::clone(&subscriptions));
-        calls.spawn(async move {
+        number += 1;
+        let message = opened_by.as_ref().map(|socket| socket.message(number));
+        let (id, begun) = (message.as_ref().map(|message| message.id.clone()), Instant::now());
+        calls.spawn(request::within(message, async move {
             let served = rpc::serve(&doors, text.as_bytes(), Some(&caller), Some(&subscriptions)).await;
             if let Some(answer) = served.answer {
                 let _ = answers.send(Message::Text(answer.into())).await;
             }
             served.begun.into_iter().for_each(|begun| subscriptions.start(begun));
+            if let Some(id) = id {
+                let span = || Span::of_request(&id, "message websocket".to_owned(), begun.elapsed());
+                doors.app.traces.tell(span);
+            }
             drop(place);
-        });
+        }));
     }
     calls.shutdown().await;
     drop(answers);

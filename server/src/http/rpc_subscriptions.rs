@@ -29,7 +29,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{Doors, auth, in_process};
-use crate::{domain::caller::Caller, error::Error, rpc};
+use crate::{domain::caller::Caller, error::Error, request, rpc};
 
 /// The most of one socket.
 const AT_ONCE: usize = 64;
@@ -143,9 +143,11 @@ impl Subscriptions {
     pub(super) fn start(&self, begun: Begun) {
         let (doors, headers) = (self.doors.clone(), self.headers.clone());
         let notifications = self.notifications.clone();
+        let of = request::current();
         tokio::spawn(async move {
             let ended = begun.place.ended.clone();
-            ended.run_until_cancelled(tell(doors, headers, begun, notifications)).await;
+            let telling = request::within(of, tell(doors, headers, begun, notifications));
+            ended.run_until_cancelled(telling).await;
         });
     }
 }

@@ -39,10 +39,10 @@ mod session_history;
 mod target;
 
 pub use api_key::AdminKey;
-pub use audit::AuditEntry;
+pub use audit::{AuditEntry, AuditFilter};
 pub use entity::{
-    api_key::Model as ApiKeyRow, job::Model as JobRow, job_target::Model as TargetRow,
-    registry::Model as RegistryRow, server::Model as ServerRow,
+    api_key::Model as ApiKeyRow, audit_event::Model as AuditRow, job::Model as JobRow,
+    job_target::Model as TargetRow, registry::Model as RegistryRow, server::Model as ServerRow,
 };
 pub use entries::Entries;
 pub use job::{JobFilter, NewJob};
@@ -68,6 +68,17 @@ pub struct Store {
     db: DatabaseConnection,
     /// Only where this process is the one writer.
     kept: Option<Arc<Kept>>,
+}
+
+/// Connections to the database.
+#[derive(Clone, Copy, Debug)]
+pub struct PoolState {
+    /// Open, and nobody's.
+    pub idle: u32,
+    /// Open, and somebody's.
+    pub in_use: u32,
+    /// As many as there may be.
+    pub most: u32,
 }
 
 /// What is kept of the database in memory.
@@ -118,6 +129,18 @@ impl Store {
     /// [`Error::Internal`] when it does not.
     pub async fn ping(&self) -> Result<()> {
         self.db.ping().await.map_err(Error::internal("asking the database for a sign of life"))
+    }
+
+    /// The connections that there are.
+    pub fn pool(&self) -> PoolState {
+        fn of<D: sqlx::Database>(pool: &sqlx::Pool<D>) -> PoolState {
+            let idle = u32::try_from(pool.num_idle()).unwrap_or(u32::MAX);
+            PoolState { idle, in_use: pool.size().saturating_sub(idle), most: CONNECTIONS }
+        }
+        match self.db.get_database_backend() {
+            DatabaseBackend::Postgres => of(self.db.get_postgres_connection_pool()),
+            _ => of(self.db.get_sqlite_connection_pool()),
+        }
     }
 
     /// A transaction that may write. On SQLite it takes the write lock at once: a deferred one that
