@@ -45,8 +45,13 @@ async fn calls_are_counted_by_procedure_door_and_code() {
     client.get("/api/trpc/no.such.thing").await;
     client.get("/api/trpc/registry.create").await;
     client.get("/api/trpc/registry.all,registry.presets?batch=1").await;
+    // No calls.
+    client.send(Method::HEAD, "/api/trpc/registry.all", &[], "").await.unwrap();
+    client.get("/api/audit.jsonl").await;
     let text = metrics(&client).await;
     for (procedure, door, code, count) in [
+        ("registry.all", "trpc", "BAD_REQUEST", 0.0),
+        ("unknown", "plain", "BAD_REQUEST", 0.0),
         ("registry.all", "trpc", "OK", 3.0),
         ("registry.presets", "trpc", "OK", 1.0),
         ("registry.all", "jsonrpc", "OK", 1.0),

@@ -75,7 +75,7 @@ pub(super) async fn every_door(State(around): State<Around>, request: Request, n
     }
     if let Some(procedure) = procedure
         && !of.has_reached()
-        && status != StatusCode::SWITCHING_PROTOCOLS
+        && is_refusal(door, method, status)
     {
         around.metrics.turned_away(procedure, door, code_of(status).as_str());
     }
@@ -123,6 +123,12 @@ fn word_of(method: &Method) -> &'static str {
         Method::POST => "POST",
         _ => "_OTHER",
     }
+}
+
+/// Whether an answer that no procedure gave refuses a call. JSON-RPC says 200 of what is no call, too; elsewhere that
+/// is a document, a preflight, an upgrade.
+fn is_refusal(door: Door, method: &str, status: StatusCode) -> bool {
+    status.is_client_error() || status.is_server_error() || (door == Door::JsonRpc && method == "POST")
 }
 
 /// How the status of a call that reached no procedure is called.
