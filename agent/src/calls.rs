@@ -14,6 +14,7 @@ use purser_proto_schema::{
     image::Image,
 };
 use purser_registry_client::{Diagnosis, DiagnosisCode};
+use tracing::Instrument as _;
 
 use crate::{
     commands::Commands,
@@ -37,21 +38,28 @@ pub(crate) struct Calls {
 #[async_trait]
 impl AgentCallsServer for Calls {
     async fn target_start(&self, request: StartTarget) -> RpcResult<StartReply> {
-        let StartTarget { attempt, job_id, deadline_ms, stall_ms, command } = request;
+        let StartTarget { attempt, job_id, request_id, deadline_ms, stall_ms, command } = request;
         let limits = Limits {
             deadline: Duration::from_millis(deadline_ms),
             stall: stall_ms.map(Duration::from_millis),
         };
         let (target_id, attempt_number, name) = (attempt.target_id.clone(), attempt.attempt, command.name());
-        let reply =
-            if matches!(command, Command::Unknown) {
-                StartReply::Unsupported
-            } else {
-                let commands = Arc::clone(&self.commands);
-                self.targets
-                    .start(attempt, limits, |progress| async move { commands.run(command, progress).await })
+        // An error's level, so that no filter leaves it out of a line that it lets pass.
+        let span = tracing::error_span!("target", %job_id, %target_id, attempt = attempt_number, request_id);
+        let _here = span.clone().entered();
+        let reply = if matches!(command, Command::Unknown) {
+            StartReply::Unsupported
+        } else {
+            let commands = Arc::clone(&self.commands);
+            let work = |progress| async move {
+                let done = commands.run(command, progress).await;
+                let code = done.as_ref().err().map(|failure| failure.diagnosis.code.as_str());
+                tracing::info!(command = name, ok = done.is_ok(), code, "target ended");
+                done
             };
-        tracing::info!(%job_id, %target_id, attempt = attempt_number, command = name, reply = reply.name(), "target");
+            self.targets.start(attempt, limits, |progress| work(progress).instrument(span))
+        };
+        tracing::info!(command = name, reply = reply.name(), "target");
         Ok(reply)
     }
 

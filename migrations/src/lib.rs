@@ -16,6 +16,8 @@ mod m20261121_000009_replicas;
 mod m20261121_000010_keys;
 mod m20261121_000011_replica_questions;
 mod m20261121_000012_registry_events;
+mod m20261121_000013_audit_trail;
+mod m20261121_000014_request_ids;
 
 /// Brings a database to the present shape.
 pub struct Migrator;
@@ -36,6 +38,8 @@ impl MigratorTrait for Migrator {
             Box::new(m20261121_000010_keys::Migration),
             Box::new(m20261121_000011_replica_questions::Migration),
             Box::new(m20261121_000012_registry_events::Migration),
+            Box::new(m20261121_000013_audit_trail::Migration),
+            Box::new(m20261121_000014_request_ids::Migration),
         ]
     }
 }

@@ -5,6 +5,7 @@
 
 use std::{borrow::Cow, fmt};
 
+use chrono::{DateTime, Utc};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize};
 use uuid::Uuid;
@@ -40,6 +41,13 @@ macro_rules! id {
             #[must_use]
             pub fn generate() -> Self {
                 Self(format!(concat!($prefix, "_{}"), Uuid::now_v7().simple()))
+            }
+
+            /// Text that sorts behind every id generated before this moment, and before all others.
+            #[must_use]
+            pub fn floor_of(at: DateTime<Utc>) -> String {
+                let millis = u64::try_from(at.timestamp_millis()).unwrap_or_default();
+                format!(concat!($prefix, "_{:012x}"), millis)
             }
 
             /// Wraps text that is already known to be an id, such as a column's value.
@@ -205,6 +213,16 @@ mod tests {
         let id = ServerId::generate();
         assert!(id.as_str().starts_with("srv_"));
         assert_eq!(ServerId::from_uuid(id.uuid().unwrap()), id);
+    }
+
+    #[test]
+    fn ids_sort_by_the_moment_they_were_made() {
+        let before = Utc::now() - chrono::Duration::milliseconds(1);
+        let id = JobId::generate();
+        let after = Utc::now() + chrono::Duration::milliseconds(1);
+        assert!(
+            JobId::floor_of(before).as_str() < id.as_str() && id.as_str() < JobId::floor_of(after).as_str()
+        );
     }
 
     #[test]

@@ -15,6 +15,7 @@
 
 pub mod agent;
 pub mod api_key;
+pub mod audit;
 pub mod error;
 pub mod ids;
 pub mod image;

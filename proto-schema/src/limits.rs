@@ -58,5 +58,7 @@ pub const DESCRIPTION: &str = r"^\s*[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]*\s*$"
 pub const PLATFORM: &str = r"^[a-z0-9]{1,32}(/[a-z0-9]{1,32}){1,2}$";
 /// A tag, as Docker has it.
 pub const TAG: &str = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$";
+/// A word of the audit.
+pub const WORD: &str = r"^[\x21-\x7e]{1,64}$";
 /// A profile of a Compose file, or `*` for all.
 pub const PROFILE: &str = r"^(\*|[A-Za-z0-9._-]{1,255})$";

@@ -119,6 +119,7 @@ pub fn visit(visitor: &mut impl Visitor) {
     crate::job::visit(visitor);
     crate::organization::visit(visitor);
     crate::api_key::visit(visitor);
+    crate::audit::visit(visitor);
 }
 
 /// Every procedure, namespace by namespace.
@@ -131,6 +132,7 @@ pub fn table() -> impl Iterator<Item = &'static ProcedureInfo> {
         crate::job::TABLE,
         crate::organization::TABLE,
         crate::api_key::TABLE,
+        crate::audit::TABLE,
     ]
     .into_iter()
     .flatten()

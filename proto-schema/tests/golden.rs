@@ -284,6 +284,7 @@ async fn calls(golden: &mut Golden) {
     let start = StartTarget {
         attempt: attempt(),
         job_id: "job_1".to_owned(),
+        request_id: Some("request-1".to_owned()),
         deadline_ms: 60_000,
         stall_ms: Some(30_000),
         command: pull,

@@ -6,8 +6,11 @@ use purser_registry_client::RegistryClient;
 
 use crate::{
     dispatch::Dispatch,
-    domain::{caller::KnownKeys, registry::CatalogCache},
+    domain::{caller::KnownKeys, operations::CountedJobs, registry::CatalogCache},
+    metrics::Metrics,
+    refusals::Refusals,
     store::Store,
+    traces::Traces,
     vault::Vault,
 };
 
@@ -25,6 +28,14 @@ pub struct App {
     pub catalogs: CatalogCache,
     /// API keys that were valid a moment ago.
     pub known_keys: KnownKeys,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// Where spans go.
+    pub traces: Traces,
+    /// Open jobs as they were last counted.
+    pub counted_jobs: CountedJobs,
+    /// What was refused, on its way to the audit.
+    pub refusals: Refusals,
     /// What agents dial, for join commands.
     pub agent_url: String,
 }

@@ -6,8 +6,10 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 use secrecy::SecretString;
 
-/// The shortest admin key that an operator may choose, in bytes.
-const MIN_ADMIN_KEY: usize = 16;
+use crate::traces;
+
+/// The shortest key or token that an operator may choose, in bytes.
+const MIN_KEY: usize = 16;
 
 /// Keeps registry credentials, tests them, and pulls and pushes with them on Docker hosts.
 #[derive(Debug, Parser)]
@@ -62,6 +64,30 @@ pub struct Settings {
     /// A proxy in front terminates TLS: without --tls-cert, none is served here.
     #[arg(long, env = "PURSER_BEHIND_TLS_PROXY", global = true)]
     pub behind_tls_proxy: bool,
+    /// For how many days audit events are kept; 0 for ever.
+    #[arg(
+        long,
+        env = "PURSER_AUDIT_RETENTION_DAYS",
+        default_value = "365",
+        value_name = "DAYS",
+        global = true
+    )]
+    pub audit_retention_days: u32,
+    /// For how many days jobs are kept after their end; 0 for ever.
+    #[arg(long, env = "PURSER_JOB_RETENTION_DAYS", default_value = "90", value_name = "DAYS", global = true)]
+    pub job_retention_days: u32,
+    /// Where to serve /metrics, /healthz and /readyz besides, over plain HTTP, such as `127.0.0.1:9464`.
+    #[arg(long, env = "PURSER_METRICS_LISTEN", value_name = "ADDRESS", global = true)]
+    pub metrics_listen: Option<SocketAddr>,
+    /// Origins whose pages may call from a browser, such as `https://app.example.com`.
+    #[arg(
+        long,
+        env = "PURSER_CORS_ALLOW_ORIGIN",
+        value_name = "ORIGIN",
+        value_delimiter = ',',
+        global = true
+    )]
+    pub cors_allow_origin: Vec<String>,
     /// The form of log lines, on stderr.
     #[arg(long, env = "PURSER_LOG_FORMAT", value_enum, default_value = "text", global = true)]
     pub log_format: LogFormat,
@@ -71,6 +97,12 @@ pub struct Settings {
     /// The master key ring; kept in `master.key` in the data dir when absent.
     #[arg(skip)]
     pub master_key: Option<SecretString>,
+    /// Where traces are exported to.
+    #[arg(skip)]
+    pub traces: traces::Settings,
+    /// What /metrics asks for.
+    #[arg(skip)]
+    pub metrics_token: Option<SecretString>,
     /// The engine of the local agent.
     #[arg(skip)]
     pub docker_host: Option<String>,
@@ -105,9 +137,25 @@ impl Settings {
     pub fn complete(mut self) -> Result<Self, String> {
         self.admin_api_key = secret("PURSER_ADMIN_API_KEY")?;
         self.master_key = secret("PURSER_MASTER_KEY")?;
+        self.metrics_token = secret("PURSER_METRICS_TOKEN")?;
+        let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        self.traces = traces::Settings {
+            endpoint: variable("OTEL_EXPORTER_OTLP_ENDPOINT"),
+            traces_endpoint: variable("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"),
+            headers: secret("OTEL_EXPORTER_OTLP_HEADERS")?,
+            protocol: variable("OTEL_EXPORTER_OTLP_PROTOCOL"),
+            service: variable("OTEL_SERVICE_NAME"),
+        };
+        traces::Receiver::of(&self.traces)?;
         self.docker_host = std::env::var("DOCKER_HOST").ok().filter(|host| !host.is_empty());
         if let Some(key) = &self.admin_api_key {
-            check_admin_key(secrecy::ExposeSecret::expose_secret(key))?;
+            check_key("PURSER_ADMIN_API_KEY", secrecy::ExposeSecret::expose_secret(key))?;
+        }
+        if let Some(token) = &self.metrics_token {
+            check_key("PURSER_METRICS_TOKEN", secrecy::ExposeSecret::expose_secret(token))?;
+        }
+        for origin in &mut self.cors_allow_origin {
+            *origin = checked_origin(origin)?;
         }
         if let Some(url) = &self.database_url {
             let url = secrecy::ExposeSecret::expose_secret(url);
@@ -124,16 +172,27 @@ impl Settings {
     }
 }
 
-fn check_admin_key(key: &str) -> Result<(), String> {
-    if key.len() < MIN_ADMIN_KEY {
-        return Err(format!("PURSER_ADMIN_API_KEY is shorter than {MIN_ADMIN_KEY} bytes"));
+fn check_key(name: &str, key: &str) -> Result<(), String> {
+    if key.len() < MIN_KEY {
+        return Err(format!("{name} is shorter than {MIN_KEY} bytes"));
     }
     if !key.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err(
-            "PURSER_ADMIN_API_KEY must be printable ASCII without spaces: it travels in a header".to_owned()
-        );
+        return Err(format!("{name} must be printable ASCII without spaces: it travels in a header"));
     }
     Ok(())
+}
+
+/// An origin as browsers write it: they compare it letter by letter.
+fn checked_origin(given: &str) -> Result<String, String> {
+    let origin = given.trim().trim_end_matches('/').to_ascii_lowercase();
+    let authority = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-:[]".contains(&byte);
+    if authority.is_some_and(|authority| !authority.is_empty() && authority.bytes().all(plain)) {
+        return Ok(origin);
+    }
+    Err("--cors-allow-origin takes origins such as https://app.example.com, without a path, and not `*`: a page \
+         of any origin could then use a key that it got hold of"
+        .to_owned())
 }
 
 fn secret(name: &str) -> Result<Option<SecretString>, String> {

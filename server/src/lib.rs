@@ -12,6 +12,9 @@
 //! | `dispatch` | sessions, hand-over, verdicts, deadlines | which credential to use |
 //! | `store` | the database | a plaintext secret |
 //! | `vault` | plaintext of stored secrets | who may see it |
+//! | `metrics` | what is counted | whose it is |
+//! | `traces` | spans on their way to OpenTelemetry | what a caller sent |
+//! | `request` | the request that a task works for | what it is about |
 //!
 //! [`run`] wires them and serves until it is told to stop.
 
@@ -20,7 +23,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use purser_registry_client::{EgressPolicy, RegistryClient};
 use secrecy::ExposeSecret;
 use tokio::{net::TcpListener, sync::Notify};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 mod app;
 pub mod config;
@@ -30,18 +33,30 @@ mod error;
 mod http;
 mod local_agent;
 pub mod logging;
+mod metrics;
 mod open_files;
 mod private_file;
+mod process;
+mod refusals;
+mod request;
+mod retention;
 mod rpc;
 mod secret_hash;
 mod store;
+mod traces;
 mod vault;
 
 use app::App;
 use config::Settings;
-use dispatch::{Dispatch, Name};
-use domain::{caller::KnownKeys, first_start, last_use, reencrypt, registry::CatalogCache};
+use dispatch::{Dispatch, Name, Told};
+use domain::{
+    caller::KnownKeys, first_start, last_use, operations::CountedJobs, reencrypt, registry::CatalogCache,
+};
+use metrics::Metrics;
+use refusals::Refusals;
+use retention::Retention;
 use store::Store;
+use traces::Traces;
 use vault::Vault;
 
 pub use error::{Error, Result, chain};
@@ -74,8 +89,19 @@ pub async fn run(settings: Settings, reload: Arc<Notify>, stop: CancellationToke
     let settling = store.clone();
     let name = Name::new(first_start::replica_before(&settings.data_dir)?);
     first_start::keep_replica(&settings.data_dir, &name.own)?;
+    let tasks = TaskTracker::new();
+    let metrics = Metrics::new()?;
+    let receiver =
+        traces::Receiver::of(&settings.traces).map_err(Error::internal("preparing the export of traces"))?;
+    let traces = Traces::start(receiver, Arc::clone(&metrics), &tasks, stop.clone());
+    let refusals = Refusals::start(store.clone(), Arc::clone(&metrics), &tasks, stop.clone());
+    let told = Told { refusals: refusals.clone(), metrics: Arc::clone(&metrics), traces: traces.clone() };
+    let retention =
+        Retention { audit_days: settings.audit_retention_days, job_days: settings.job_retention_days };
+    tasks.spawn(retention::keep(store.clone(), retention, stop.clone()));
+    tasks.close();
     let dispatch =
-        Dispatch::start(store.clone(), Arc::clone(&vault), channel_key, name, stop.clone()).await?;
+        Dispatch::start(store.clone(), Arc::clone(&vault), channel_key, name, told, stop.clone()).await?;
     let (uses, used) = last_use::Uses::channel();
     let known_keys = KnownKeys::new(uses)?;
     let noting = tokio::spawn(last_use::write(store.clone(), used, stop.clone()));
@@ -87,10 +113,29 @@ pub async fn run(settings: Settings, reload: Arc<Notify>, stop: CancellationToke
         registries: RegistryClient::new(egress(&settings), USER_AGENT).at_most(asked_at_once()),
         catalogs: CatalogCache::new(),
         known_keys,
+        metrics,
+        traces,
+        counted_jobs: CountedJobs::default(),
+        refusals,
         agent_url: settings.public_url.clone().unwrap_or_else(|| agent_url(address, tls.is_some())),
     });
     let procedures = rpc::Procedures::register(Arc::clone(&app))?;
-    let router = http::router(Arc::clone(&app), procedures, stop.clone());
+    let reached = |tls| http::Reached { tls, stop: stop.clone(), sockets: TaskTracker::new() };
+    let doors = reached(tls.is_some());
+    let sockets = doors.sockets.clone();
+    let router = http::router(Arc::clone(&app), procedures.clone(), &settings, doors)?;
+    let for_operators = match settings.metrics_listen {
+        Some(address) => {
+            let listener = TcpListener::bind(address).await;
+            let listener = listener.map_err(Error::internal("listening on --metrics-listen"))?;
+            let address =
+                listener.local_addr().map_err(Error::internal("asking for the listener's address"))?;
+            tracing::info!(%address, "metrics are served");
+            let router = http::operators_router(Arc::clone(&app), procedures, &settings, reached(false));
+            Some((listener, router))
+        }
+        None => None,
+    };
     tracing::info!(%address, tls = tls.is_some(), version = env!("CARGO_PKG_VERSION"), "listening");
     let local = local_agent::Local {
         mode: settings.local_agent,
@@ -103,16 +148,21 @@ pub async fn run(settings: Settings, reload: Arc<Notify>, stop: CancellationToke
     };
     let local = tokio::spawn(local_agent::run(app, organization, local, stop.clone()));
     let reloading = tokio::spawn(read_again(tls.clone(), reload));
-    let serving = http::serve(listener, tls, router, stop.clone(), STOP);
+    let serving = http::serve(listener, tls, router, sockets, stop.clone(), STOP);
+    let serving_operators = async {
+        if let Some((listener, router)) = for_operators {
+            http::serve(listener, None, router, TaskTracker::new(), stop.clone(), STOP).await;
+        }
+    };
     let stopping = async {
         stop.cancelled().await;
         tracing::info!("stopping");
-        let work = async { tokio::join!(dispatch.stop(STOP), local, noting, watching) };
+        let work = async { tokio::join!(dispatch.stop(STOP), local, noting, watching, tasks.wait()) };
         if tokio::time::timeout(STOP, work).await.is_err() {
             tracing::warn!("some work did not stop in time");
         }
     };
-    tokio::join!(serving, stopping);
+    tokio::join!(serving, serving_operators, stopping);
     reloading.abort();
     settling.settle().await;
     Ok(())

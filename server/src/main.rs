@@ -1,6 +1,6 @@
 //! `purser-server`: arguments, logging, signals, exit code.
 
-use std::{process::ExitCode, sync::Arc};
+use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use clap::Parser;
 use purser_server::config::{Cli, Command, Settings};
@@ -10,8 +10,22 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-#[tokio::main]
-async fn main() -> ExitCode {
+/// The exit code of a stop that waited for nothing.
+const CUT_OFF: i32 = 130;
+/// For what still blocks a thread when everything else has ended, such as a slow disk.
+const LAST: Duration = Duration::from_secs(1);
+
+fn main() -> ExitCode {
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => return refuse(&format!("no threads can be started: {error}")),
+    };
+    let code = runtime.block_on(run());
+    runtime.shutdown_timeout(LAST);
+    code
+}
+
+async fn run() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         // Help and version are answers, not refusals.
@@ -59,6 +73,12 @@ async fn serve(settings: Settings) -> purser_server::Result<()> {
             }
         }
         stopped.cancel();
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::warn!("told to stop once more: what is under way is cut off");
+        std::process::exit(CUT_OFF);
     });
     purser_server::run(settings, reload, stop).await
 }

@@ -289,6 +289,22 @@ pub const CALLS: &[Call] = &[
     ),
     call("apiKey.all", "apiKey:read", &[]),
     call("apiKey.remove", "apiKey:delete", &[must("apiKeyId", ApiKey)]),
+    call(
+        "audit.all",
+        "audit:read",
+        &[
+            may("limit", Count),
+            may("cursor", Text),
+            may("registryId", Registry),
+            may("serverId", Server),
+            may("apiKeyId", ApiKey),
+            may("jobId", Job),
+            may("action", Text),
+            may("outcome", Text),
+            may("from", Time),
+            may("to", Time),
+        ],
+    ),
 ];
 
 /// Those that are called on doors that go on answering: `job_watch.rs` asks of them what is asked of

@@ -64,7 +64,7 @@ async fn a_foreign_a_missing_and_a_malformed_id_look_the_same() {
                 async |id: &str| client.trpc_mutation(call.name, &with(call, &own, field.name, id)).await;
             let is_foreign = ask(id).await;
             tried += 1;
-            if call.name == "job.all" {
+            if ["job.all", "audit.all"].contains(&call.name) {
                 // A filter, not a name: nothing matches it.
                 assert_eq!(is_foreign.data(), json!({"items": [], "nextCursor": null}));
             } else {

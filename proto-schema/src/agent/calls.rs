@@ -58,6 +58,9 @@ pub struct StartTarget {
     pub attempt: Attempt,
     /// The job it belongs to, for logs.
     pub job_id: String,
+    /// The request that asked for it, for logs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<String>,
     /// How long it may run, in milliseconds; the agent ends it by itself then.
     pub deadline_ms: u64,
     /// How long it may go on without progress, in milliseconds; for ever when absent.

@@ -18,7 +18,7 @@ use purser_proto_schema::{
         peer::{Liveness, Peer},
         wire::{WireReader, WireWriter},
     },
-    ids::OrganizationId,
+    ids::{OrganizationId, ServerId},
 };
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -29,10 +29,13 @@ use super::{
 };
 use crate::{
     error::Result,
-    secret_hash,
-    store::{Admission, Admittance, Admitted, AuditEntry, Fence},
+    refusals::Refusal,
+    request, secret_hash,
+    store::{Admission, Admittance, Admitted, Fence},
 };
 
+/// The audit's word for an agent that was not let in.
+const REFUSED: &str = "agent.refused";
 /// How often the server pings a small fleet.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 /// Agents beyond which the interval grows in proportion.
@@ -109,6 +112,7 @@ async fn admit<W: WireWriter>(
         let (min, max) = (PROTOCOLS.min, PROTOCOLS.max);
         let message =
             format!("this server speaks agent protocols {min} to {max}; use an agent of its version");
+        shared.note_refused(None, None, RefusalCode::UnsupportedProtocol);
         introduced.refuse(writer, refusal(RefusalCode::UnsupportedProtocol, message)).await?;
         return Ok(None);
     };
@@ -116,8 +120,15 @@ async fn admit<W: WireWriter>(
         Ok(Admittance::Admitted(admitted)) => *admitted,
         Ok(refused) => {
             let (code, message) = why_not(hello);
+            let (organization_id, server_id) = match &refused {
+                Admittance::Refused { organization_id } => {
+                    (Some(organization_id.clone()), Some(hello.server_id.clone()))
+                }
+                Admittance::NoSuchServer | Admittance::Admitted(_) => (None, None),
+            };
+            shared.note_refused(organization_id, server_id, code);
             // Anyone can name a server that there is not.
-            if matches!(refused, Admittance::Refused) {
+            if let Admittance::Refused { .. } = &refused {
                 tracing::warn!(server = %hello.server_id, ?code, "an agent was refused");
             } else {
                 tracing::debug!(?code, "an agent of no server was refused");
@@ -161,8 +172,9 @@ async fn admit<W: WireWriter>(
 async fn look_up(shared: &Shared, hello: &Hello, key: &[u8]) -> Result<Admittance> {
     let resumed = hello.resume.running_targets.len() + hello.resume.unacknowledged_verdicts.len();
     if resumed > 2 * MAX_TARGETS_PER_AGENT {
-        return Ok(Admittance::Refused);
+        return Ok(Admittance::NoSuchServer);
     }
+    let request = request::current();
     let join_secret_hash = hello.join_secret.as_ref().map(|secret| secret_hash::of_random(secret.expose()));
     let admission = Admission {
         server_id: &hello.server_id,
@@ -171,23 +183,9 @@ async fn look_up(shared: &Shared, hello: &Hello, key: &[u8]) -> Result<Admittanc
         agent_version: &hello.agent_version.chars().take(64).collect::<String>(),
         instance: hello.instance.as_deref().filter(|instance| instance.len() <= MAX_INSTANCE_BYTES),
         engine: hello.engine.as_ref(),
+        request_id: request.as_ref().map(|request| &request.id),
     };
-    let admittance = shared.store.server_admit(admission).await?;
-    if let Admittance::Admitted(admitted) = &admittance
-        && admitted.enrolled
-    {
-        let entry = AuditEntry {
-            organization_id: &OrganizationId::from_stored(admitted.row.organization_id.clone()),
-            api_key_id: None,
-            action: "agent.enrolled",
-            registry_id: None,
-            server_id: Some(hello.server_id.clone()),
-            job_id: None,
-            outcome: "ok",
-        };
-        shared.store.audit_append(entry).await?;
-    }
-    Ok(admittance)
+    shared.store.server_admit(admission).await
 }
 
 fn why_not(hello: &Hello) -> (RefusalCode, String) {
@@ -212,6 +210,24 @@ fn heartbeat(shared: &Shared) -> Duration {
 }
 
 impl Shared {
+    /// Notes in the audit that an agent was not let in.
+    fn note_refused(
+        &self,
+        organization_id: Option<OrganizationId>,
+        server_id: Option<ServerId>,
+        code: RefusalCode,
+    ) {
+        let outcome = match code {
+            RefusalCode::UnknownKey => "unknown_key",
+            RefusalCode::InvalidJoinToken => "invalid_join_token",
+            RefusalCode::UnsupportedProtocol => "unsupported_protocol",
+            // No judgement of the agent.
+            RefusalCode::Busy | RefusalCode::Unavailable => return,
+        };
+        let refusal = Refusal { organization_id, api_key_id: None, server_id, action: REFUSED, outcome };
+        self.told.refusals.note(refusal);
+    }
+
     /// How often something is done for each agent that is done every `base` in a small fleet: all agents
     /// of a large one together take as much as those of a small one.
     pub(super) fn at_the_fleets_pace(&self, base: Duration) -> Duration {

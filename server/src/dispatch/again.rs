@@ -69,6 +69,7 @@ mod tests {
             stall_limit_ms: 60_000,
             max_parallel: None,
             fail_fast: false,
+            request_id: None,
         }
     }
 

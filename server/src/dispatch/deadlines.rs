@@ -52,8 +52,7 @@ async fn sweep(shared: &Arc<Shared>) -> Result<usize> {
             continue;
         }
         let session = shared.session(&target.server());
-        let Some(job) = end_failed(&shared.store, &target, None, failure(&target, session.is_some())).await?
-        else {
+        let Some(job) = end_failed(shared, &target, None, failure(&target, session.is_some())).await? else {
             // It ended or began meanwhile.
             continue;
         };

@@ -1,6 +1,9 @@
 //! What agents tell the control plane.
 
-use std::sync::{Arc, OnceLock, Weak};
+use std::{
+    sync::{Arc, OnceLock, Weak},
+    time::Duration,
+};
 
 use jsonrpsee::{
     core::{RpcResult, async_trait},
@@ -80,7 +83,13 @@ pub(super) async fn finish(
     let receipt = match shared.store.target_finish(&attempt, fence, &verdict).await {
         Ok(Ending::Stored(target)) => {
             tracing::info!(job = %target.job_id, target = %attempt.target_id, server = %fence.server_id,
-                verdict = verdict_name(&verdict), code = verdict_code(&verdict), "target ended");
+                request_id = target.request_id, verdict = verdict_name(&verdict), code = verdict_code(&verdict), "target ended");
+            let (outcome, took) = match &verdict {
+                Verdict::Succeeded { duration_ms, .. } => (super::OK, *duration_ms),
+                Verdict::Failed { failure, duration_ms } => (failure.diagnosis.code.as_str(), *duration_ms),
+                Verdict::Cancelled => ("cancelled", 0),
+            };
+            shared.ended_so(&target, outcome, Duration::from_millis(took));
             shared.ended(*target);
             VerdictReceipt::Stored
         }
@@ -116,9 +125,10 @@ async fn tries_again(
     if failure.retry_after_ms.is_none() {
         return Ok(false);
     }
-    let mut job = None;
+    let (mut job, mut request_id) = (None, None);
     let when = |target: &TargetRow| {
         job = Some(target.job());
+        request_id.clone_from(&target.request_id);
         again::when(target, failure, chrono::Utc::now())
     };
     let at = shared.store.target_again(attempt, fence, verdict, when).await.map_err(|error| {
@@ -127,7 +137,7 @@ async fn tries_again(
     })?;
     let Some(at) = at else { return Ok(false) };
     tracing::info!(target = %attempt.target_id, server = %fence.server_id, attempt = attempt.attempt,
-        code = verdict_code(verdict), "target failed; tried again later");
+        request_id, code = verdict_code(verdict), "target failed; tried again later");
     if let Some(job) = &job {
         shared.moved(job);
     }

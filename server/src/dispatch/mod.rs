@@ -29,7 +29,10 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     error::{Error, Result},
+    metrics::Metrics,
+    refusals::Refusals,
     store::{ServerRow, Signal, Store, TargetRow},
+    traces::{Span, Traces},
     vault::Vault,
 };
 
@@ -64,6 +67,18 @@ const WAITING_HANDSHAKES: usize = 4_096;
 
 /// How often a target is given out in one round: after its agent died with it, and after what heals.
 const ATTEMPTS: u32 = 3;
+/// The outcome of a target that ended well.
+const OK: &str = "ok";
+
+/// Who is told what happens here.
+pub struct Told {
+    /// Of agents that are not let in.
+    pub refusals: Refusals,
+    /// How targets end.
+    pub metrics: Arc<Metrics>,
+    /// And when.
+    pub traces: Traces,
+}
 
 /// A handle to the sessions. Cheap to clone.
 #[derive(Clone)]
@@ -78,6 +93,7 @@ struct Shared {
     sessions: RwLock<HashMap<ServerId, Arc<Session>>>,
     watches: Arc<Watches>,
     turns: Turns,
+    told: Told,
     replicas: Replicas,
     handshakes: Arc<Semaphore>,
     waiting: Semaphore,
@@ -95,6 +111,7 @@ impl Dispatch {
         vault: Arc<Vault>,
         channel_key: StaticKey,
         name: Name,
+        told: Told,
         stop: CancellationToken,
     ) -> Result<Self> {
         let shared = Arc::new(Shared {
@@ -104,6 +121,7 @@ impl Dispatch {
             sessions: RwLock::default(),
             watches: Arc::default(),
             turns: Turns::default(),
+            told,
             replicas: Replicas::new(name),
             handshakes: Arc::new(Semaphore::new(HANDSHAKES)),
             waiting: Semaphore::new(WAITING_HANDSHAKES),
@@ -130,6 +148,11 @@ impl Dispatch {
     pub fn is_online(&self, server: &ServerRow) -> bool {
         let id = ServerId::from_stored(server.server_id.clone());
         self.shared.session(&id).is_some() || self.shared.replicas.another_holds(server)
+    }
+
+    /// How many agents are connected to this control plane.
+    pub fn online(&self) -> usize {
+        self.shared.sessions.read().unwrap_or_else(PoisonError::into_inner).len()
     }
 
     /// Says that a server has something new in its queue.
@@ -275,6 +298,22 @@ impl Shared {
             self.watches.may_have_ended(&job, None);
             self.tell(Signal::Job { job_id: job });
         }
+    }
+
+    /// Tells how a target ended: with what outcome, and after how long on its host.
+    fn ended_so(&self, target: &TargetRow, outcome: &'static str, took: Duration) {
+        self.told.metrics.target_ended(&target.kind, outcome);
+        self.told.traces.tell(|| {
+            // Targets of an older version know no request.
+            let of = target.request_id.as_deref().unwrap_or(&target.job_id);
+            let failed = Some(outcome).filter(|outcome| *outcome != OK);
+            Span::within_request(of, format!("target {}", target.kind), took)
+                .with("purser.job_id", target.job_id.as_str())
+                .with("purser.target_id", target.target_id.as_str())
+                .with("purser.server_id", target.server_id.as_str())
+                .with("purser.outcome", outcome)
+                .failed(failed)
+        });
     }
 
     /// Says that a target has ended by its agent's verdict.

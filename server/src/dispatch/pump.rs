@@ -16,7 +16,7 @@ use purser_registry_client::DiagnosisCode;
 use super::{Session, Shared, attempt_of, inbound, plan, report, resume};
 use crate::{
     error::Result,
-    store::{Claim, Fence, Store, TargetRow},
+    store::{Claim, Fence, TargetRow},
 };
 
 /// How often the queue is looked at without a sign, in a small fleet.
@@ -144,11 +144,12 @@ async fn hand_over(
     let attempt = attempt_of(target);
     tracing::info!(
         job = %target.job_id, target = %target.target_id, attempt = attempt.attempt,
-        server = %target.server_id, command = command.name(), "target dispatched"
+        server = %target.server_id, request_id = target.request_id, command = command.name(), "target dispatched"
     );
     let request = StartTarget {
         attempt: attempt.clone(),
         job_id: target.job_id.clone(),
+        request_id: target.request_id.clone(),
         deadline_ms: remaining_ms(target),
         stall_ms: u64::try_from(target.stall_limit_ms).ok(),
         command,
@@ -203,7 +204,7 @@ async fn hand_over(
 }
 
 async fn fail(shared: &Arc<Shared>, session: &Session, target: &TargetRow, failure: Failure) -> Result<()> {
-    let failed = end_failed(&shared.store, target, Some(&session.fence), failure).await?;
+    let failed = end_failed(shared, target, Some(&session.fence), failure).await?;
     shared.changed(failed);
     shared.leave(session, &target.id());
     Ok(())
@@ -211,17 +212,18 @@ async fn fail(shared: &Arc<Shared>, session: &Session, target: &TargetRow, failu
 
 /// Ends a target with a failure of the control plane's own, or of a session that must be in force.
 pub(super) async fn end_failed(
-    store: &Store,
+    shared: &Shared,
     target: &TargetRow,
     fence: Option<&Fence>,
     failure: Failure,
 ) -> Result<Option<JobId>> {
     let code = failure.diagnosis.code.as_str();
     let verdict = Verdict::Failed { failure, duration_ms: 0 };
-    let failed = store.target_fail(&attempt_of(target), fence, &verdict).await?;
+    let failed = shared.store.target_fail(&attempt_of(target), fence, &verdict).await?;
     if failed.is_some() {
-        tracing::warn!(job = %target.job_id, target = %target.target_id, server = %target.server_id, code,
-            "target failed");
+        tracing::warn!(job = %target.job_id, target = %target.target_id, server = %target.server_id,
+            request_id = target.request_id, code, "target failed");
+        shared.ended_so(target, code, Duration::ZERO);
     }
     Ok(failed)
 }

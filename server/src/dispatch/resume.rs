@@ -98,7 +98,7 @@ async fn lost(shared: &Arc<Shared>, fence: &Fence, target: &TargetRow) -> Result
         let deadline = end.min(Utc::now() + QUEUED_AGAIN);
         if shared.store.target_requeue(&attempt, fence, deadline).await? {
             tracing::warn!(job = %target.job_id, target = %target.target_id, server = %target.server_id,
-                attempt = attempt.attempt, "the agent lost a target; queued again");
+                attempt = attempt.attempt, request_id = target.request_id, "the agent lost a target; queued again");
             shared.moved(&target.job());
         }
         return Ok(());
@@ -108,7 +108,7 @@ async fn lost(shared: &Arc<Shared>, fence: &Fence, target: &TargetRow) -> Result
         format!("the agent stopped while it worked on this, {} time(s)", target.attempts_of_round()),
         "Look at the log of purser-agent on that host, then start the job again.",
     );
-    shared.changed(end_failed(&shared.store, target, Some(fence), failure).await?);
+    shared.changed(end_failed(shared, target, Some(fence), failure).await?);
     Ok(())
 }
 

@@ -30,6 +30,8 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
+    refusals::{Refusal, Refusals},
+    request::{self, RequestId},
     secret_hash,
     store::{ApiKeyRow, AuditEntry, Store},
 };
@@ -41,6 +43,11 @@ const REMEMBERED: Duration = Duration::from_secs(10);
 const REMOVED: Duration = Duration::from_secs(60);
 /// How many keys are remembered.
 const REMEMBERED_KEYS: u64 = 10_000;
+/// The audit's words for a key that was refused, and for one that nobody has.
+const REFUSED: &str = "key.refused";
+const UNKNOWN: &str = "unknown_key";
+const REVOKED: &str = "revoked";
+const EXPIRED: &str = "expired";
 /// The longest key that is looked at.
 const MAX_KEY_BYTES: usize = 512;
 const KEY_PREFIX: &str = "purser_";
@@ -137,11 +144,13 @@ pub struct Call {
     pub job: OnceLock<JobId>,
     /// Cancelled when the caller hung up: nobody waits for the answer any more.
     pub gone: CancellationToken,
+    /// The request that it came by.
+    pub request_id: Option<RequestId>,
     audited: AtomicBool,
 }
 
 impl Call {
-    /// A call of `caller`.
+    /// A call of `caller`, by the request that this task works for.
     pub fn new(caller: Arc<Caller>, action: &'static str, gone: CancellationToken) -> Self {
         Self {
             caller,
@@ -150,6 +159,7 @@ impl Call {
             server: OnceLock::new(),
             job: OnceLock::new(),
             gone,
+            request_id: request::current().map(|request| request.id),
             audited: AtomicBool::new(false),
         }
     }
@@ -157,13 +167,16 @@ impl Call {
     /// The call as an audit event.
     pub fn audit_entry<'a>(&'a self, outcome: &'a str) -> AuditEntry<'a> {
         AuditEntry {
-            organization_id: self.organization(),
+            organization_id: Some(self.organization()),
             api_key_id: Some(&self.caller.api_key_id),
             action: self.action,
             registry_id: self.registry.get().cloned(),
             server_id: self.server.get().cloned(),
             job_id: self.job.get().cloned(),
             outcome,
+            request_id: self.request_id.as_ref(),
+            source: None,
+            count: 1,
         }
     }
 
@@ -245,9 +258,12 @@ impl KnownKeys {
         self.held_open.clone()
     }
 
-    fn is_over(&self, caller: &Caller) -> bool {
-        caller.expires_at.is_some_and(|expiry| expiry <= Utc::now())
-            || self.removed.contains_key(&caller.api_key_id)
+    /// Why a caller that was known a moment ago is none any more.
+    fn over(&self, caller: &Caller) -> Option<&'static str> {
+        if self.removed.contains_key(&caller.api_key_id) {
+            return Some(REVOKED);
+        }
+        caller.expires_at.is_some_and(|expiry| expiry <= Utc::now()).then_some(EXPIRED)
     }
 
     fn slot(&self, key: &str) -> [u8; 32] {
@@ -258,38 +274,60 @@ impl KnownKeys {
 }
 
 /// The caller of a presented key. Reads the database at most once per key and [`REMEMBERED`]; that the key
-/// was used is written by others, later.
+/// was used is written by others, later, and of one that is refused the audit hears, within its bounds.
 ///
 /// # Errors
 /// [`Error::Unauthorized`] for an unknown, revoked or expired key, all alike.
-pub async fn authenticate(store: &Store, known: &KnownKeys, presented: &str) -> Result<Arc<Caller>> {
+pub async fn authenticate(
+    store: &Store,
+    known: &KnownKeys,
+    refusals: &Refusals,
+    presented: &str,
+) -> Result<Arc<Caller>> {
     if presented.is_empty() || presented.len() > MAX_KEY_BYTES {
-        return Err(Error::Unauthorized);
+        return Err(refused(refusals, None, UNKNOWN));
     }
     let slot = known.slot(presented);
     let caller = match known.callers.get(&slot) {
         Some(caller) => caller,
         None => {
-            let row = look_up(store, presented).await?;
+            let row = look_up(store, refusals, presented).await?;
             let caller = Arc::new(Caller::from_row(row, &known.buckets)?);
             known.callers.insert(slot, Arc::clone(&caller));
             caller
         }
     };
-    if known.is_over(&caller) {
-        return Err(Error::Unauthorized);
+    if let Some(why) = known.over(&caller) {
+        return Err(refused(refusals, Some((&caller.organization_id, &caller.api_key_id)), why));
     }
     known.uses.tell(&caller.api_key_id, &caller.noted);
     Ok(caller)
 }
 
-async fn look_up(store: &Store, presented: &str) -> Result<ApiKeyRow> {
+async fn look_up(store: &Store, refusals: &Refusals, presented: &str) -> Result<ApiKeyRow> {
     let prefix = public_prefix(presented);
-    let row = store.api_key_by_prefix(&prefix).await?.ok_or(Error::Unauthorized)?;
-    if !secret_hash::key_matches(&prefix, presented, &row.hash) || row.revoked_at.is_some() {
-        return Err(Error::Unauthorized);
-    }
-    Ok(row)
+    let Some(row) = store.api_key_by_prefix(&prefix).await? else {
+        return Err(refused(refusals, None, UNKNOWN));
+    };
+    let why = match (secret_hash::key_matches(&prefix, presented, &row.hash), row.revoked_at) {
+        (true, None) => return Ok(row),
+        (true, Some(_)) => REVOKED,
+        (false, _) => "wrong_secret",
+    };
+    let organization = OrganizationId::from_stored(row.organization_id);
+    Err(refused(refusals, Some((&organization, &ApiKeyId::from_stored(row.api_key_id))), why))
+}
+
+/// Lets the audit hear of a key that was refused: in the organization of the key that it names, if it names one.
+fn refused(refusals: &Refusals, named: Option<(&OrganizationId, &ApiKeyId)>, why: &'static str) -> Error {
+    refusals.note(Refusal {
+        organization_id: named.map(|(organization, _)| organization.clone()),
+        api_key_id: named.map(|(_, key)| key.clone()),
+        server_id: None,
+        action: REFUSED,
+        outcome: why,
+    });
+    Error::Unauthorized
 }
 
 /// The public part of a key, by which it is found. A key that an operator chose has none of its own

@@ -48,8 +48,9 @@ pub async fn pull(app: Arc<App>, call: Arc<Call>, input: PullInput) -> Result<Jo
     let entries = app.store.registry_all(call.organization()).await?;
     let named = match &input.registry_id {
         Some(id) => {
+            let entry = matching::named(&entries, id)?;
             call.about_registry(id);
-            Some(matching::named(&entries, id)?)
+            Some(entry)
         }
         None => None,
     };

@@ -1,6 +1,6 @@
 //! `job.*`: accepting work, waiting for it, showing it.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use chrono::Utc;
 use purser_proto_schema::{
@@ -32,7 +32,7 @@ use crate::{
         plan::{self, Plan},
     },
     error::{Error, Result},
-    store::{JobFilter, JobRow, NewJob, TargetRow, TargetState},
+    store::{AuditEntry, JobFilter, JobRow, NewJob, TargetRow, TargetState},
 };
 
 /// The audit's word for a job that was stored.
@@ -134,6 +134,7 @@ pub async fn accept(app: &App, call: &Call, request: Request, targets: Vec<NewTa
             stall_limit_ms: millis(request.limits.stall),
             max_parallel: request.fan_out.max_parallel.and_then(|limit| i32::try_from(limit).ok()),
             fail_fast: request.fan_out.fail_fast,
+            request_id: call.request_id.as_ref().map(ToString::to_string),
         })
     });
     let targets = rows.collect::<Result<Vec<_>>>()?;
@@ -142,7 +143,8 @@ pub async fn accept(app: &App, call: &Call, request: Request, targets: Vec<NewTa
         _ => None,
     };
     let taker = place.as_ref().map(Place::fence);
-    let taken = app.store.job_insert(NewJob { job, targets }, call.audit_entry(ACCEPTED), taker).await;
+    let uses = uses(call, &targets);
+    let taken = app.store.job_insert(NewJob { job, targets }, uses, taker).await;
     let taken = match taken {
         Ok(taken) => taken,
         Err(error) => {
@@ -158,6 +160,19 @@ pub async fn accept(app: &App, call: &Call, request: Request, targets: Vec<NewTa
         _ => servers.iter().for_each(|server| app.dispatch.wake(server)),
     }
     Ok(Accepted { id, changes })
+}
+
+/// The job as it goes into the audit: an event for each entry on each server that its targets use it on, so that
+/// each use is found by both.
+fn uses<'a>(call: &'a Call, targets: &[TargetRow]) -> Vec<AuditEntry<'a>> {
+    let asked = call.audit_entry(ACCEPTED);
+    let own = |target: &TargetRow| match target.registry_id.clone().map(RegistryId::from_stored) {
+        None if !target.is_anonymous() => asked.registry_id.clone(),
+        used => used,
+    };
+    let used: HashSet<_> = targets.iter().map(|target| (own(target), target.server())).collect();
+    let on = |(registry_id, server)| AuditEntry { registry_id, server_id: Some(server), ..asked.clone() };
+    used.into_iter().map(on).collect()
 }
 
 /// Waits until a job is final, at most `patience` and no longer than the caller does, and gives it as

@@ -15,6 +15,7 @@ pub mod last_use;
 pub mod matching;
 pub mod names;
 pub mod naming;
+pub mod operations;
 pub mod organization;
 pub mod rate_limit;
 pub mod reencrypt;
@@ -23,11 +24,3 @@ pub mod server;
 pub mod stack;
 pub mod targets;
 pub mod tracked;
-
-/// Whether the database answers.
-///
-/// # Errors
-/// [`Error::Internal`](crate::error::Error::Internal) when it does not.
-pub async fn health(app: &crate::app::App) -> crate::error::Result<()> {
-    app.store.ping().await
-}

@@ -42,7 +42,7 @@ use tokio_tungstenite::{
 };
 
 use super::Doors;
-use crate::domain::server;
+use crate::{domain::server, request};
 
 /// A sealed text: a little more than the text.
 const MAX_MESSAGE: usize = MAX_TEXT_BYTES + MAX_TEXT_BYTES / 1024;
@@ -56,7 +56,7 @@ pub(super) async fn handle(State(doors): State<Doors>, mut request: Request) -> 
     let (parts, _) = request.into_parts();
     match create_response(&http::Request::from_parts(parts, ())) {
         Ok(response) => {
-            tokio::spawn(serve(doors, upgrade));
+            tokio::spawn(request::within(request::current(), serve(doors, upgrade)));
             response.map(|()| Body::empty())
         }
         Err(_) => {

@@ -18,7 +18,8 @@ const API_KEY: &str = "x-api-key";
 /// [`Error::Unauthorized`].
 pub(super) async fn caller(doors: &Doors, headers: &HeaderMap) -> Result<Arc<Caller>> {
     let presented = presented_key(headers).ok_or(Error::Unauthorized)?;
-    let found = caller::authenticate(&doors.app.store, &doors.app.known_keys, presented).await;
+    let app = &doors.app;
+    let found = caller::authenticate(&app.store, &app.known_keys, &app.refusals, presented).await;
     found.inspect_err(|error| {
         if let Error::Internal { .. } = error {
             tracing::error!(error = %crate::error::chain(error), "a key could not be looked up");
@@ -52,6 +53,11 @@ fn presented_key(headers: &HeaderMap) -> Option<&str> {
     if let Some(key) = headers.get(API_KEY) {
         return key.to_str().ok().map(str::trim);
     }
+    bearer(headers)
+}
+
+/// What is shown by `Authorization: Bearer`.
+pub(super) fn bearer(headers: &HeaderMap) -> Option<&str> {
     let (scheme, key) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| key.trim())
 }

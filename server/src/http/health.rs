@@ -12,7 +12,7 @@ pub(super) async fn ready(State(doors): State<Doors>) -> (StatusCode, &'static s
     if doors.stop.is_cancelled() {
         return (StatusCode::SERVICE_UNAVAILABLE, "stopping\n");
     }
-    match crate::domain::health(&doors.app).await {
+    match crate::domain::operations::ready(&doors.app).await {
         Ok(()) => (StatusCode::OK, "ok\n"),
         Err(error) => {
             tracing::error!(error = %crate::error::chain(&error), "not ready");

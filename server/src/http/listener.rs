@@ -3,7 +3,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use axum::Router;
+use axum::{Router, http::Request};
+use hyper::{
+    body::Incoming,
+    service::{Service as _, service_fn},
+};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::{
@@ -17,9 +21,9 @@ use tokio::{
     net::{TcpListener, TcpStream},
     sync::Semaphore,
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{Tls, write_deadline::WriteDeadline};
+use super::{Tls, around::Peer, write_deadline::WriteDeadline};
 
 /// Connections at once; further ones wait to be accepted.
 const CONNECTIONS: usize = 20_000;
@@ -28,11 +32,12 @@ const HEAD: Duration = Duration::from_secs(30);
 /// How long to wait after the system refused to accept, such as for want of file descriptors.
 const REFUSED: Duration = Duration::from_millis(200);
 
-/// Serves until `stop`, then lets calls under way end, at most `within`.
+/// Serves until `stop`, then lets calls under way end, and sockets be told, at most `within`.
 pub async fn serve(
     listener: TcpListener,
     tls: Option<Arc<Tls>>,
     router: Router,
+    sockets: TaskTracker,
     stop: CancellationToken,
     within: Duration,
 ) {
@@ -46,15 +51,19 @@ pub async fn serve(
             () = stop.cancelled() => break,
             accepted = async { (place.await, listener.accept().await) } => accepted,
         };
-        let (Ok(place), Ok((stream, _))) = accepted else {
+        let (Ok(place), Ok((stream, peer))) = accepted else {
             tokio::time::sleep(REFUSED).await;
             continue;
         };
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "TCP_NODELAY could not be set");
         }
-        let connection =
-            Connection { http: http.clone(), router: router.clone(), draining: draining.watcher() };
+        let connection = Connection {
+            http: http.clone(),
+            router: router.clone(),
+            peer: Peer(peer.ip()),
+            draining: draining.watcher(),
+        };
         let (tls, stop) = (tls.clone(), stop.clone());
         tokio::spawn(async move {
             match tls {
@@ -65,7 +74,9 @@ pub async fn serve(
         });
     }
     drop(listener);
-    if tokio::time::timeout(within, draining.shutdown()).await.is_err() {
+    sockets.close();
+    let ended = async { tokio::join!(draining.shutdown(), sockets.wait()) };
+    if tokio::time::timeout(within, ended).await.is_err() {
         tracing::warn!("some calls were still under way; they end with the process");
     }
 }
@@ -74,6 +85,7 @@ pub async fn serve(
 struct Connection {
     http: Builder<TokioExecutor>,
     router: Router,
+    peer: Peer,
     draining: Watcher,
 }
 
@@ -91,7 +103,11 @@ impl Connection {
     }
 
     async fn serve(self, stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) {
-        let service = TowerToHyperService::new(self.router);
+        let doors = TowerToHyperService::new(self.router);
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(self.peer);
+            doors.call(request)
+        });
         let stream = TokioIo::new(WriteDeadline::new(stream));
         let connection = self.http.serve_connection_with_upgrades(stream, service).into_owned();
         if let Err(error) = self.draining.watch(connection).await {

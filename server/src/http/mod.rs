@@ -5,28 +5,41 @@
 //! | `/api/trpc/<procedure>` | [`trpc`]; batches line by line ([`jsonl`]); subscriptions by SSE ([`sse`]) |
 //! | `/api/<procedure>` | [`plain`]; its query parameters are [`parameters`] |
 //! | `/api/openapi.json` | [`openapi`]: what the plain door is |
+//! | `/api/audit.jsonl` | [`audit_export`] |
 //! | `/rpc` | [`rpc`]: JSON-RPC 2.0 over POST and WebSocket, subscriptions ([`rpc_subscriptions`]) on the latter; `rpc.discover` ([`openrpc`]) |
 //! | `/agent` | [`agent`]: the agents' channel |
 //! | `/healthz`, `/readyz` | [`health`] |
+//! | `/metrics` | [`metrics`] |
 //!
 //! The web console gets modules of its own beside these. [`tls`] is below all of them. A door authenticates
 //! ([`auth`]), finds the procedure in the table and calls it in process ([`in_process`]); it decides nothing.
-//! What a key may still do is in every answer's headers ([`allowance`]), whichever door gave it.
+//! What a key may still do is in every answer's headers ([`allowance`]), whichever door gave it. [`around`] is
+//! around all of them.
 
 use std::sync::Arc;
 
 use axum::{
     Router,
     extract::DefaultBodyLimit,
+    http::{HeaderName, HeaderValue, Method},
     middleware,
     routing::{any, get},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tower_http::cors::CorsLayer;
 
-use crate::{app::App, rpc::Procedures};
+use crate::{
+    app::App,
+    config::Settings,
+    error::{Error, Result},
+    request::Door,
+    rpc::Procedures,
+};
 
 mod agent;
 mod allowance;
+mod around;
+mod audit_export;
 mod auth;
 mod body;
 mod document;
@@ -35,6 +48,7 @@ mod health;
 mod in_process;
 mod jsonl;
 mod listener;
+mod metrics;
 mod openapi;
 mod openrpc;
 mod own_certificate;
@@ -61,25 +75,115 @@ const MAX_BATCH: usize = 100;
 /// Calls of one batch that are under way at once.
 const BATCH_WIDTH: usize = 8;
 
+/// Where the doors are that are told apart in metrics. The first that fits counts.
+const MOUNTS: [(&str, Door); 4] = [
+    ("/api/trpc/", Door::Trpc),
+    ("/api/", Door::Plain),
+    ("/rpc", Door::JsonRpc),
+    (purser_proto_schema::agent::PATH, Door::Agent),
+];
+/// What a browser elsewhere may send, and how long it may remember that.
+const CORS_HEADERS: [&str; 8] = [
+    "authorization",
+    "content-type",
+    "last-event-id",
+    "traceparent",
+    "trpc-accept",
+    "trpc-batch-mode",
+    "x-api-key",
+    "x-request-id",
+];
+const CORS_EXPOSED: [&str; 5] =
+    ["x-request-id", "retry-after", "ratelimit-limit", "ratelimit-remaining", "ratelimit-reset"];
+const CORS_MAX_AGE: std::time::Duration = std::time::Duration::from_secs(600);
+
 /// What every door holds.
 #[derive(Clone)]
 struct Doors {
     app: Arc<App>,
     procedures: Procedures,
     stop: CancellationToken,
+    /// Sockets, which the listener does not know any more after their upgrade.
+    sockets: TaskTracker,
+    metrics: metrics::Access,
+}
+
+/// The doors, as they are reached.
+pub struct Reached {
+    /// By TLS that ends here.
+    pub tls: bool,
+    /// Told when to stop.
+    pub stop: CancellationToken,
+    /// Knows the open sockets.
+    pub sockets: TaskTracker,
 }
 
 /// All doors as one router.
-pub fn router(app: Arc<App>, procedures: Procedures, stop: CancellationToken) -> Router {
-    Router::new()
+///
+/// # Errors
+/// [`Error::Internal`] where a name of `--cors-allow-origin` can be no header.
+pub fn router(
+    app: Arc<App>,
+    procedures: Procedures,
+    settings: &Settings,
+    reached: Reached,
+) -> Result<Router> {
+    let Reached { tls, stop, sockets } = reached;
+    let around = around::Around::of(&app, &procedures, tls);
+    let doors = Doors { app, procedures, stop, sockets, metrics: metrics::Access::at_the_doors(settings) };
+    let router = Router::new()
         .route("/api/trpc/{*path}", any(trpc::handle))
         .route("/api/openapi.json", get(openapi::handle))
         .route("/api/{*procedure}", any(plain::handle))
+        .route("/api/audit.jsonl", any(audit_export::handle))
         .route("/rpc", any(rpc::handle))
         .route(purser_proto_schema::agent::PATH, any(agent::handle))
         .route("/healthz", any(health::live))
         .route("/readyz", any(health::ready))
+        .route("/metrics", any(metrics::handle))
         .layer(DefaultBodyLimit::max(MAX_BODY))
-        .layer(middleware::from_fn(allowance::tell))
-        .with_state(Doors { app, procedures, stop })
+        .layer(middleware::from_fn(allowance::tell));
+    let router = match cors(&settings.cors_allow_origin)? {
+        Some(cors) => router.layer(cors),
+        None => router,
+    };
+    Ok(router.layer(middleware::from_fn_with_state(around, around::every_door)).with_state(doors))
+}
+
+/// What is reached at `--metrics-listen`: nothing that knows a tenant.
+pub fn operators_router(
+    app: Arc<App>,
+    procedures: Procedures,
+    settings: &Settings,
+    reached: Reached,
+) -> Router {
+    let Reached { tls, stop, sockets } = reached;
+    let around = around::Around::of(&app, &procedures, tls);
+    let doors = Doors { app, procedures, stop, sockets, metrics: metrics::Access::apart(settings) };
+    Router::new()
+        .route("/healthz", any(health::live))
+        .route("/readyz", any(health::ready))
+        .route("/metrics", any(metrics::handle))
+        .layer(middleware::from_fn_with_state(around, around::every_door))
+        .with_state(doors)
+}
+
+/// Browsers' pages of these origins may call; of none where none is named. Never with a browser's own credentials: a
+/// page has to have a key.
+fn cors(origins: &[String]) -> Result<Option<CorsLayer>> {
+    if origins.is_empty() {
+        return Ok(None);
+    }
+    let origins = origins
+        .iter()
+        .map(|origin| HeaderValue::from_str(origin))
+        .collect::<std::result::Result<Vec<_>, _>>();
+    let origins = origins.map_err(Error::internal("reading --cors-allow-origin"))?;
+    let layer = CorsLayer::new()
+        .allow_origin(origins)
+        .allow_methods([Method::GET, Method::POST])
+        .allow_headers(CORS_HEADERS.map(HeaderName::from_static))
+        .expose_headers(CORS_EXPOSED.map(HeaderName::from_static))
+        .max_age(CORS_MAX_AGE);
+    Ok(Some(layer))
 }

@@ -25,7 +25,7 @@ use super::{
     BATCH_WIDTH, Doors, MAX_BATCH, auth, body, in_process, openrpc, rpc_socket,
     rpc_subscriptions::{Begun, Subscriptions},
 };
-use crate::{domain::caller::Caller, error::Error, rpc};
+use crate::{domain::caller::Caller, error::Error, metrics::UNKNOWN, request, rpc};
 
 const PARSE_ERROR: i32 = -32_700;
 const INVALID_REQUEST: i32 = -32_600;
@@ -178,6 +178,10 @@ async fn serve_one(
             Some(_) => Err(rpc::wire(&method, Error::form("takes no parameters"))),
         },
         None => {
+            if let Some(request) = request::current() {
+                request.reach();
+                doors.app.metrics.turned_away(UNKNOWN, request.door, Code::NotFound.as_str());
+            }
             let public = PublicError::new(Code::NotFound, "no procedure of this name");
             Err(ErrorObjectOwned::owned(METHOD_NOT_FOUND, public.message, Some(public.data)))
         }

@@ -5,7 +5,10 @@
 //! caller that does not read its answers only slows itself down. When it hangs up nobody waits for its
 //! calls any more, and its subscriptions ([`rpc_subscriptions`](super::rpc_subscriptions)) end.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use axum::{
     extract::{
@@ -27,7 +30,11 @@ use super::{
     Doors, MAX_BODY, auth, rpc,
     rpc_subscriptions::{Notification, Subscriptions},
 };
-use crate::domain::caller::Caller;
+use crate::{
+    domain::caller::Caller,
+    request::{self, Request},
+    traces::Span,
+};
 
 /// Calls of one socket under way at once.
 const IN_FLIGHT: usize = 32;
@@ -46,13 +53,22 @@ pub(super) fn upgrade(
     headers: HeaderMap,
     caller: Arc<Caller>,
 ) -> Response {
-    upgrade
-        .max_message_size(MAX_BODY)
-        .max_frame_size(MAX_BODY)
-        .on_upgrade(move |socket| serve(doors, socket, headers, caller))
+    let opened_by = request::current();
+    // Known from now on, so that a stop waits until it was told.
+    let known = doors.sockets.token();
+    upgrade.max_message_size(MAX_BODY).max_frame_size(MAX_BODY).on_upgrade(|socket| async move {
+        request::within(opened_by.clone(), serve(doors, socket, headers, caller, opened_by)).await;
+        drop(known);
+    })
 }
 
-async fn serve(doors: Doors, socket: WebSocket, headers: HeaderMap, caller: Arc<Caller>) {
+async fn serve(
+    doors: Doors,
+    socket: WebSocket,
+    headers: HeaderMap,
+    caller: Arc<Caller>,
+    opened_by: Option<Request>,
+) {
     let open = doors.app.known_keys.hold_open(&caller);
     let key_ended = open.ended();
     tokio::pin!(key_ended);
@@ -64,6 +80,7 @@ async fn serve(doors: Doors, socket: WebSocket, headers: HeaderMap, caller: Arc<
     let writing = tokio::spawn(write(writer, to_write, to_tell, doors.stop.clone(), broken.clone()));
     let places = Arc::new(Semaphore::new(IN_FLIGHT));
     let mut calls = JoinSet::new();
+    let mut number = 0;
     let last = loop {
         let message = tokio::select! {
             () = broken.cancelled() => break None,
@@ -89,14 +106,21 @@ async fn serve(doors: Doors, socket: WebSocket, headers: HeaderMap, caller: Arc<
         };
         while calls.try_join_next().is_some() {}
         let (doors, answers, subscriptions) = (doors.clone(), answers.clone(), Arc::clone(&subscriptions));
-        calls.spawn(async move {
+        number += 1;
+        let message = opened_by.as_ref().map(|socket| socket.message(number));
+        let (id, begun) = (message.as_ref().map(|message| message.id.clone()), Instant::now());
+        calls.spawn(request::within(message, async move {
             let served = rpc::serve(&doors, text.as_bytes(), Some(&caller), Some(&subscriptions)).await;
             if let Some(answer) = served.answer {
                 let _ = answers.send(Message::Text(answer.into())).await;
             }
             served.begun.into_iter().for_each(|begun| subscriptions.start(begun));
+            if let Some(id) = id {
+                let span = || Span::of_request(&id, "message websocket".to_owned(), begun.elapsed());
+                doors.app.traces.tell(span);
+            }
             drop(place);
-        });
+        }));
     };
     if let Some(last) = last {
         // The call that removed the socket's own key is answered.

@@ -30,7 +30,7 @@ use super::{Doors, auth, in_process, rpc_socket::key_is_over};
 use crate::{
     domain::{caller::Caller, tracked::Tracked},
     error::Error,
-    rpc,
+    request, rpc,
 };
 
 /// The most of one socket.
@@ -145,9 +145,11 @@ impl Subscriptions {
     pub(super) fn start(&self, begun: Begun) {
         let (doors, headers) = (self.doors.clone(), self.headers.clone());
         let notifications = self.notifications.clone();
+        let of = request::current();
         tokio::spawn(async move {
             let ended = begun.place.ended.clone();
-            ended.run_until_cancelled(tell(doors, headers, begun, notifications)).await;
+            let telling = request::within(of, tell(doors, headers, begun, notifications));
+            ended.run_until_cancelled(telling).await;
         });
     }
 }

@@ -50,7 +50,7 @@ pub fn wire(procedure: &str, error: Error) -> ErrorObjectOwned {
     ErrorObjectOwned::owned(number, public.message, Some(public.data))
 }
 
-fn code(error: &Error) -> Code {
+pub(super) fn code(error: &Error) -> Code {
     match error {
         Error::Invalid(_) | Error::TestFailed(_) => Code::BadRequest,
         Error::Unauthorized => Code::Unauthorized,

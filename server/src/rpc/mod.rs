@@ -9,6 +9,7 @@ use std::{
     future::Future,
     panic::AssertUnwindSafe,
     sync::Arc,
+    time::Instant,
 };
 
 use futures_util::FutureExt;
@@ -20,19 +21,24 @@ use jsonrpsee::{
 use purser_proto_schema::procedure::{self, Kind, Procedure, ProcedureInfo};
 
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 use subscription::Begin;
 
 use crate::{
     app::App,
     domain::{
-        audit,
+        audit as trail,
         caller::{Call, Caller},
     },
     error::{Error, Result},
+    metrics::Meter,
+    request::{self, Door, Request},
+    traces::{Span, Traces},
 };
 
 mod api_key;
+mod audit;
 mod error;
 mod image;
 mod input;
@@ -43,6 +49,7 @@ mod server;
 mod stack;
 mod subscription;
 
+use error::code;
 pub use error::{public, wire};
 pub use subscription::{WireEvents, WireSubscription};
 
@@ -75,6 +82,7 @@ impl Procedures {
         job::register(&mut registrar);
         organization::register(&mut registrar);
         api_key::register(&mut registrar);
+        audit::register(&mut registrar);
         if let Some(error) = registrar.failed {
             return Err(Error::internal("registering the procedures")(error));
         }
@@ -142,15 +150,46 @@ impl Registrar {
         F: Fn(Arc<App>, Arc<Call>, P::Input) -> Fut + Clone + Send + Sync + 'static,
         Fut: Future<Output = Result<P::Output>> + Send + 'static,
     {
+        let meter = Arc::new(Meter::new(Arc::clone(&self.app.metrics), P::INFO.name));
         let method = move |params: Params<'static>, app: Arc<App>, extensions: Extensions| {
-            let handler = handler.clone();
+            let (handler, meter) = (handler.clone(), Arc::clone(&meter));
             async move {
-                let outcome = serve::<P, F, Fut>(handler, params, app, &extensions).await;
+                let counted = Counted::begin(&meter, &app.traces);
+                let outcome = serve::<P, F, Fut>(handler, params, Arc::clone(&app), &extensions).await;
+                counted.end(outcome.as_ref().err());
                 outcome.map_err(refused::<P>)
             }
         };
         if let Err(error) = self.module.register_async_method(P::INFO.name, method) {
             self.failed = Some(error);
+        }
+    }
+}
+
+/// A call on its way to be counted and traced.
+struct Counted<'a> {
+    meter: &'a Meter,
+    traces: &'a Traces,
+    of: Option<Request>,
+    begun: Instant,
+}
+
+impl<'a> Counted<'a> {
+    fn begin(meter: &'a Meter, traces: &'a Traces) -> Self {
+        let of = request::current().inspect(Request::reach);
+        Self { meter, traces, of, begun: Instant::now() }
+    }
+
+    fn end(self, error: Option<&Error>) {
+        let (took, code) = (self.begun.elapsed(), error.map(|error| code(error).as_str()));
+        let door = self.of.as_ref().map_or(Door::Other, |of| of.door);
+        self.meter.called(door, took, code);
+        if let Some(of) = &self.of {
+            self.traces.tell(|| {
+                Span::within_request(of.id.as_str(), self.meter.procedure().to_owned(), took)
+                    .with("purser.door", door.as_str())
+                    .failed(code)
+            });
         }
     }
 }
@@ -168,35 +207,43 @@ where
 {
     let gone = CancellationToken::new();
     let _gone_when_dropped = gone.clone().drop_guard();
-    let (call, input) = admit::<P>(params.as_str(), extensions.get::<Arc<Caller>>(), gone)?;
+    let (call, input) = admit::<P>(&app, params.as_str(), extensions.get::<Arc<Caller>>(), gone)?;
     let work = AssertUnwindSafe(handler(Arc::clone(&app), Arc::clone(&call), input)).catch_unwind();
     match P::INFO.kind {
         Kind::Query | Kind::Subscription => work.await.unwrap_or_else(|_| Err(panicked())),
         // In a task of its own: a caller that hangs up must not leave it half done.
         Kind::Mutation => {
-            let task = tokio::spawn(async move {
+            let task = async move {
                 let outcome = work.await.unwrap_or_else(|_| Err(panicked()));
                 let code =
-                    outcome.as_ref().map_or_else(|error| public(error).data.code.as_str(), |_| audit::OK);
-                audit::record(&app, &call, code).await;
+                    outcome.as_ref().map_or_else(|error| public(error).data.code.as_str(), |_| trail::OK);
+                trail::record(&app, &call, code).await;
                 outcome
-            });
-            task.await.unwrap_or_else(|_| Err(panicked()))
+            };
+            tokio::spawn(task.in_current_span()).await.unwrap_or_else(|_| Err(panicked()))
         }
     }
 }
 
 /// The caller, how often it may call, what it may do, and the input, in this order.
 fn admit<P: Procedure>(
+    app: &App,
     params: Option<&str>,
     caller: Option<&Arc<Caller>>,
     gone: CancellationToken,
 ) -> Result<(Arc<Call>, P::Input)> {
     let caller = caller.ok_or(Error::Unauthorized)?;
     caller.count_call()?;
-    caller.require(P::INFO.permission)?;
+    let call = Call::new(Arc::clone(caller), P::INFO.name, gone);
+    if let Err(forbidden) = caller.require(P::INFO.permission) {
+        // A query would have changed nothing.
+        if P::INFO.kind == Kind::Mutation {
+            trail::record_forbidden(app, &call);
+        }
+        return Err(forbidden);
+    }
     let input = input::parse::<P::Input>(params)?;
-    Ok((Arc::new(Call::new(Arc::clone(caller), P::INFO.name, gone)), input))
+    Ok((Arc::new(call), input))
 }
 
 /// A procedure's error on the wire. The suite holds by this that its documents name every code it answers.

@@ -12,7 +12,7 @@ use purser_proto_schema::procedure::Procedure;
 use serde_json::value::{RawValue, to_raw_value};
 use tokio_util::sync::CancellationToken;
 
-use super::{Registrar, admit, panicked, refused};
+use super::{Counted, Registrar, admit, panicked, refused};
 use crate::{
     app::App,
     domain::{
@@ -20,6 +20,7 @@ use crate::{
         tracked::{Begun, Events, Tracked},
     },
     error::{Error, Result},
+    metrics::Meter,
 };
 
 /// The events of a subscription, as they go out; after an error nothing comes.
@@ -52,14 +53,22 @@ impl Registrar {
         Fut: Future<Output = Result<Begun<P::Output>>> + Send + 'static,
     {
         let app = Arc::clone(&self.app);
+        let meter = Arc::new(Meter::new(Arc::clone(&app.metrics), P::INFO.name));
         let begin: Begin = Arc::new(move |params, caller| {
             // It lives as long as its events are read: whoever hangs up drops them.
-            let admitted = admit::<P>(params, caller, CancellationToken::new());
-            let (handler, app) = (handler.clone(), Arc::clone(&app));
+            let (handler, app, meter) = (handler.clone(), Arc::clone(&app), Arc::clone(&meter));
+            let admitted = admit::<P>(&app, params, caller, CancellationToken::new());
             async move {
-                let (call, input) = admitted.map_err(refused::<P>)?;
-                let beginning = AssertUnwindSafe(handler(app, call, input)).catch_unwind();
-                let begun = beginning.await.unwrap_or_else(|_| Err(panicked()));
+                // What is counted and timed is how it begins.
+                let traces = app.traces.clone();
+                let counted = Counted::begin(&meter, &traces);
+                let beginning = async {
+                    let (call, input) = admitted?;
+                    let beginning = AssertUnwindSafe(handler(app, call, input)).catch_unwind();
+                    beginning.await.unwrap_or_else(|_| Err(panicked()))
+                };
+                let begun = beginning.await;
+                counted.end(begun.as_ref().err());
                 let Begun { since, events } = begun.map_err(refused::<P>)?;
                 Ok(WireSubscription { since, events: on_the_wire::<P>(events) })
             }

@@ -1,6 +1,6 @@
 //! Jobs: what was asked, by whom, and how it ended as a whole.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use chrono::{DateTime, SubsecRound, Utc};
 use purser_proto_schema::{
@@ -10,7 +10,7 @@ use purser_proto_schema::{
 use sea_orm::{
     ColumnTrait, Condition, ConnectionTrait, DatabaseBackend, EntityTrait, IntoActiveModel, Iterable,
     QueryFilter, QueryOrder, QuerySelect, QueryTrait, Select, UpdateMany,
-    sea_query::{Expr, ExprTrait, SelectStatement, UpdateStatement},
+    sea_query::{Expr, ExprTrait, Query, SelectStatement, UpdateStatement},
 };
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -73,13 +73,13 @@ impl JobRow {
 }
 
 impl Store {
-    /// Keeps a job, its targets, and who asked for it: from here on it is accepted. A session with a
+    /// Keeps a job, its targets, and who asked for what in it: from here on it is accepted. A session with a
     /// place for its only target takes that at once, and it is given as it is then; `None` where there
     /// is no such session, or it is not in force any more.
     pub async fn job_insert(
         &self,
         new: NewJob,
-        asked: AuditEntry<'_>,
+        asked: Vec<AuditEntry<'_>>,
         taker: Option<&Fence>,
     ) -> Result<Option<TargetRow>> {
         let NewJob { job, targets } = new;
@@ -94,7 +94,7 @@ impl Store {
             let chunk: Vec<_> = targets.by_ref().take(size).collect();
             batch.then(&job_target::Entity::insert_many(chunk).into_query());
         }
-        batch.then(&audit::insert(asked).into_query());
+        batch.then(&audit::insert_all(asked).into_query());
         if let Some((dispatching, job_id)) = taken {
             batch.then_show(dispatching.into_query().returning_all());
             batch.then(&started(&job_id).into_query());
@@ -214,6 +214,64 @@ impl Store {
             together <= most_targets
         };
         Ok(jobs.iter().take_while(fits).count().max(1))
+    }
+
+    /// The number of jobs that have not ended, by state, whoever's they are. No more than `most` are counted.
+    pub async fn jobs_open(&self, most: u64) -> Result<Vec<(String, u64)>> {
+        let open = job::Entity::find()
+            .select_only()
+            .column(job::Column::Status)
+            .filter(job::Column::FinishedAt.is_null())
+            .limit(most)
+            .into_query();
+        let counted = Query::select()
+            .column(job::Column::Status)
+            .expr(Expr::col(job::Column::Status).count())
+            .from_subquery(open, "open")
+            .group_by_col(job::Column::Status)
+            .to_owned();
+        let rows = self.db.query_all(&counted).await.map_err(failed)?;
+        let mut counts =
+            BTreeMap::from([JobStatus::Queued, JobStatus::Running].map(|state| (column_text(&state), 0)));
+        for row in rows {
+            let state: String = row.try_get_by_index(0).map_err(failed)?;
+            let count: i64 = row.try_get_by_index(1).map_err(failed)?;
+            counts.insert(state, u64::try_from(count).unwrap_or_default());
+        }
+        Ok(counts.into_iter().collect())
+    }
+
+    /// Forgets the oldest jobs that ended before this moment, with their targets, at most `limit`, and gives how
+    /// many. Several control planes may do so at once.
+    pub async fn job_forget(&self, before: DateTime<Utc>, limit: u64) -> Result<u64> {
+        let transaction = self.write().await?;
+        let over = |jobs: Select<job::Entity>| {
+            jobs.filter(job::Column::JobId.lt(JobId::floor_of(before)))
+                .filter(job::Column::FinishedAt.lt(before))
+        };
+        let oldest: Vec<String> = over(job::Entity::find())
+            .select_only()
+            .column(job::Column::JobId)
+            .order_by_asc(job::Column::JobId)
+            .limit(limit)
+            .into_tuple()
+            .all(&transaction)
+            .await
+            .map_err(failed)?;
+        // Everyone locks targets before their job: whoever retries one at this moment has done so, or cannot.
+        if self.is_shared() {
+            let targets = job_target::Entity::find().select_only().column(job_target::Column::TargetId);
+            let targets = targets.filter(job_target::Column::JobId.is_in(&oldest)).lock_exclusive();
+            transaction.execute(&targets.into_query()).await.map_err(failed)?;
+        }
+        let forgotten = job::Entity::delete_many()
+            .filter(job::Column::JobId.is_in(&oldest))
+            .filter(job::Column::FinishedAt.lt(before))
+            .exec(&transaction)
+            .await
+            .map_err(failed)?;
+        transaction.commit().await.map_err(failed)?;
+        Ok(forgotten.rows_affected)
     }
 
     /// Cancels what has not started and marks what has. Gives the targets that an agent must stop.

@@ -46,11 +46,11 @@ mod session_history;
 mod target;
 
 pub use api_key::AdminKey;
-pub use audit::AuditEntry;
+pub use audit::{AuditEntry, AuditFilter};
 pub use changes::{after, unchanged_since};
 pub use entity::{
-    api_key::Model as ApiKeyRow, job::Model as JobRow, job_target::Model as TargetRow,
-    organization::Model as OrganizationRow, registry::Model as RegistryRow,
+    api_key::Model as ApiKeyRow, audit_event::Model as AuditRow, job::Model as JobRow,
+    job_target::Model as TargetRow, organization::Model as OrganizationRow, registry::Model as RegistryRow,
     registry_event::Model as RegistryEventRow, server::Model as ServerRow,
 };
 pub use entries::Entries;
@@ -79,6 +79,17 @@ pub struct Store {
     /// Only where this process is the one writer.
     kept: Option<Arc<Kept>>,
     waiting: Arc<Waiting>,
+}
+
+/// Connections to the database.
+#[derive(Clone, Copy, Debug)]
+pub struct PoolState {
+    /// Open, and nobody's.
+    pub idle: u32,
+    /// Open, and somebody's.
+    pub in_use: u32,
+    /// As many as there may be.
+    pub most: u32,
 }
 
 /// What is kept of the database in memory.
@@ -137,6 +148,18 @@ impl Store {
     pub async fn settle(&self) {
         if let Some(kept) = &self.kept {
             kept.behind.settle().await;
+        }
+    }
+
+    /// The connections that there are.
+    pub fn pool(&self) -> PoolState {
+        fn of<D: sqlx::Database>(pool: &sqlx::Pool<D>) -> PoolState {
+            let idle = u32::try_from(pool.num_idle()).unwrap_or(u32::MAX);
+            PoolState { idle, in_use: pool.size().saturating_sub(idle), most: CONNECTIONS }
+        }
+        match self.db.get_database_backend() {
+            DatabaseBackend::Postgres => of(self.db.get_postgres_connection_pool()),
+            _ => of(self.db.get_sqlite_connection_pool()),
         }
     }
 

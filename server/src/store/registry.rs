@@ -8,8 +8,8 @@ use purser_proto_schema::{
     registry::Change,
 };
 use sea_orm::{
-    ActiveModelTrait, ColumnTrait, ConnectionTrait, DatabaseTransaction, EntityTrait, IntoActiveModel, Iterable,
-    ModelTrait, QueryFilter, QueryOrder, QuerySelect, sea_query::Expr,
+    ActiveModelTrait, ColumnTrait, ConnectionTrait, DatabaseTransaction, EntityTrait, IntoActiveModel,
+    Iterable, ModelTrait, QueryFilter, QueryOrder, QuerySelect, sea_query::Expr,
 };
 
 use super::{
@@ -17,7 +17,7 @@ use super::{
     changes::after,
     entity::{job_target, registry},
     failed,
-    registry_event::{note, noting},
+    registry_event::note,
 };
 use crate::error::{Error, Result};
 

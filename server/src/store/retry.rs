@@ -19,7 +19,10 @@ use super::{
     job::column_text,
     target::holds,
 };
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    request::RequestId,
+};
 
 impl TargetRow {
     /// The attempts since a person last asked.
@@ -80,9 +83,10 @@ impl Store {
         id: &JobId,
         targets: &[TargetRow],
         queue_deadline: DateTime<Utc>,
-        asked: AuditEntry<'_>,
+        request_id: Option<&RequestId>,
+        asked: Vec<AuditEntry<'_>>,
     ) -> Result<bool> {
-        undisturbed(|| self.retry_once(id, targets, queue_deadline, asked.clone())).await
+        undisturbed(|| self.retry_once(id, targets, queue_deadline, request_id, asked.clone())).await
     }
 
     async fn retry_once(
@@ -90,7 +94,8 @@ impl Store {
         id: &JobId,
         targets: &[TargetRow],
         queue_deadline: DateTime<Utc>,
-        asked: AuditEntry<'_>,
+        request_id: Option<&RequestId>,
+        asked: Vec<AuditEntry<'_>>,
     ) -> Result<bool> {
         let transaction = self.write().await?;
         // Everyone locks targets before their job.
@@ -98,6 +103,7 @@ impl Store {
             .col_expr(job_target::Column::Status, Expr::value(TargetState::Queued.as_str()))
             .col_expr(job_target::Column::AttemptsBefore, Expr::col(job_target::Column::Attempt))
             .col_expr(job_target::Column::CancelRequested, Expr::value(false))
+            .col_expr(job_target::Column::RequestId, Expr::value(request_id.map(RequestId::as_str)))
             .col_expr(job_target::Column::QueueDeadline, Expr::value(queue_deadline))
             .col_expr(job_target::Column::RunDeadline, Expr::value(Option::<DateTime<Utc>>::None))
             .col_expr(job_target::Column::NotBefore, Expr::value(Option::<DateTime<Utc>>::None))
@@ -121,7 +127,7 @@ impl Store {
         if reopened.rows_affected == 0 {
             return Ok(false);
         }
-        audit::append(&transaction, asked).await?;
+        audit::insert_all(asked).exec(&transaction).await.map_err(failed)?;
         transaction.commit().await.map_err(failed)?;
         Ok(true)
     }

@@ -14,7 +14,7 @@ use sea_orm::{
 };
 
 use super::{
-    ServerRow, Store,
+    AuditEntry, ServerRow, Store, audit,
     changes::{after, unchanged_since},
     deadlock::undisturbed,
     entity::{join_token, server},
@@ -22,9 +22,14 @@ use super::{
     session_history::SessionHistory,
     target,
 };
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    request::RequestId,
+};
 
 const NOT_FOUND: Error = Error::NotFound("Server");
+/// The audit's word for a key that became a server's.
+const ENROLLED: &str = "agent.enrolled";
 
 /// A join token to keep.
 #[derive(Debug)]
@@ -52,6 +57,8 @@ pub struct Admission<'a> {
     pub instance: Option<&'a str>,
     /// Its engine.
     pub engine: Option<&'a Engine>,
+    /// The request that its channel began with.
+    pub request_id: Option<&'a RequestId>,
 }
 
 /// Whether an agent is let in.
@@ -60,7 +67,10 @@ pub enum Admittance {
     /// It is.
     Admitted(Box<Admitted>),
     /// Its key is not the server's, and it shows no join token that would make it so.
-    Refused,
+    Refused {
+        /// The server's organization.
+        organization_id: OrganizationId,
+    },
     /// There is no such server, or it was removed.
     NoSuchServer,
 }
@@ -224,7 +234,7 @@ impl Store {
     }
 
     /// Lets an agent in, or not. In one transaction: the key is enrolled, the token spent, the epoch
-    /// raised. Nothing is changed for an agent that is not let in, and no writer waits for it.
+    /// raised, and that noted in the audit. Nothing is changed for an agent that is not let in, and no writer waits for it.
     pub async fn server_admit(&self, admission: Admission<'_>) -> Result<Admittance> {
         let live = server::Entity::find_by_id(admission.server_id.as_str())
             .filter(server::Column::RevokedAt.is_null());
@@ -232,7 +242,7 @@ impl Store {
             return Ok(Admittance::NoSuchServer);
         };
         if seen.agent_key.as_deref() != Some(admission.agent_key) && !self.token_works(&admission).await? {
-            return Ok(Admittance::Refused);
+            return Ok(refused(seen));
         }
         let transaction = self.write().await?;
         let found = live.lock_exclusive().one(&transaction).await.map_err(failed)?;
@@ -240,7 +250,7 @@ impl Store {
         let known = row.agent_key.as_deref() == Some(admission.agent_key);
         // Spent also when the key is known already: a token works once.
         if !spend_token(&transaction, &admission).await? && !known {
-            return Ok(Admittance::Refused);
+            return Ok(refused(row));
         }
         let was_cloned = known && row.is_cloned();
         let mut history = SessionHistory::of(row.session_history.as_deref().filter(|_| known));
@@ -256,6 +266,21 @@ impl Store {
             row.engine = serde_json::to_string(engine).ok();
         }
         row.clone().into_active_model().reset_all().update(&transaction).await.map_err(failed)?;
+        if !known {
+            let enrolled = AuditEntry {
+                organization_id: Some(&OrganizationId::from_stored(row.organization_id.clone())),
+                api_key_id: None,
+                action: ENROLLED,
+                registry_id: None,
+                server_id: Some(admission.server_id.clone()),
+                job_id: None,
+                outcome: "ok",
+                request_id: admission.request_id,
+                source: None,
+                count: 1,
+            };
+            audit::append(&transaction, enrolled).await?;
+        }
         self.server_commit(transaction).await?;
         let cloned = !was_cloned && row.is_cloned();
         Ok(Admittance::Admitted(Box::new(Admitted { row, enrolled: !known, cloned })))
@@ -289,6 +314,10 @@ impl Store {
         noted.map_err(failed)?;
         Ok(())
     }
+}
+
+fn refused(row: ServerRow) -> Admittance {
+    Admittance::Refused { organization_id: OrganizationId::from_stored(row.organization_id) }
 }
 
 fn of_organization(organization: &OrganizationId, id: &ServerId) -> Select<server::Entity> {

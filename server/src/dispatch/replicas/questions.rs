@@ -7,7 +7,12 @@ use std::{
     time::Duration,
 };
 
-use purser_proto_schema::{agent::CALL_DEADLINE, error::TestDiagnosis, ids::ServerId, image::Image};
+use purser_proto_schema::{
+    agent::{CALL_DEADLINE, outbound::Outbound},
+    error::TestDiagnosis,
+    ids::ServerId,
+    image::Image,
+};
 use serde::{Deserialize, Serialize};
 use tokio::{
     sync::Notify,
@@ -113,7 +118,7 @@ impl Shared {
         });
     }
 
-    async fn answer_with(&self, question: &str, agent: &jsonrpsee::core::client::Client) -> Result<()> {
+    async fn answer_with(&self, question: &str, agent: &Outbound) -> Result<()> {
         if !self.store.question_waits(question).await? {
             return Ok(());
         }
@@ -128,7 +133,7 @@ impl Shared {
 }
 
 /// The images on a host, by its agent.
-pub(in crate::dispatch) async fn images(agent: &jsonrpsee::core::client::Client) -> Result<Vec<Image>> {
+pub(in crate::dispatch) async fn images(agent: &Outbound) -> Result<Vec<Image>> {
     use purser_proto_schema::agent::calls::AgentCallsClient as _;
     agent.engine_images().await.map_err(|error| plan::engine_refused(&error))
 }

@@ -10,7 +10,7 @@ use purser_proto_schema::{
     permission::Permission,
 };
 
-use super::{ACCEPTED, one, text_of, verdict};
+use super::{one, text_of, uses, verdict};
 use crate::{
     app::App,
     domain::caller::Call,
@@ -40,7 +40,9 @@ pub async fn retry(app: Arc<App>, call: Arc<Call>, input: OneInput) -> Result<Jo
         call.about_registry(&RegistryId::from_stored(registry.clone()));
     }
     let deadline = Utc::now() + chrono::Duration::milliseconds(first.queue_limit_ms);
-    if !app.store.job_retry(&input.job_id, &again, deadline, call.audit_entry(ACCEPTED)).await? {
+    let uses = uses(&call, &again);
+    let request_id = call.request_id.as_ref();
+    if !app.store.job_retry(&input.job_id, &again, deadline, request_id, uses).await? {
         return Err(conflict(UNDER_WAY));
     }
     call.mark_audited();

@@ -16,6 +16,7 @@ use purser_registry_client::{
     browse::{BrowseError, MAX_ITEMS, Page, RateLimit},
     canonical_registry_host,
 };
+use tracing::Instrument as _;
 
 use super::{BUSY, catalog_cache::Key, open_password};
 use crate::{
@@ -134,15 +135,15 @@ impl Place {
             + 'static,
     {
         let (app, call) = (Arc::clone(app), Arc::clone(call));
-        let asked = tokio::spawn(async move {
+        let asking = async move {
             let mut session = app.registries.open(&self.target, self.credentials.as_ref(), deadline).await?;
             let answer = question(&mut session).await;
             if let Some(entry) = self.entry.filter(|_| session.has_used_credentials()) {
                 audit::record_use(&app, &call, entry, answer.as_ref().map_or_else(code, |_| audit::OK)).await;
             }
             answer
-        });
-        asked.await.unwrap_or_else(|ended| match ended.try_into_panic() {
+        };
+        tokio::spawn(asking.in_current_span()).await.unwrap_or_else(|ended| match ended.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),
             Err(_) => Err(BrowseError::Failed(Diagnosis::new(
                 DiagnosisCode::Other,

@@ -215,10 +215,19 @@ fn scope(issues: &mut Issues, repository: Option<&str>, access: Option<&AccessLi
 async fn run(app: &App, call: &Call, site: &Site, subject: Subject<'_>) -> Result<TestResult> {
     let host = subject.host.clone();
     let doubt = subject.doubt();
-    let mut report = match site {
-        Site::ControlPlane => from_here(app, subject).await?,
-        Site::Server(server) => from_host(app, call, server, subject).await?,
+    let (tested, from_host) = match site {
+        Site::ControlPlane => (from_here(app, subject).await, false),
+        Site::Server(server) => (from_host(app, call, server, subject).await, true),
     };
+    match &tested {
+        Ok(_) => app.metrics.tested(from_host, None),
+        Err(Error::TestFailed(failed) | Error::ServerOffline(failed)) => {
+            app.metrics.tested(from_host, Some(failed.diagnosis.code.as_str()));
+        }
+        // Nobody was asked.
+        Err(_) => {}
+    }
+    let mut report = tested?;
     report.warnings.extend(doubt.map(ToOwned::to_owned));
     Ok(TestResult {
         success: true,

@@ -7,6 +7,7 @@ use sea_orm::entity::prelude::*;
 pub struct Model {
     #[sea_orm(primary_key, auto_increment = false)]
     pub audit_event_id: String,
+    /// Empty for what is of no organization.
     pub organization_id: String,
     pub at: DateTimeUtc,
     pub api_key_id: Option<String>,
@@ -15,6 +16,9 @@ pub struct Model {
     pub server_id: Option<String>,
     pub job_id: Option<String>,
     pub outcome: String,
+    pub request_id: Option<String>,
+    pub source: Option<String>,
+    pub count: i32,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

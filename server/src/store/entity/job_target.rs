@@ -33,6 +33,7 @@ pub struct Model {
     pub stall_limit_ms: i64,
     pub max_parallel: Option<i32>,
     pub fail_fast: bool,
+    pub request_id: Option<String>,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

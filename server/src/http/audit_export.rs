@@ -1,0 +1,144 @@
+//! `GET /api/audit.jsonl`: what `audit.all` tells, all of it, one JSON object a line, newest first.
+//!
+//! It is `audit.all` page after page, each asked for when the caller has taken the one before, so it takes no more
+//! memory however long the audit is; and it looks at the key as often, so that one that is revoked hears no more.
+//! What breaks off has no proper end: a text that ended well is whole.
+
+use std::io;
+
+use axum::{
+    body::{Body, Bytes},
+    extract::{Query, Request, State},
+    http::{HeaderMap, Method, StatusCode, header},
+    response::Response,
+};
+use futures_util::stream;
+use jsonrpsee::types::ErrorObjectOwned;
+use purser_proto_schema::{
+    audit::All,
+    error::{Code, ErrorData, PublicError},
+    procedure::Procedure as _,
+};
+use serde::Deserialize;
+use serde_json::{
+    Map, Value, json,
+    value::{RawValue, to_raw_value},
+};
+
+use super::{Doors, auth, in_process};
+use crate::{
+    error::{Error, Issues, Result},
+    rpc,
+};
+
+/// As many as a page may have.
+const PAGE: u32 = 100;
+/// What a page is asked for by, and this door not.
+const PAGED: [&str; 2] = ["limit", "cursor"];
+
+pub(super) async fn handle(State(doors): State<Doors>, request: Request) -> Response {
+    if request.method() != Method::GET {
+        return refuse(&PublicError::new(Code::MethodNotSupported, "ask for audit.jsonl by GET"));
+    }
+    let filters = match filters(&request) {
+        Ok(filters) => filters,
+        Err(error) => return refuse(&rpc::public(&error)),
+    };
+    let mut export = Export { doors, headers: request.headers().clone(), filters };
+    // The first page before the answer begins: what is wrong with the call is said with a status.
+    let (first, next) = match export.page(None).await {
+        Ok(page) => page,
+        Err(error) => return refuse(&error),
+    };
+    let rest = stream::try_unfold((export, next), |(mut export, next)| async move {
+        let Some(cursor) = next else { return Ok(None) };
+        let page = export.page(Some(cursor)).await;
+        page.map(|(lines, next)| Some((lines, (export, next)))).map_err(|error| {
+            tracing::warn!(code = error.data.code.as_str(), "an export of the audit broke off");
+            io::Error::other("broke off")
+        })
+    });
+    let lines = stream::StreamExt::chain(stream::iter([Ok::<_, io::Error>(first)]), rest);
+    let mut response = Response::new(Body::from_stream(lines));
+    let media = header::HeaderValue::from_static("application/jsonl");
+    response.headers_mut().insert(header::CONTENT_TYPE, media);
+    response
+}
+
+fn filters(request: &Request) -> Result<Map<String, Value>> {
+    let Ok(Query(given)) = Query::<Vec<(String, String)>>::try_from_uri(request.uri()) else {
+        return Err(malformed("the query string cannot be read"));
+    };
+    let mut filters = Map::new();
+    for (name, value) in given {
+        if let Some(paged) = PAGED.iter().find(|paged| **paged == name) {
+            return Err(Error::field(paged, "is not taken here: all of it is given"));
+        }
+        if filters.insert(name, Value::String(value)).is_some() {
+            return Err(malformed("a parameter is given twice"));
+        }
+    }
+    Ok(filters)
+}
+
+fn malformed(rule: &'static str) -> Error {
+    let mut issues = Issues::default();
+    issues.form.push(rule.into());
+    Error::Invalid(issues)
+}
+
+struct Export {
+    doors: Doors,
+    headers: HeaderMap,
+    filters: Map<String, Value>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Page {
+    items: Vec<Box<RawValue>>,
+    next_cursor: Option<String>,
+}
+
+impl Export {
+    /// A page's lines, and where the next one begins.
+    async fn page(
+        &mut self,
+        cursor: Option<String>,
+    ) -> std::result::Result<(Bytes, Option<String>), PublicError> {
+        let caller = auth::caller(&self.doors, &self.headers).await.map_err(|error| rpc::public(&error))?;
+        self.filters.insert("limit".to_owned(), json!(PAGE));
+        self.filters.insert("cursor".to_owned(), json!(cursor));
+        let unreadable = |error| rpc::public(&Error::internal("reading a page of the audit")(error));
+        let input = to_raw_value(&self.filters).map_err(unreadable)?;
+        let answer = in_process::call(&self.doors, All::INFO.name, Some(&input), Some(caller)).await;
+        let answer = answer.map_err(|error| public(&error))?;
+        let Page { items, next_cursor } = serde_json::from_str(answer.get()).map_err(unreadable)?;
+        let mut lines = Vec::with_capacity(items.iter().map(|item| item.get().len() + 1).sum());
+        for item in items {
+            lines.extend_from_slice(item.get().as_bytes());
+            lines.push(b'\n');
+        }
+        Ok((lines.into(), next_cursor))
+    }
+}
+
+/// A method's error in this door's terms.
+fn public(error: &ErrorObjectOwned) -> PublicError {
+    let data = error.data().and_then(|data| serde_json::from_str::<ErrorData>(data.get()).ok());
+    match data {
+        Some(data) => PublicError { message: error.message().to_owned(), data },
+        None => PublicError::new(Code::InternalServerError, error.message()),
+    }
+}
+
+fn refuse(error: &PublicError) -> Response {
+    let PublicError { message, data } = error;
+    let body = json!({"message": message, "code": data.code, "data": data}).to_string();
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() =
+        StatusCode::from_u16(data.http_status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let media = header::HeaderValue::from_static("application/json");
+    response.headers_mut().insert(header::CONTENT_TYPE, media);
+    response
+}

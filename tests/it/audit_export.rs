@@ -1,0 +1,92 @@
+//! `GET /api/audit.jsonl`: the whole audit, one JSON object a line.
+
+use http::Method;
+use http_body_util::{BodyExt as _, Full};
+use purser_tests::{
+    Answer, Purser,
+    connection::{Connection, Endpoint},
+    tenant::Grant,
+};
+use serde_json::{Value, json};
+
+fn lines(answer: &Answer) -> Vec<Value> {
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert_eq!(answer.headers["content-type"], "application/jsonl");
+    answer.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// Many events, as they come to be over the years.
+fn fill(purser: &Purser, count: usize) {
+    let organization = purser.default_organization();
+    let kind = if purser.database().is_some() { "TIMESTAMPTZ" } else { "" };
+    purser.sql(&format!(
+        "WITH RECURSIVE numbers(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM numbers WHERE n < {count} - 1) \
+         INSERT INTO audit_event (audit_event_id, organization_id, at, action, outcome) \
+         SELECT 'aud_0000000000000000000000' || (1000000000 + n), '{organization}', {kind} '2026-01-01 00:00:00+00:00', \
+         'old.' || (n % 2), 'ok' FROM numbers"
+    ));
+}
+
+#[tokio::test]
+async fn all_of_it_is_given_as_the_pages_tell_it() {
+    let purser = Purser::builder().env("PURSER_AUDIT_RETENTION_DAYS", "0").start().await;
+    let client = purser.client();
+    fill(&purser, 1_234);
+    client.mutate("server.create", json!({"name": "newest"})).await;
+    let (mut paged, mut cursor) = (Vec::new(), Value::Null);
+    loop {
+        let page = client.query("audit.all", json!({"limit": 100, "cursor": cursor})).await;
+        paged.extend(page["items"].as_array().unwrap().clone());
+        cursor = page["nextCursor"].clone();
+        if cursor.is_null() {
+            break;
+        }
+    }
+    let exported = lines(&client.get("/api/audit.jsonl").await);
+    assert_eq!(exported.len(), 1_235);
+    assert_eq!(exported, paged);
+    assert_eq!(lines(&client.get("/api/audit.jsonl?action=old.1&to=2026-06-01T00:00:00Z").await).len(), 617);
+    assert_eq!(lines(&client.get("/api/audit.jsonl?serverId=srv_x").await), [Value::Null; 0]);
+}
+
+#[tokio::test]
+async fn it_asks_for_the_same_key_and_the_same_filters_as_the_pages() {
+    let purser = Purser::start().await;
+    let viewer = purser.key_in(&purser.default_organization(), Grant::Role("viewer"));
+    let error = |answer: Answer, status: u16, code: &str| {
+        assert_eq!(answer.status, status, "{answer:?}");
+        assert_eq!(answer.json()["code"], code, "{answer:?}");
+        answer.json()["data"].clone()
+    };
+    error(purser.anonymous().get("/api/audit.jsonl").await, 401, "UNAUTHORIZED");
+    error(viewer.get("/api/audit.jsonl").await, 403, "FORBIDDEN");
+    let client = purser.client();
+    for (query, field) in
+        [("colour=x", "colour"), ("limit=5", "limit"), ("cursor=x", "cursor"), ("from=x", "from")]
+    {
+        let data = error(client.get(&format!("/api/audit.jsonl?{query}")).await, 400, "BAD_REQUEST");
+        assert!(data["zodError"]["fieldErrors"][field].is_array(), "{query}: {data}");
+    }
+    error(client.get("/api/audit.jsonl?action=x&action=y").await, 400, "BAD_REQUEST");
+    let posted = client.send(Method::POST, "/api/audit.jsonl", &[], "").await.unwrap();
+    error(posted, 405, "METHOD_NOT_SUPPORTED");
+}
+
+/// The audit may be larger than memory: what a caller has not taken yet has not been read.
+#[tokio::test]
+async fn no_more_is_read_than_is_taken() {
+    const ALL: usize = 60_000;
+    let purser = Purser::builder().env("PURSER_AUDIT_RETENTION_DAYS", "0").start().await;
+    fill(&purser, ALL);
+    let request = http::Request::get("/api/audit.jsonl").header("x-api-key", purser.admin_key());
+    let caller = Connection::to(Endpoint::Tcp(purser.address().into()));
+    let answer = caller.stream(request.body(Full::default()).unwrap()).await.unwrap();
+    let mut body = answer.into_body();
+    let first = body.frame().await.unwrap().unwrap().into_data().unwrap();
+    assert!(first.starts_with(b"{\"auditEventId\""));
+    // What lies in sockets on the way is a few MB at most, of 13.
+    purser.sql("DELETE FROM audit_event");
+    let rest = body.collect().await.expect("a proper end").to_bytes();
+    let taken = [first, rest].iter().map(|bytes| bytes.split(|byte| *byte == b'\n').count()).sum::<usize>();
+    assert!(taken < ALL * 3 / 4, "{taken} of {ALL}");
+}
