@@ -41,6 +41,9 @@ pub(super) async fn keep(shared: Arc<Shared>) {
 
 /// Ends what is overdue, the longest first; gives how many there were.
 async fn sweep(shared: &Arc<Shared>) -> Result<usize> {
+    for job in shared.store.targets_of_removed_cancel().await? {
+        shared.changed(Some(job));
+    }
     let overdue = shared.store.targets_overdue(GRACE, AT_ONCE as u64).await?;
     let found = overdue.len();
     let mut held = HashSet::new();
@@ -90,4 +93,20 @@ fn failure(target: &TargetRow, is_here: bool) -> Failure {
         "no verdict came from the host in time",
         "Look at the log of purser-agent and at the engine on that host, then start the job again.",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::scene::Scene, *};
+
+    /// Its server was looked up before the removal, and it was stored after it.
+    #[tokio::test]
+    async fn what_was_accepted_while_its_server_was_removed_does_not_wait() {
+        let scene = Scene::set().await;
+        scene.shared.store.server_revoke(&scene.organization, &scene.server).await.unwrap();
+        let target = scene.target("pull");
+        scene.accept(target.clone()).await;
+        sweep(&scene.shared).await.unwrap();
+        assert_eq!(scene.now(&target).await.status, "cancelled");
+    }
 }

@@ -10,14 +10,17 @@ use purser_proto_schema::{
     job::JobKind,
 };
 use tempfile::TempDir;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{Dispatch, Name, Shared};
+use super::{Dispatch, Name, Shared, Told};
 use crate::{
+    metrics::Metrics,
+    refusals::Refusals,
     store::{
         Admission, Admittance, AuditEntry, Claim, Fence, JobRow, NewJob, NewJoinToken, ServerRow, Store,
         TargetRow,
     },
+    traces::Traces,
     vault::Vault,
 };
 
@@ -43,7 +46,7 @@ impl Scene {
         let folder = TempDir::new().unwrap();
         let store = Store::open(None, folder.path()).await.unwrap();
         let vault = Vault::from_new_file(&folder.path().join("master.key")).unwrap();
-        let organization = store.organization_ensure("default").await.unwrap();
+        let organization = store.organization_first("default").await.unwrap();
         let server = ServerId::generate();
         let row = ServerRow {
             server_id: server.to_string(),
@@ -59,6 +62,7 @@ impl Scene {
             revoked_at: None,
             holder: None,
             created_at: Utc::now(),
+            updated_at: Utc::now(),
             session_history: None,
         };
         let token = NewJoinToken {
@@ -70,7 +74,13 @@ impl Scene {
         let stop = CancellationToken::new();
         let key = StaticKey::generate().unwrap();
         let name = Name::new(None);
-        let dispatch = Dispatch::start(store, Arc::new(vault), key, name, stop.clone()).await.unwrap();
+        let (metrics, tasks) = (Metrics::new().unwrap(), TaskTracker::new());
+        let told = Told {
+            refusals: Refusals::start(store.clone(), Arc::clone(&metrics), &tasks, stop.clone()),
+            traces: Traces::start(None, Arc::clone(&metrics), &tasks, stop.clone()),
+            metrics,
+        };
+        let dispatch = Dispatch::start(store, Arc::new(vault), key, name, told, stop.clone()).await.unwrap();
         Self { shared: Arc::clone(&dispatch.shared), organization, server, stop, _folder: folder }
     }
 
@@ -83,6 +93,7 @@ impl Scene {
             agent_version: "0",
             instance: None,
             engine: None,
+            request_id: None,
         };
         match self.shared.store.server_admit(admission).await.unwrap() {
             Admittance::Admitted(admitted) => {
@@ -121,6 +132,7 @@ impl Scene {
             stall_limit_ms: 60_000,
             max_parallel: None,
             fail_fast: false,
+            request_id: None,
         }
     }
 
@@ -138,15 +150,18 @@ impl Scene {
             finished_at: None,
         };
         let asked = AuditEntry {
-            organization_id: &self.organization,
+            organization_id: Some(&self.organization),
             api_key_id: None,
             action: "test",
             registry_id: None,
             server_id: None,
             job_id: None,
             outcome: "accepted",
+            request_id: None,
+            source: None,
+            count: 1,
         };
-        self.shared.store.job_insert(NewJob { job, targets: vec![target] }, asked, None).await.unwrap();
+        self.shared.store.job_insert(NewJob { job, targets: vec![target] }, vec![asked], None).await.unwrap();
     }
 
     /// Accepts a job with one target, which the session takes.

@@ -17,6 +17,7 @@ use sea_orm::{
 
 use super::{
     Store, TargetRow,
+    deadlock::undisturbed,
     entity::{job_target, server},
     failed,
     fan_out::{hold_back, may_start, still_may_start},
@@ -287,6 +288,35 @@ impl Store {
             .all(&self.db)
             .await
             .map_err(failed)
+    }
+
+    /// Cancels what was accepted for a server in the moment in which it was removed: whoever removed it did
+    /// not see it yet. Gives the jobs that changed.
+    pub async fn targets_of_removed_cancel(&self) -> Result<Vec<JobId>> {
+        let removed = server::Entity::find().select_only().column(server::Column::ServerId);
+        let removed = removed.filter(server::Column::RevokedAt.is_not_null());
+        let servers: Vec<String> = job_target::Entity::find()
+            .select_only()
+            .column(job_target::Column::ServerId)
+            .distinct()
+            .filter(job_target::Column::Status.eq(TargetState::Queued.as_str()))
+            .filter(job_target::Column::ServerId.in_subquery(removed.into_query()))
+            .into_tuple()
+            .all(&self.db)
+            .await
+            .map_err(failed)?;
+        let mut jobs = Vec::new();
+        for server in servers.into_iter().map(ServerId::from_stored) {
+            jobs.extend(undisturbed(|| self.cancel_all_once(&server)).await?);
+        }
+        Ok(jobs)
+    }
+
+    async fn cancel_all_once(&self, server: &ServerId) -> Result<Vec<JobId>> {
+        let transaction = self.write().await?;
+        let jobs = cancel_all_of(&transaction, server).await?;
+        transaction.commit().await.map_err(failed)?;
+        Ok(jobs)
     }
 
     /// Targets over a deadline: queued too long, or still with an agent although their time and
