@@ -3,7 +3,8 @@
 //! Two wires are kept here and nothing else:
 //!
 //! * the **public** one: every procedure with its name, kind, permission, input, output and docs
-//!   ([`procedure`], one module per namespace), their schemas ([`schema`]), and the public errors ([`error`]);
+//!   ([`procedure`], one module per namespace), their schemas ([`schema`]) and what they are in [`typescript`],
+//!   and the public errors ([`error`]);
 //! * the **agent** one: the handshake, the sealed frames, the calls of both directions and the
 //!   commands that travel inside them ([`agent`]).
 //!
@@ -29,3 +30,4 @@ pub mod server;
 pub mod stack;
 mod strict;
 pub mod time;
+pub mod typescript;

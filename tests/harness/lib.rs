@@ -22,6 +22,7 @@
 //! | answer like something that is no registry | [`canned`] |
 //! | answer like a registry that means harm | [`hostile`] |
 //! | prove that a secret is nowhere | [`secret`] |
+//! | use the published tRPC clients and the TypeScript compiler | [`npm`] |
 //! | wait for a state, never for a time | [`wait`] |
 //!
 //! Nothing here can outlive the test run: children die with the process that started them
@@ -40,6 +41,7 @@ pub mod engine;
 pub mod faults;
 pub mod hostile;
 pub mod image;
+pub mod npm;
 pub mod percent;
 pub mod process;
 pub mod proxy;

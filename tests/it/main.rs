@@ -57,3 +57,4 @@ mod strangers;
 mod tidy;
 mod tls;
 mod trpc;
+mod typescript;

@@ -5,6 +5,7 @@
 //! | `/api/trpc/<procedure>` | [`trpc`] |
 //! | `/rpc` | [`rpc`]: JSON-RPC 2.0 over POST and WebSocket, subscriptions ([`rpc_subscriptions`]) on the latter |
 //! | `/agent` | [`agent`]: the agents' channel |
+//! | `/api/trpc.d.ts`, `/api/trpc-v10.d.ts` | [`typescript`]: what the tRPC door is |
 //! | `/healthz`, `/readyz` | [`health`] |
 //!
 //! The plain door `/api/<procedure>`, subscriptions by SSE, the documents and the web console get modules of
@@ -13,7 +14,11 @@
 
 use std::sync::Arc;
 
-use axum::{Router, extract::DefaultBodyLimit, routing::any};
+use axum::{
+    Router,
+    extract::DefaultBodyLimit,
+    routing::{any, get},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{app::App, rpc::Procedures};
@@ -21,6 +26,7 @@ use crate::{app::App, rpc::Procedures};
 mod agent;
 mod auth;
 mod body;
+mod document;
 mod health;
 mod in_process;
 mod listener;
@@ -31,6 +37,7 @@ mod rpc_subscriptions;
 mod superjson;
 mod tls;
 mod trpc;
+mod typescript;
 
 pub use listener::serve;
 pub use tls::{Source, Tls};
@@ -56,6 +63,8 @@ struct Doors {
 pub fn router(app: Arc<App>, procedures: Procedures, stop: CancellationToken) -> Router {
     Router::new()
         .route("/api/trpc/{*path}", any(trpc::handle))
+        .route("/api/trpc.d.ts", get(typescript::v11))
+        .route("/api/trpc-v10.d.ts", get(typescript::v10))
         .route("/rpc", any(rpc::handle))
         .route(purser_proto_schema::agent::PATH, any(agent::handle))
         .route("/healthz", any(health::live))
