@@ -49,6 +49,7 @@ mod registry;
 mod registry_test;
 mod registry_unreachable;
 mod replicas;
+mod rust_client;
 mod secrecy;
 mod server;
 mod smoke;
