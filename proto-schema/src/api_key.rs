@@ -81,7 +81,12 @@ pub struct CreatedApiKey {
 
 /// Input of `apiKey.create`. Either `role` or `permissions`.
 #[derive(Debug, Deserialize, JsonSchema)]
-#[cfg_attr(feature = "client", serde_with::skip_serializing_none, derive(Serialize))]
+#[cfg_attr(
+    feature = "client",
+    serde_with::skip_serializing_none,
+    derive(Serialize, bon::Builder),
+    builder(on(String, into))
+)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(rename = "ApiKeyCreateInput")]
 pub struct CreateInput {

@@ -50,7 +50,12 @@ pub struct AuditEvent {
 
 /// Input of `audit.all`. Filters join: an event fits all of them.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
-#[cfg_attr(feature = "client", serde_with::skip_serializing_none, derive(Serialize))]
+#[cfg_attr(
+    feature = "client",
+    serde_with::skip_serializing_none,
+    derive(Serialize, bon::Builder),
+    builder(on(String, into))
+)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(rename = "AuditAllInput")]
 pub struct AllInput {

@@ -41,7 +41,12 @@ pub struct OneTimeAuth {
 
 /// Input of `image.pull`. Exactly one of `serverId`, `serverIds` and `labels` is needed.
 #[derive(Debug, Deserialize, JsonSchema)]
-#[cfg_attr(feature = "client", serde_with::skip_serializing_none, derive(Serialize))]
+#[cfg_attr(
+    feature = "client",
+    serde_with::skip_serializing_none,
+    derive(Serialize, bon::Builder),
+    builder(on(String, into))
+)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(rename = "ImagePullInput")]
 pub struct PullInput {
@@ -87,7 +92,12 @@ pub struct PullInput {
 
 /// Input of `image.push`.
 #[derive(Debug, Deserialize, JsonSchema)]
-#[cfg_attr(feature = "client", serde_with::skip_serializing_none, derive(Serialize))]
+#[cfg_attr(
+    feature = "client",
+    serde_with::skip_serializing_none,
+    derive(Serialize, bon::Builder),
+    builder(on(String, into))
+)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(rename = "ImagePushInput")]
 pub struct PushInput {

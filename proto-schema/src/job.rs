@@ -192,7 +192,12 @@ pub struct OneInput {
 
 /// Input of `job.watch`.
 #[derive(Debug, Deserialize, JsonSchema)]
-#[cfg_attr(feature = "client", serde_with::skip_serializing_none, derive(Serialize))]
+#[cfg_attr(
+    feature = "client",
+    serde_with::skip_serializing_none,
+    derive(Serialize, bon::Builder),
+    builder(on(String, into))
+)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(rename = "JobWatchInput")]
 pub struct WatchInput {
@@ -204,7 +209,12 @@ pub struct WatchInput {
 
 /// Input of `job.all`.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
-#[cfg_attr(feature = "client", serde_with::skip_serializing_none, derive(Serialize))]
+#[cfg_attr(
+    feature = "client",
+    serde_with::skip_serializing_none,
+    derive(Serialize, bon::Builder),
+    builder(on(String, into))
+)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(rename = "JobAllInput")]
 pub struct AllInput {

@@ -3,7 +3,8 @@
 //! Two wires are kept here and nothing else:
 //!
 //! * the **public** one: every procedure with its name, kind, permission, input, output and docs
-//!   ([`procedure`], one module per namespace), their schemas ([`schema`]), and the public errors ([`error`]);
+//!   ([`procedure`], one module per namespace), their schemas ([`schema`]) and what they are in [`typescript`], the
+//!   public errors ([`error`]), and with the feature `client` a typed client of all that (`client`);
 //! * the **agent** one: the handshake, the sealed frames, the calls of both directions and the
 //!   commands that travel inside them ([`agent`]).
 //!
@@ -16,6 +17,8 @@
 pub mod agent;
 pub mod api_key;
 pub mod audit;
+#[cfg(feature = "client")]
+pub mod client;
 pub mod error;
 pub mod ids;
 pub mod image;
@@ -32,3 +35,4 @@ pub mod server;
 pub mod stack;
 mod strict;
 pub mod time;
+pub mod typescript;

@@ -135,7 +135,12 @@ pub struct LastTest {
 
 /// Input of `registry.create`.
 #[derive(Debug, Deserialize, JsonSchema)]
-#[cfg_attr(feature = "client", serde_with::skip_serializing_none, derive(Serialize))]
+#[cfg_attr(
+    feature = "client",
+    serde_with::skip_serializing_none,
+    derive(Serialize, bon::Builder),
+    builder(on(String, into))
+)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(rename = "RegistryCreateInput")]
 pub struct CreateInput {
@@ -184,7 +189,12 @@ pub struct OneInput {
 
 /// Input of `registry.update`.
 #[derive(Debug, Deserialize, JsonSchema)]
-#[cfg_attr(feature = "client", serde_with::skip_serializing_none, derive(Serialize))]
+#[cfg_attr(
+    feature = "client",
+    serde_with::skip_serializing_none,
+    derive(Serialize, bon::Builder),
+    builder(on(String, into))
+)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(rename = "RegistryUpdateInput")]
 pub struct UpdateInput {
@@ -198,16 +208,19 @@ pub struct UpdateInput {
     pub registry_url: Option<String>,
     /// A new user name; null clears, together with the password.
     #[serde(default, skip_serializing_if = "Patch::is_keep")]
+    #[cfg_attr(feature = "client", builder(default))]
     #[schemars(length(max = limits::USERNAME_CHARS), regex(pattern = limits::USERNAME))]
     pub username: Patch<String>,
     /// A new password; null clears.
     #[serde(default, skip_serializing_if = "Patch::is_keep")]
+    #[cfg_attr(feature = "client", builder(default))]
     pub password: Patch<Secret>,
     /// A new type.
     #[serde(default, deserialize_with = "strict::word_or_null")]
     pub registry_type: Option<RegistryType>,
     /// A new prefix; null clears.
     #[serde(default, skip_serializing_if = "Patch::is_keep")]
+    #[cfg_attr(feature = "client", builder(default))]
     pub image_prefix: Patch<String>,
     /// Makes this the default, or takes the mark away.
     pub is_default: Option<bool>,
@@ -216,11 +229,13 @@ pub struct UpdateInput {
     pub insecure: Option<bool>,
     /// A new CA certificate; null clears. Another one needs `password` too, where one is stored.
     #[serde(default, skip_serializing_if = "Patch::is_keep")]
+    #[cfg_attr(feature = "client", builder(default))]
     #[schemars(length(max = limits::CERTIFICATE_CHARS))]
     pub ca_certificate: Patch<String>,
     /// Other token servers; null clears. One that was not there before needs `password` too, where one is
     /// stored.
     #[serde(default, skip_serializing_if = "Patch::is_keep")]
+    #[cfg_attr(feature = "client", builder(default))]
     #[schemars(length(max = limits::REALM_HOSTS))]
     pub realm_allow: Patch<Vec<String>>,
     /// Where to run the test that `test` asks for.
@@ -234,7 +249,12 @@ pub struct UpdateInput {
 
 /// Input of `registry.remove`.
 #[derive(Debug, Deserialize, JsonSchema)]
-#[cfg_attr(feature = "client", serde_with::skip_serializing_none, derive(Serialize))]
+#[cfg_attr(
+    feature = "client",
+    serde_with::skip_serializing_none,
+    derive(Serialize, bon::Builder),
+    builder(on(String, into))
+)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(rename = "RegistryRemoveInput")]
 pub struct RemoveInput {
@@ -280,7 +300,12 @@ impl AccessList {
 
 /// Input of `registry.testRegistry`.
 #[derive(Debug, Deserialize, JsonSchema)]
-#[cfg_attr(feature = "client", serde_with::skip_serializing_none, derive(Serialize))]
+#[cfg_attr(
+    feature = "client",
+    serde_with::skip_serializing_none,
+    derive(Serialize, bon::Builder),
+    builder(on(String, into))
+)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TestRegistryInput {
     /// Host, host and port, or URL.
@@ -317,7 +342,12 @@ pub struct TestRegistryInput {
 
 /// Input of `registry.testRegistryById`.
 #[derive(Debug, Deserialize, JsonSchema)]
-#[cfg_attr(feature = "client", serde_with::skip_serializing_none, derive(Serialize))]
+#[cfg_attr(
+    feature = "client",
+    serde_with::skip_serializing_none,
+    derive(Serialize, bon::Builder),
+    builder(on(String, into))
+)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TestRegistryByIdInput {
     /// Which entry.

@@ -133,7 +133,12 @@ impl JsonSchema for Labels {
 
 /// Input of `server.create`.
 #[derive(Debug, Deserialize, JsonSchema)]
-#[cfg_attr(feature = "client", serde_with::skip_serializing_none, derive(Serialize))]
+#[cfg_attr(
+    feature = "client",
+    serde_with::skip_serializing_none,
+    derive(Serialize, bon::Builder),
+    builder(on(String, into))
+)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(rename = "ServerCreateInput")]
 pub struct CreateInput {
@@ -160,7 +165,12 @@ pub struct OneInput {
 
 /// Input of `server.update`.
 #[derive(Debug, Deserialize, JsonSchema)]
-#[cfg_attr(feature = "client", serde_with::skip_serializing_none, derive(Serialize))]
+#[cfg_attr(
+    feature = "client",
+    serde_with::skip_serializing_none,
+    derive(Serialize, bon::Builder),
+    builder(on(String, into))
+)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(rename = "ServerUpdateInput")]
 pub struct UpdateInput {
@@ -171,10 +181,12 @@ pub struct UpdateInput {
     pub name: Option<String>,
     /// A new description; null clears.
     #[serde(default, skip_serializing_if = "Patch::is_keep")]
+    #[cfg_attr(feature = "client", builder(default))]
     #[schemars(length(max = limits::DESCRIPTION_CHARS), regex(pattern = limits::DESCRIPTION))]
     pub description: Patch<String>,
     /// New labels in place of all the old ones; null clears.
     #[serde(default, skip_serializing_if = "Patch::is_keep")]
+    #[cfg_attr(feature = "client", builder(default))]
     #[schemars(with = "Option<Labels>")]
     pub labels: Patch<BTreeMap<String, String>>,
     /// As it was last read: CONFLICT, and no change, where it was changed since.

@@ -159,7 +159,12 @@ impl JsonSchema for Variables {
 
 /// Input of `stack.images`.
 #[derive(Debug, Deserialize, JsonSchema)]
-#[cfg_attr(feature = "client", serde_with::skip_serializing_none, derive(Serialize))]
+#[cfg_attr(
+    feature = "client",
+    serde_with::skip_serializing_none,
+    derive(Serialize, bon::Builder),
+    builder(on(String, into))
+)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(rename = "StackImagesInput")]
 pub struct ImagesInput {
@@ -234,7 +239,12 @@ pub enum Skip {
 /// Input of `stack.pull`. Exactly one of `serverId`, `serverIds` and `labels` is needed. Hosts times images
 /// are at most 10000.
 #[derive(Debug, Deserialize, JsonSchema)]
-#[cfg_attr(feature = "client", serde_with::skip_serializing_none, derive(Serialize))]
+#[cfg_attr(
+    feature = "client",
+    serde_with::skip_serializing_none,
+    derive(Serialize, bon::Builder),
+    builder(on(String, into))
+)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(rename = "StackPullInput")]
 pub struct PullInput {

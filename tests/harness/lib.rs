@@ -23,6 +23,7 @@
 //! | answer like a registry that means harm | [`hostile`] |
 //! | have a Docker Hub | [`hub`] |
 //! | prove that a secret is nowhere | [`secret`] |
+//! | use the published tRPC clients and the TypeScript compiler | [`npm`] |
 //! | wait for a state, never for a time | [`wait`] |
 //!
 //! Nothing here can outlive the test run: children die with the process that started them
@@ -42,6 +43,7 @@ pub mod faults;
 pub mod hostile;
 pub mod hub;
 pub mod image;
+pub mod npm;
 pub mod percent;
 pub mod process;
 pub mod proxy;

@@ -85,7 +85,12 @@ pub enum Fate {
 
 /// Input of `registry.catalog`.
 #[derive(Debug, Deserialize, JsonSchema)]
-#[cfg_attr(feature = "client", serde_with::skip_serializing_none, derive(Serialize))]
+#[cfg_attr(
+    feature = "client",
+    serde_with::skip_serializing_none,
+    derive(Serialize, bon::Builder),
+    builder(on(String, into))
+)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(rename = "RegistryCatalogInput")]
 pub struct CatalogInput {
@@ -103,7 +108,12 @@ pub struct CatalogInput {
 
 /// Input of `registry.tags`.
 #[derive(Debug, Deserialize, JsonSchema)]
-#[cfg_attr(feature = "client", serde_with::skip_serializing_none, derive(Serialize))]
+#[cfg_attr(
+    feature = "client",
+    serde_with::skip_serializing_none,
+    derive(Serialize, bon::Builder),
+    builder(on(String, into))
+)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(rename = "RegistryTagsInput")]
 pub struct TagsInput {
@@ -121,7 +131,12 @@ pub struct TagsInput {
 
 /// Input of `registry.search`.
 #[derive(Debug, Deserialize, JsonSchema)]
-#[cfg_attr(feature = "client", serde_with::skip_serializing_none, derive(Serialize))]
+#[cfg_attr(
+    feature = "client",
+    serde_with::skip_serializing_none,
+    derive(Serialize, bon::Builder),
+    builder(on(String, into))
+)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(rename = "RegistrySearchInput")]
 pub struct SearchInput {
@@ -193,7 +208,12 @@ pub struct SearchError {
 /// Input of `registry.manifest`: an `image` as `image.pull` takes it, which `registryId` may add the
 /// entry to; or `registryId` with `repository`.
 #[derive(Debug, Deserialize, JsonSchema)]
-#[cfg_attr(feature = "client", serde_with::skip_serializing_none, derive(Serialize))]
+#[cfg_attr(
+    feature = "client",
+    serde_with::skip_serializing_none,
+    derive(Serialize, bon::Builder),
+    builder(on(String, into))
+)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(rename = "RegistryManifestInput")]
 pub struct ManifestInput {

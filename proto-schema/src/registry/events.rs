@@ -10,7 +10,12 @@ use crate::{
 
 /// Input of `registry.events`.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
-#[cfg_attr(feature = "client", serde_with::skip_serializing_none, derive(Serialize))]
+#[cfg_attr(
+    feature = "client",
+    serde_with::skip_serializing_none,
+    derive(Serialize, bon::Builder),
+    builder(on(String, into))
+)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(rename = "RegistryEventsInput")]
 pub struct EventsInput {

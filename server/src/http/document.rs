@@ -6,25 +6,25 @@ use axum::{
     response::Response,
 };
 use ring::digest;
-use serde_json::Value;
 
-/// The document and its tag.
+/// The document, what it is, and its tag.
 pub(super) struct Document {
     text: Bytes,
+    media_type: HeaderValue,
     tag: HeaderValue,
 }
 
 impl Document {
-    pub(super) fn new(document: &Value) -> Self {
-        let text = Bytes::from(document.to_string());
+    pub(super) fn new(media_type: &'static str, text: impl Into<Bytes>) -> Self {
+        let text = text.into();
         let hash = digest::digest(&digest::SHA256, &text);
         let hex: String = hash.as_ref().iter().take(16).map(|byte| format!("{byte:02x}")).collect();
         // Hexadecimal digits in quotes are a header's value.
         let tag = HeaderValue::try_from(format!("\"{hex}\"")).unwrap_or(HeaderValue::from_static("\"\""));
-        Self { text, tag }
+        Self { text, media_type: HeaderValue::from_static(media_type), tag }
     }
 
-    /// The JSON text.
+    /// The text.
     pub(super) fn text(&self) -> &str {
         // It was made of a string.
         std::str::from_utf8(&self.text).unwrap_or_default()
@@ -43,8 +43,7 @@ impl Document {
             response
         } else {
             let mut response = Response::new(Body::from(self.text.clone()));
-            let json = HeaderValue::from_static("application/json");
-            response.headers_mut().insert(header::CONTENT_TYPE, json);
+            response.headers_mut().insert(header::CONTENT_TYPE, self.media_type.clone());
             response
         };
         let headers = response.headers_mut();

@@ -8,6 +8,7 @@
 //! | `/api/audit.jsonl` | [`audit_export`] |
 //! | `/rpc` | [`rpc`]: JSON-RPC 2.0 over POST and WebSocket, subscriptions ([`rpc_subscriptions`]) on the latter; `rpc.discover` ([`openrpc`]) |
 //! | `/agent` | [`agent`]: the agents' channel |
+//! | `/api/trpc.d.ts`, `/api/trpc-v10.d.ts` | [`typescript`]: what the tRPC door is |
 //! | `/healthz`, `/readyz` | [`health`] |
 //! | `/metrics` | [`metrics`] |
 //!
@@ -61,6 +62,7 @@ mod sse;
 mod superjson;
 mod tls;
 mod trpc;
+mod typescript;
 mod write_deadline;
 
 pub use listener::serve;
@@ -136,6 +138,8 @@ pub fn router(
         .route("/api/openapi.json", get(openapi::handle))
         .route("/api/{*procedure}", any(plain::handle))
         .route("/api/audit.jsonl", any(audit_export::handle))
+        .route("/api/trpc.d.ts", get(typescript::v11))
+        .route("/api/trpc-v10.d.ts", get(typescript::v10))
         .route("/rpc", any(rpc::handle))
         .route(purser_proto_schema::agent::PATH, any(agent::handle))
         .route("/healthz", any(health::live))

@@ -26,7 +26,8 @@ but on a WebSocket at `/rpc`. Fields that the schemas do not name are refused; a
 absent.";
 
 pub(super) async fn handle(request: Request) -> Response {
-    static DOCUMENT: LazyLock<Document> = LazyLock::new(|| Document::new(&document()));
+    static DOCUMENT: LazyLock<Document> =
+        LazyLock::new(|| Document::new("application/json", document().to_string()));
     DOCUMENT.answer(request.headers())
 }
 

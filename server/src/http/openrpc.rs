@@ -19,7 +19,8 @@ pub(super) const DISCOVER: &str = "rpc.discover";
 
 /// What [`DISCOVER`] answers, as JSON.
 pub(super) fn text() -> &'static str {
-    static DOCUMENT: LazyLock<Document> = LazyLock::new(|| Document::new(&document()));
+    static DOCUMENT: LazyLock<Document> =
+        LazyLock::new(|| Document::new("application/json", document().to_string()));
     DOCUMENT.text()
 }
 
