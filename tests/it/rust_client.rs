@@ -70,13 +70,19 @@ async fn what_the_control_plane_refuses_is_told_apart() {
     let wrong = Client::new(purser.url(), "purser_wrong".to_owned().into()).unwrap();
     let error = wrong.call::<All>(NoInput {}).await.unwrap_err();
     assert_eq!(error.code(), Some(Code::Unauthorized), "{error:?}");
-    let error = wrong.watch::<job::Watch>(job::OneInput { job_id: JobId::generate() }).await.unwrap_err();
+    let error = wrong
+        .watch::<job::Watch>(job::WatchInput { job_id: JobId::generate(), last_event_id: None })
+        .await
+        .unwrap_err();
     assert_eq!(error.code(), Some(Code::Unauthorized), "{error:?}");
 
     let client = client(&purser);
     let error = client.call::<One>(OneInput { registry_id: RegistryId::generate() }).await.unwrap_err();
     assert_eq!(error.code(), Some(Code::NotFound), "{error:?}");
-    let error = client.watch::<job::Watch>(job::OneInput { job_id: JobId::generate() }).await.unwrap_err();
+    let error = client
+        .watch::<job::Watch>(job::WatchInput { job_id: JobId::generate(), last_event_id: None })
+        .await
+        .unwrap_err();
     assert_eq!(error.code(), Some(Code::NotFound), "{error:?}");
     let nameless = CreateInput::builder().registry_name("").registry_url(NOWHERE).build();
     let error = client.call::<Create>(nameless).await.unwrap_err();
@@ -102,7 +108,7 @@ async fn a_job_is_watched_to_its_end_as_a_stream() {
     let purser = Purser::start().await;
     let purser = client(&purser);
     let job = waiting_job(&purser).await;
-    let input = || job::OneInput { job_id: job.job_id.clone() };
+    let input = || job::WatchInput { job_id: job.job_id.clone(), last_event_id: None };
     let mut events = pin!(purser.watch::<job::Watch>(input()).await.unwrap().into_stream());
     let mut next = async || tokio::time::timeout(SOON, events.next()).await.unwrap().unwrap().unwrap().data;
     assert_eq!(next().await.status, JobStatus::Queued);
@@ -117,7 +123,10 @@ async fn a_watch_says_when_the_control_plane_stops_or_is_gone() {
         let purser = Purser::start().await;
         let client = client(&purser);
         let job = waiting_job(&client).await;
-        let mut watch = client.watch::<job::Watch>(job::OneInput { job_id: job.job_id }).await.unwrap();
+        let mut watch = client
+            .watch::<job::Watch>(job::WatchInput { job_id: job.job_id, last_event_id: None })
+            .await
+            .unwrap();
         assert_eq!(watch.next().await.unwrap().data.status, JobStatus::Queued);
         if killed {
             purser.kill9();
@@ -142,14 +151,19 @@ async fn the_key_is_sent_to_nobody_whose_certificate_is_not_vouched_for() {
         let client = client.unwrap();
         let error = client.call::<All>(NoInput {}).await.unwrap_err();
         assert!(matches!(error, ClientError::Connection(_)), "{error:?}");
-        let error =
-            client.watch::<job::Watch>(job::OneInput { job_id: JobId::generate() }).await.unwrap_err();
+        let error = client
+            .watch::<job::Watch>(job::WatchInput { job_id: JobId::generate(), last_event_id: None })
+            .await
+            .unwrap_err();
         assert!(matches!(error, ClientError::Connection(_)), "{error:?}");
     }
     let client = Client::trusting(purser.url(), key(), &purser.trusted()).unwrap();
     client.call::<Create>(nowhere()).await.unwrap();
     let job = waiting_job(&client).await;
-    let mut watch = client.watch::<job::Watch>(job::OneInput { job_id: job.job_id }).await.unwrap();
+    let mut watch = client
+        .watch::<job::Watch>(job::WatchInput { job_id: job.job_id, last_event_id: None })
+        .await
+        .unwrap();
     assert_eq!(watch.next().await.unwrap().data.status, JobStatus::Queued);
     let none = Client::trusting(purser.url(), key(), "no certificate").unwrap_err();
     assert!(matches!(none, ClientError::Tls(_)), "{none:?}");

@@ -138,7 +138,7 @@ async fn watching(texts: Vec<String>) -> Watch<job::Watch> {
         while let Some(Ok(_)) = socket.next().await {}
     });
     let job_id = JobId::from_stored("job_1".to_owned());
-    client.watch::<job::Watch>(job::OneInput { job_id }).await.unwrap()
+    client.watch::<job::Watch>(job::WatchInput { job_id, last_event_id: None }).await.unwrap()
 }
 
 fn told(subscription: u64, event: &str) -> String {
@@ -185,6 +185,7 @@ async fn what_upgrades_without_proof_is_no_websocket() {
         sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
     let (client, _asked) = answering(upgraded.into()).await;
     let job_id = JobId::from_stored("job_1".to_owned());
-    let error = client.watch::<job::Watch>(job::OneInput { job_id }).await.unwrap_err();
+    let error =
+        client.watch::<job::Watch>(job::WatchInput { job_id, last_event_id: None }).await.unwrap_err();
     assert!(matches!(error, ClientError::Unreadable { status: 101, .. }), "{error:?}");
 }
