@@ -63,11 +63,11 @@ export type Procedures = {
     one: Query<RegistryOneInput, Registry>;
     /**
      * Changes a registry entry. An absent field stays, null clears a nullable one. Another host in
-     * `registryUrl`, and a host added to `realmAllow`, need the `password` in the same call: a secret goes only
-     * to where it was entered for.
+     * `registryUrl`, `insecure` turned on, another `caCertificate` and a host added to `realmAllow` need the
+     * `password` in the same call: a secret goes only to where it was entered for, and only as safely.
      */
     update: Mutation<RegistryUpdateInput, Registry>;
-    /** Removes a registry entry. CONFLICT while jobs under way use it, unless `force`. */
+    /** Removes a registry entry. CONFLICT while jobs under way use it, listed in `data.usedBy`, unless `force`. */
     remove: Mutation<RegistryRemoveInput, Registry>;
     /**
      * Tests a connection and its credentials without storing them: from the control plane, or with `serverId`
@@ -98,6 +98,12 @@ export type Procedures = {
     manifest: Query<RegistryManifestInput | undefined, Manifest>;
     /** How many pulls Docker Hub still allows. NOT_IMPLEMENTED for every other registry. */
     rateLimit: Query<RegistryRateLimitInput, PullAllowance>;
+    /**
+     * Each change of a registry entry, from now on or after `lastEventId`: an organization's newest 10,000 are
+     * kept for those who lost the stream. PRECONDITION_FAILED where more is missing: read `registry.all`, and
+     * subscribe without it.
+     */
+    events: Subscription<RegistryEventsInput | undefined, RegistryEvent>;
     /** The kinds of registries that are known, with what a form may propose for each. */
     presets: Query<NoInput | undefined, RegistryPreset[]>;
   };
@@ -163,7 +169,40 @@ export type Procedures = {
      * The job as it is now, then as it becomes, at most five times a second. A slow reader is told the newest
      * and not everything between. Ends after the job has: the last one told is final.
      */
-    watch: Subscription<JobOneInput, Job>;
+    watch: Subscription<JobWatchInput, Job>;
+  };
+  organization: {
+    /** Creates an organization. Its first key is made by `apiKey.create` with its `organizationId`. */
+    create: Mutation<OrganizationCreateInput, Organization>;
+    /** The organizations that the key sees, oldest first: its own, and with an instance-admin key all. */
+    all: Query<NoInput | undefined, Organization[]>;
+    /** One organization: the key's own, and with an instance-admin key any. */
+    one: Query<OrganizationOneInput, Organization>;
+    /** Renames an organization: the key's own, and with an instance-admin key any. */
+    update: Mutation<OrganizationUpdateInput, Organization>;
+  };
+  apiKey: {
+    /**
+     * Creates an API key and shows it once. It may do no more, no longer and no faster than the key that makes
+     * it.
+     */
+    create: Mutation<ApiKeyCreateInput, CreatedApiKey>;
+    /** The API keys of the organization, oldest first, expired ones included. */
+    all: Query<NoInput | undefined, ApiKey[]>;
+    /**
+     * Removes an API key. It stops at once, and what it holds open ends. A key may remove itself. CONFLICT for
+     * the last valid key of the organization with the role `admin`.
+     */
+    remove: Mutation<ApiKeyRemoveInput, ApiKey>;
+  };
+  audit: {
+    /**
+     * What happened in the organization, newest first, a page at a time: every change, every use of a
+     * credential, every key of the organization that was refused, every agent that joined or was not let in.
+     * `GET /api/audit.jsonl` takes the same filters as query parameters and gives all of it, one JSON object a
+     * line.
+     */
+    all: Query<AuditAllInput | undefined, AuditPage>;
   };
 };
 
@@ -189,12 +228,58 @@ export type AccessVerdict = {
   push?: boolean;
 };
 
+/** An API key as callers see it. */
+export type ApiKey = {
+  /** Its id. */
+  apiKeyId: ApiKeyId;
+  /** When it was made. */
+  createdAt: string;
+  /** When it stops working; null for never. */
+  expiresAt: string | null;
+  /** When it was last used, to the minute; null for never. */
+  lastUsedAt: string | null;
+  /** Its name for people. */
+  name: string;
+  /** The organization that it acts in. */
+  organizationId: OrganizationId;
+  /** Its permissions; null where it has a role. */
+  permissions: Permission[] | null;
+  /** How the key begins, to recognize it by. Of a key that the operator chose it is no part of it. */
+  prefix: string;
+  /** How often it may call; null for any number. */
+  rateLimit: RateLimit | null;
+  /** Its role; null where it has permissions of its own. */
+  role: Role | null;
+};
+
+/** Input of `apiKey.create`. Either `role` or `permissions`. */
+export type ApiKeyCreateInput = {
+  /** When it stops working; never when absent. */
+  expiresAt?: string | null | undefined;
+  /** A name for people, 1 to 255 characters. */
+  name: string;
+  /** In which organization; for instance-admin keys. The key's own when absent. */
+  organizationId?: OrganizationId | null | undefined;
+  /** Exactly these, such as `["registry:read", "image:pull"]`. */
+  permissions?: Permission[] | null | undefined;
+  /** How often it may call; any number when absent. */
+  rateLimit?: RateLimit | null | undefined;
+  /** `admin`, `deployer` or `viewer`. */
+  role?: Role | null | undefined;
+};
+
 /**
  * An API key.
  *
  * Opaque: `key_…`.
  */
 export type ApiKeyId = string;
+
+/** Input of `apiKey.remove`. */
+export type ApiKeyRemoveInput = {
+  /** Which key. */
+  apiKeyId: ApiKeyId;
+};
 
 /**
  * What is attached to an image. It is there, which says nothing about whether it is any good: signatures aren't
@@ -209,6 +294,74 @@ export type Attachments = {
   signed: boolean | null;
 };
 
+/** Input of `audit.all`. Filters join: an event fits all of them. */
+export type AuditAllInput = {
+  /** Only this action. */
+  action?: string | null | undefined;
+  /** Only by this key. */
+  apiKeyId?: ApiKeyId | null | undefined;
+  /** `nextCursor` of the page before. */
+  cursor?: string | null | undefined;
+  /** From this moment on. */
+  from?: string | null | undefined;
+  /** Only of this job. */
+  jobId?: JobId | null | undefined;
+  /** 1 to 100; 50 when absent. */
+  limit?: number | null | undefined;
+  /** Only with this outcome. */
+  outcome?: string | null | undefined;
+  /** Only of this registry entry, which may be gone by now. */
+  registryId?: RegistryId | null | undefined;
+  /** Only of this server, which may be gone by now. */
+  serverId?: ServerId | null | undefined;
+  /** Before this moment. */
+  to?: string | null | undefined;
+};
+
+/** Something that happened. It is written once and never changed. */
+export type AuditEvent = {
+  /** The procedure that was called; or `key.refused`, `agent.enrolled`, `agent.refused`. */
+  action: string;
+  /** Who called; null for what an agent did. */
+  apiKeyId: ApiKeyId | null;
+  /** When. */
+  at: string;
+  /** The id. */
+  auditEventId: AuditEventId;
+  /** How often it happened. Above 1 it stands for what one source repeated within a minute. */
+  count: number;
+  /** The job that came of it. */
+  jobId: JobId | null;
+  /**
+   * `ok`, `accepted` for a job that ends later, or why not: an error's code such as `FORBIDDEN`, a diagnosis
+   * such as `unauthorized`, of a refused key or agent what was wrong with it.
+   */
+  outcome: string;
+  /** The registry entry that it was about, or whose credential was used. */
+  registryId: RegistryId | null;
+  /** The `x-request-id` of the request that it came by. */
+  requestId: string | null;
+  /** The server that it was about. */
+  serverId: ServerId | null;
+  /** Of what was refused, the network address that it came from: a proxy's, where one is between. */
+  source: string | null;
+};
+
+/**
+ * An audit event.
+ *
+ * Opaque: `aud_…`.
+ */
+export type AuditEventId = string;
+
+/** A page of events. */
+export type AuditPage = {
+  /** Newest first. */
+  items: AuditEvent[];
+  /** For the next page; null on the last. */
+  nextCursor: string | null;
+};
+
 /** How a registry asks for credentials. */
 export type AuthScheme =
   /** `/v2/` answered without asking for anything. */
@@ -217,6 +370,17 @@ export type AuthScheme =
   | "basic"
   /** User name and password go to a token server, the token to the registry. */
   | "bearer";
+
+/** What happened to an entry. */
+export type Change =
+  /** It was made. */
+  | "created"
+  /** It was changed, or it lost the mark of the default to another one. */
+  | "updated"
+  /** It was removed. */
+  | "removed"
+  /** It was tested, and `lastTest` says how that ended. */
+  | "tested";
 
 /** A public error code. */
 export type Code =
@@ -228,7 +392,7 @@ export type Code =
   | "INTERNAL_SERVER_ERROR"
   /** The registry or engine has no such function. */
   | "NOT_IMPLEMENTED"
-  /** The server is stopping or its database is away. */
+  /** The server is stopping, its database is away, or it has too much to do. It may pass by itself. */
   | "SERVICE_UNAVAILABLE"
   /** No key, or not a valid one. */
   | "UNAUTHORIZED"
@@ -253,6 +417,32 @@ export type Code =
 
 /** The text of a Compose file, at most 512 KiB of UTF-8. */
 export type ComposeFile = string;
+
+/** A key that was just made. */
+export type CreatedApiKey = {
+  /** Its id. */
+  apiKeyId: ApiKeyId;
+  /** When it was made. */
+  createdAt: string;
+  /** When it stops working; null for never. */
+  expiresAt: string | null;
+  /** The key itself, for `x-api-key`. Shown once. */
+  key: string;
+  /** When it was last used, to the minute; null for never. */
+  lastUsedAt: string | null;
+  /** Its name for people. */
+  name: string;
+  /** The organization that it acts in. */
+  organizationId: OrganizationId;
+  /** Its permissions; null where it has a role. */
+  permissions: Permission[] | null;
+  /** How the key begins, to recognize it by. Of a key that the operator chose it is no part of it. */
+  prefix: string;
+  /** How often it may call; null for any number. */
+  rateLimit: RateLimit | null;
+  /** Its role; null where it has permissions of its own. */
+  role: Role | null;
+};
 
 /** Which credential a target uses. */
 export type CredentialSource =
@@ -337,9 +527,16 @@ export type ErrorData = {
   httpStatus: number;
   /** The procedure called, where the call got as far as one. */
   path?: string;
+  /** Present where the same call may succeed later without anybody's doing: in how many seconds to try again. */
+  retryAfter?: number;
+  /** Present where something is still used. */
+  usedBy?: UsedBy;
   /** Present for malformed input only. */
   zodError?: ZodError;
 };
+
+/** The id that an event of a subscription was told with. Opaque. */
+export type EventId = string;
 
 /** An image on a host. */
 export type HostImage = {
@@ -371,7 +568,7 @@ export type ImagePullInput = {
   image: string;
   /** Onto every host that has all of these labels. */
   labels?: { [key: string]: string } | null | undefined;
-  /** How many hosts at once, 1 to 1000; all when absent. */
+  /** How many hosts at once, 1 to 10000; all when absent. */
   maxParallel?: number | null | undefined;
   /** Such as `linux/arm64`; the host's own when absent. */
   platform?: string | null | undefined;
@@ -381,7 +578,7 @@ export type ImagePullInput = {
   registryId?: RegistryId | null | undefined;
   /** Onto this host. */
   serverId?: ServerId | null | undefined;
-  /** Onto these hosts, at most 1000. */
+  /** Onto these hosts, at most 10000. */
   serverIds?: ServerId[] | null | undefined;
   /** How long it may go on without progress, in seconds, at most a day; 10 minutes when absent. */
   stallTimeoutSeconds?: number | null | undefined;
@@ -494,6 +691,14 @@ export type JobStatus =
   /** Ended by a person. */
   | "cancelled";
 
+/** Input of `job.watch`. */
+export type JobWatchInput = {
+  /** Which job. */
+  jobId: JobId;
+  /** Sent by a caller that lost the stream. What comes first is the job as it is now in any case. */
+  lastEventId?: EventId | null | undefined;
+};
+
 /** A server with a fresh join token. */
 export type JoinableServer = {
   /** The agent's version; null until one joined. */
@@ -522,6 +727,8 @@ export type JoinableServer = {
   serverId: ServerId;
   /** Where it stands. */
   status: ServerStatus;
+  /** When its name, description or labels were last changed. */
+  updatedAt: string;
   /** What a person should do something about: such as two hosts that use one key. */
   warnings: string[];
 };
@@ -630,12 +837,93 @@ export type OneTimeAuth = {
   username: string;
 };
 
+/** An organization as callers see it. */
+export type Organization = {
+  /** When it was made. */
+  createdAt: string;
+  /** Its name, unique in the installation. */
+  name: string;
+  /** Its id. */
+  organizationId: OrganizationId;
+  /** When it was last changed. */
+  updatedAt: string;
+};
+
+/** Input of `organization.create`. */
+export type OrganizationCreateInput = {
+  /** 1 to 255 characters, unique in the installation. */
+  name: string;
+};
+
 /**
  * An organization: the wall around everything else.
  *
  * Opaque: `org_…`.
  */
 export type OrganizationId = string;
+
+/** Input that names one organization. */
+export type OrganizationOneInput = {
+  /** Which organization. */
+  organizationId: OrganizationId;
+};
+
+/** Input of `organization.update`. */
+export type OrganizationUpdateInput = {
+  /** A new name. */
+  name?: string | null | undefined;
+  /** Which organization. */
+  organizationId: OrganizationId;
+  /** As it was last read: CONFLICT, and no change, where it was changed since. */
+  updatedAt?: string | null | undefined;
+};
+
+/**
+ * What a key may do. Every procedure names exactly one. The names that `ShiftLabs` gives to registry permissions
+ * are understood, too; they are always shown by their names here.
+ */
+export type Permission =
+  /** See registry entries. */
+  | "registry:read"
+  /** Create and change registry entries. */
+  | "registry:write"
+  /** Remove registry entries. */
+  | "registry:delete"
+  /** Test credentials, stored or given. */
+  | "registry:test"
+  /** See servers. */
+  | "server:read"
+  /** Create and change servers, issue join tokens. */
+  | "server:write"
+  /** Remove servers. */
+  | "server:delete"
+  /** See the images on a host. */
+  | "image:read"
+  /** Pull images onto hosts. */
+  | "image:pull"
+  /** Push images from hosts. */
+  | "image:push"
+  /** See jobs. */
+  | "job:read"
+  /** Cancel and repeat jobs. */
+  | "job:write"
+  /** See the key's organization. */
+  | "organization:read"
+  /** Change the key's organization. */
+  | "organization:write"
+  /** See the organization's API keys, never the keys themselves. */
+  | "apiKey:read"
+  /** Create API keys that may do no more than this one. */
+  | "apiKey:write"
+  /** Remove API keys. */
+  | "apiKey:delete"
+  /** See who did what. */
+  | "audit:read"
+  /**
+   * Create organizations, and the first keys in them. Beyond any one organization, so no role has it: the key of
+   * the first start has, and keys that such a key grants it to.
+   */
+  | "instance:admin";
 
 /** One platform that an image was built for. */
 export type Platform = {
@@ -664,6 +952,14 @@ export type PullAllowance = {
   windowSeconds: number | null;
 };
 
+/** How often a key may call: a bucket of `requests` that fills again evenly within `windowSeconds`. */
+export type RateLimit = {
+  /** The most calls at once, and in the long run the calls per window: 1 to 1,000,000. */
+  requests: number;
+  /** In seconds: 1 to 86,400. */
+  windowSeconds: number;
+};
+
 /** Something that says that it is about an image. Nothing of it was verified. */
 export type Referrer = {
   /** What it is. */
@@ -690,6 +986,11 @@ export type Registry = {
   insecure: boolean;
   /** Whether names without a registry go here. */
   isDefault: boolean;
+  /**
+   * Whose registry it is by its host, as `registry.presets` names the kinds; `other` where the host doesn't
+   * tell. A test, which hears the registry's answer, may know more.
+   */
+  kind: RegistryKind;
   /** How the last test of the stored entry ended. */
   lastTest: LastTest | null;
   /** The path of the URL, or null. */
@@ -754,6 +1055,22 @@ export type RegistryCreateInput = {
   username?: string | null | undefined;
 };
 
+/** One change of one entry. */
+export type RegistryEvent = {
+  /** When. */
+  at: string;
+  /** To which entry. */
+  registryId: RegistryId;
+  /** What happened. */
+  type: Change;
+};
+
+/** Input of `registry.events`. */
+export type RegistryEventsInput = {
+  /** The id of the last event seen: what came after it is told first. Absent: only what comes. */
+  lastEventId?: EventId | null | undefined;
+};
+
 /**
  * A registry entry.
  *
@@ -792,7 +1109,7 @@ export type RegistryKind =
   /** It speaks the protocol and doesn't say what it is: CNCF Distribution, most likely. */
   | "distribution"
   /** Nothing is known. Also what a newer peer's kind is read as. */
-  | "unknown";
+  | "other";
 
 /**
  * Input of `registry.manifest`: an `image` as `image.pull` takes it, which `registryId` may add the entry to; or
@@ -898,11 +1215,11 @@ export type RegistryType =
 
 /** Input of `registry.update`. */
 export type RegistryUpdateInput = {
-  /** A new CA certificate; null clears. */
+  /** A new CA certificate; null clears. Another one needs `password` too, where one is stored. */
   caCertificate?: string | null | undefined;
   /** A new prefix; null clears. */
   imagePrefix?: string | null | undefined;
-  /** Accept plain HTTP and unverified TLS, or no longer. */
+  /** Accept plain HTTP and unverified TLS, or no longer. Turning it on needs `password` too, where one is stored. */
   insecure?: boolean | null | undefined;
   /** Makes this the default, or takes the mark away. */
   isDefault?: boolean | null | undefined;
@@ -922,9 +1239,20 @@ export type RegistryUpdateInput = {
   serverId?: string | null | undefined;
   /** Test the changed entry first, and change nothing when the test fails. */
   test?: boolean | null | undefined;
+  /** As it was last read: CONFLICT, and no change, where it was changed since. */
+  updatedAt?: string | null | undefined;
   /** A new user name; null clears, together with the password. */
   username?: string | null | undefined;
 };
+
+/** A named set of permissions. */
+export type Role =
+  /** Everything in its organization. */
+  | "admin"
+  /** Read, test, pull, push and watch; change nothing that is stored. */
+  | "deployer"
+  /** Read only. */
+  | "viewer";
 
 /** What a search found. */
 export type SearchAnswer = {
@@ -1007,6 +1335,8 @@ export type Server = {
   serverId: ServerId;
   /** Where it stands. */
   status: ServerStatus;
+  /** When its name, description or labels were last changed. */
+  updatedAt: string;
   /** What a person should do something about: such as two hosts that use one key. */
   warnings: string[];
 };
@@ -1055,6 +1385,8 @@ export type ServerUpdateInput = {
   name?: string | null | undefined;
   /** Which server. */
   serverId: ServerId;
+  /** As it was last read: CONFLICT, and no change, where it was changed since. */
+  updatedAt?: string | null | undefined;
 };
 
 /** Why a service is not pulled. */
@@ -1122,7 +1454,7 @@ export type StackImagesInput = {
 
 /**
  * Input of `stack.pull`. Exactly one of `serverId`, `serverIds` and `labels` is needed. Hosts times images are
- * at most 1000.
+ * at most 10000.
  */
 export type StackPullInput = {
   /** With this credential. Only where all images are of one registry: it is sent to no other. */
@@ -1133,7 +1465,7 @@ export type StackPullInput = {
   failFast?: boolean | null | undefined;
   /** Onto every host that has all of these labels. */
   labels?: { [key: string]: string } | null | undefined;
-  /** How many pulls at once, over all hosts, 1 to 1000; all when absent. */
+  /** How many pulls at once, over all hosts, 1 to 10000; all when absent. */
   maxParallel?: number | null | undefined;
   /** For services that name none, such as `linux/arm64`; the host's own when absent. */
   platform?: string | null | undefined;
@@ -1325,6 +1657,11 @@ export type TestResult = {
   auth: AuthScheme;
   /** What the test says about the credentials. `notRequired`: the registry never asked for them. */
   credentials: CredentialsVerdict;
+  /**
+   * Whose registry it is, by its host or else by its answer, as `registry.presets` names the kinds; `other`
+   * where neither tells.
+   */
+  kind: RegistryKind;
   /** The canonical host. */
   registryHost: string;
   /** What was done, in order. */
@@ -1343,6 +1680,14 @@ export type TestedFrom = {
   serverId: ServerId | null;
   /** Its name; `control plane` for the control plane. */
   serverName: string;
+};
+
+/** What stands in the way of removing something: `data.usedBy`. */
+export type UsedBy = {
+  /** Jobs that have not ended, oldest first; at most 100 of them. */
+  jobs: JobId[];
+  /** How many there are. */
+  total: number;
 };
 
 /** Values by variable, each at most 64 KiB of UTF-8. */

@@ -93,6 +93,16 @@ impl Client {
 
     /// Calls a query or a mutation. A subscription does not compile here: see [`watch`](Self::watch).
     ///
+    /// ```compile_fail,E0080
+    /// # use purser_proto_schema::{client::{Client, SecretString}, ids::JobId, job};
+    /// # fn main() {
+    /// # let purser = Client::new("http://127.0.0.1", SecretString::from("key")).unwrap();
+    /// let input = job::WatchInput { job_id: JobId::generate(), last_event_id: None };
+    /// let job: Box<dyn Future<Output = _>> = Box::new(purser.call::<job::Watch>(input));
+    /// # drop(job);
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// [`ClientError::Refused`] is the procedure's own answer, with its code and its diagnosis. After any other error
     /// the call may have been carried out or not.

@@ -1,45 +1,16 @@
 //! The published tRPC clients, 10 and 11, in Node.js against a running control plane: the scripts in
 //! `tests/clients`, whose packages are installed once.
 
-use std::{
-    fs::{self, File},
-    path::{Path, PathBuf},
-    process::Command,
-    sync::Arc,
-    time::Duration,
-};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use purser_tests::{
     BreakableProxy, Purser, Testbed,
+    npm::{folder, install},
     process::{Process, tied},
-    source,
-    tenant::digest,
 };
 
 /// How long a script may take.
 const END: Duration = Duration::from_secs(110);
-
-fn folder() -> PathBuf {
-    source::workspace().join("tests/clients")
-}
-
-/// Installs the packages that the lock file names, unless they are there; one test does it, the others wait.
-fn install() {
-    let folder = folder();
-    let lock_file = folder.join("package-lock.json");
-    let turn = File::open(&lock_file).unwrap();
-    turn.lock().unwrap();
-    let wanted = digest(&fs::read(&lock_file).unwrap());
-    let stamp = folder.join("node_modules/.installed");
-    if fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
-        return;
-    }
-    let mut npm = Command::new("npm");
-    npm.args(["ci", "--ignore-scripts", "--prefer-offline"]).current_dir(&folder);
-    let npm = npm.output().expect("npm can be started");
-    assert!(npm.status.success(), "npm ci: {}", String::from_utf8_lossy(&npm.stderr));
-    fs::write(stamp, wanted).unwrap();
-}
 
 /// A running script.
 struct Script {

@@ -3,12 +3,15 @@
 //! The procedures and what they need at least are in [`inputs`](crate::inputs), where one that is missing
 //! fails the suite; a door is one line of [`DOORS`] and one arm of [`Door::ask`].
 
+use std::time::Duration;
+
 use purser_proto_schema::{
     permission::{Permission, Role},
     procedure::{self, Kind},
 };
-use purser_tests::{Answer, Client, Purser, RpcSocket, tenant::Grant};
+use purser_tests::{Answer, Client, Purser, RpcSocket, percent, tenant::Grant};
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
 use crate::inputs::{CALLS, Call, SUBSCRIPTIONS, Things};
 
@@ -17,11 +20,18 @@ use crate::inputs::{CALLS, Call, SUBSCRIPTIONS, Things};
 enum Door {
     TrpcGet,
     TrpcPost,
+    /// Subscriptions by SSE.
+    TrpcEvents,
+    Plain,
     RpcPost,
     RpcSocket,
 }
 
-const DOORS: &[Door] = &[Door::TrpcGet, Door::TrpcPost, Door::RpcPost, Door::RpcSocket];
+/// How long the refusal of a subscription may take that follows its first event.
+const MOMENT: Duration = Duration::from_millis(500);
+
+const DOORS: &[Door] =
+    &[Door::TrpcGet, Door::TrpcPost, Door::TrpcEvents, Door::Plain, Door::RpcPost, Door::RpcSocket];
 
 /// What is asked of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +47,8 @@ impl Door {
     fn serves(self, call: &Call) -> bool {
         match self {
             Self::TrpcGet => kind(call) == Kind::Query,
-            Self::TrpcPost | Self::RpcPost => kind(call) != Kind::Subscription,
+            Self::TrpcPost | Self::Plain | Self::RpcPost => kind(call) != Kind::Subscription,
+            Self::TrpcEvents => kind(call) == Kind::Subscription,
             Self::RpcSocket => true,
         }
     }
@@ -47,6 +58,8 @@ impl Door {
         match self {
             Self::TrpcGet => code(client.trpc_query(call.name, input).await),
             Self::TrpcPost => code(client.trpc_mutation(call.name, input).await),
+            Self::TrpcEvents => first_event(client, call, input).await,
+            Self::Plain => plain_code(client.post(&format!("/api/{}", call.name), input).await),
             Self::RpcPost => code(client.rpc(call.name, input).await),
             Self::RpcSocket => socket.ask(client, call, input).await,
         }
@@ -55,6 +68,27 @@ impl Door {
 
 fn code(answer: Answer) -> String {
     code_of(&answer.json())
+}
+
+fn plain_code(answer: Answer) -> String {
+    if answer.status.is_success() {
+        String::new()
+    } else {
+        answer.json()["code"].as_str().unwrap().to_owned()
+    }
+}
+
+/// What a subscription by SSE says first: an error, or anything else within a moment in which it would have.
+async fn first_event(client: &Client, call: &Call, input: &Value) -> String {
+    let path = format!("/api/trpc/{}?input={}", call.name, percent::encode(&input.to_string()));
+    let mut events = client.subscribe(&path, &[("accept", "text/event-stream")]).await;
+    match timeout(MOMENT, events.event()).await {
+        Ok(Some(event)) if event.event == "serialized-error" => {
+            let error: Value = serde_json::from_str(&event.data).unwrap();
+            error["data"]["code"].as_str().unwrap().to_owned()
+        }
+        _ => String::new(),
+    }
 }
 
 fn code_of(envelope: &Value) -> String {

@@ -112,7 +112,7 @@ async fn a_job_is_watched_to_its_end_as_a_stream() {
     let mut events = pin!(purser.watch::<job::Watch>(input()).await.unwrap().into_stream());
     let mut next = async || tokio::time::timeout(SOON, events.next()).await.unwrap().unwrap().unwrap().data;
     assert_eq!(next().await.status, JobStatus::Queued);
-    let cancelled = purser.call::<job::Cancel>(input()).await.unwrap();
+    let cancelled = purser.call::<job::Cancel>(job::OneInput { job_id: job.job_id.clone() }).await.unwrap();
     assert_eq!(next().await, cancelled);
     assert!(cancelled.status.is_final());
 }
