@@ -1,7 +1,7 @@
 //! The published tRPC clients, 10 and 11, in Node.js against a running control plane: the scripts in
 //! `tests/clients`, whose packages are installed once.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{fs, path::Path, sync::Arc, time::Duration};
 
 use purser_tests::{
     BreakableProxy, Purser, Testbed,

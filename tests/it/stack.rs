@@ -202,7 +202,7 @@ async fn a_file_that_is_wrong_is_told_by_line_and_column_and_nothing_is_pulled()
     let purser = Purser::builder().rust_log("trace").start().await;
     let client = purser.client();
     let mut servers = Vec::new();
-    for _ in 0..3 {
+    for _ in 0..26 {
         let server = client.mutate("server.create", json!({"name": unique("host")})).await;
         servers.push(server["serverId"].clone());
     }
@@ -210,13 +210,13 @@ async fn a_file_that_is_wrong_is_told_by_line_and_column_and_nothing_is_pulled()
         .map(|n| format!("x-{n}: &a{n} [{}]\n", vec![format!("*a{}", n - 1); 9].join(", ")))
         .collect();
     let bomb = format!("x-0: &a0 [{SECRET}]\n{levels}services: {{web: {{image: a, command: *a12}}}}\n");
-    let many: String = (0..4_000).map(|n| format!("  s{n}: {{image: 'a:{n}', x: {SECRET}}}\n")).collect();
+    let many: String = (0..400).map(|n| format!("  s{n}: {{image: 'a:{n}', x: {SECRET}}}\n")).collect();
     for (file, expected) in [
         (format!("services:\n  web:\n    image: \"{SECRET}\n  db: x\n"), "line 4, column 3: "),
         (format!("services:\n  web: {{image: a, image: {SECRET}}}\n"), "line 2, column 19: "),
         (format!("services:\n  web: {{image: '{SECRET}'}}\n"), "line 2, column 16: "),
         (bomb, "too large"),
-        (format!("services:\n{many}"), "has 4000 images, for 3 servers"),
+        (format!("services:\n{many}"), "has 400 images, for 26 servers"),
         (format!("services: {{site: {{build: {SECRET}}}}}"), "nothing to pull"),
     ] {
         let input = json!({"composeFile": file, "serverIds": servers});

@@ -10,7 +10,7 @@ use sea_orm::{
     QueryOrder, QuerySelect, QueryTrait,
 };
 
-use super::{AuditRow, Store, entity::audit_event, failed};
+use super::{AuditRow, Store, batch::chunks, entity::audit_event, failed};
 use crate::{error::Result, request::RequestId};
 
 /// By how much an event's id may be older or younger than its time. They are made one after the other.
@@ -79,6 +79,7 @@ impl Store {
         limit: u64,
     ) -> Result<Vec<AuditRow>> {
         use audit_event::Column;
+        self.settle().await;
         let mut wanted = Condition::all().add(Column::OrganizationId.eq(organization.as_str()));
         let texts = [
             (Column::RegistryId, filter.registry_id.map(String::from)),
@@ -141,9 +142,16 @@ pub(super) fn insert(entry: AuditEntry<'_>) -> Insert<audit_event::ActiveModel> 
     audit_event::Entity::insert(row(entry))
 }
 
-/// The statement that appends events; there must be one at least.
-pub(super) fn insert_all(entries: Vec<AuditEntry<'_>>) -> InsertMany<audit_event::ActiveModel> {
-    audit_event::Entity::insert_many(entries.into_iter().map(row))
+/// The statements that append events.
+pub(super) fn insert_all(
+    entries: Vec<AuditEntry<'_>>,
+) -> impl Iterator<Item = InsertMany<audit_event::ActiveModel>> {
+    let sizes = chunks(entries.len());
+    let mut rows = entries.into_iter().map(row);
+    sizes.into_iter().map(move |size| {
+        let chunk: Vec<_> = rows.by_ref().take(size).collect();
+        audit_event::Entity::insert_many(chunk)
+    })
 }
 
 fn row(entry: AuditEntry<'_>) -> audit_event::ActiveModel {

@@ -91,6 +91,17 @@ impl Store {
     }
 }
 
+/// How many rows of so many are written by each statement: few enough for the parameters that both
+/// databases take, and of few different sizes, since each is a text of its own that they prepare.
+pub(super) fn chunks(mut rows: usize) -> Vec<usize> {
+    let mut sizes = Vec::new();
+    for size in [1_000, 100, 10, 1] {
+        sizes.extend(std::iter::repeat_n(size, rows / size));
+        rows %= size;
+    }
+    sizes
+}
+
 async fn at_once(pool: &SqlitePool, steps: Vec<Step>) -> std::result::Result<Vec<QueryResult>, DbErr> {
     let mut text = String::from("BEGIN IMMEDIATE");
     // BEGIN is the first statement.

@@ -1,27 +1,25 @@
 //! Writes behind an answer: notes of what has happened already, for which no caller has to wait.
 //!
 //! Only where this process is the one writer, and keeps in memory what it is about to write: then every
-//! later read is given the note all the same, from memory or after [settling](Behind::settle).
+//! later read is given the note all the same, from memory or after [settling](Behind::settle), and a later
+//! change of the same things settles first.
 
 use std::{future::Future, sync::Arc};
 
 use tokio::sync::Semaphore;
 
-/// Writes under way at once; whoever comes with one more waits.
-const AT_ONCE: u32 = 32;
-
-/// The writes under way. Cheap to clone.
+/// The write under way: one at a time, in the order in which they were begun. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(super) struct Behind(Arc<Semaphore>);
 
 impl Default for Behind {
     fn default() -> Self {
-        Self(Arc::new(Semaphore::new(AT_ONCE as usize)))
+        Self(Arc::new(Semaphore::new(1)))
     }
 }
 
 impl Behind {
-    /// Begins a write, in a task of its own.
+    /// Begins a write, in a task of its own, as soon as the one before has ended.
     pub(super) async fn begin(&self, write: impl Future<Output = ()> + Send + 'static) {
         // Nobody closes it.
         let place = Arc::clone(&self.0).acquire_owned().await;
@@ -33,36 +31,28 @@ impl Behind {
 
     /// Waits for all writes that were begun before.
     pub(super) async fn settle(&self) {
-        if self.0.available_permits() < AT_ONCE as usize {
-            let _ = self.0.acquire_many(AT_ONCE).await;
-        }
+        let _ = self.0.acquire().await;
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        sync::atomic::{AtomicUsize, Ordering},
-        time::Duration,
-    };
+    use std::{sync::Mutex, time::Duration};
 
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn settling_waits_for_what_was_begun_and_no_more_is_begun_than_may_be() {
-        let (behind, ended) = (Behind::default(), Arc::new(AtomicUsize::new(0)));
-        let begun = tokio::time::Instant::now();
-        for _ in 0..=AT_ONCE {
-            let ended = Arc::clone(&ended);
-            behind
-                .begin(async move {
-                    tokio::time::sleep(Duration::from_secs(1)).await;
-                    ended.fetch_add(1, Ordering::Relaxed);
-                })
-                .await;
+    async fn writes_keep_their_order_and_settling_waits_for_them() {
+        let (behind, written) = (Behind::default(), Arc::new(Mutex::new(Vec::new())));
+        for (number, takes) in [3, 1, 2].into_iter().enumerate() {
+            let written = Arc::clone(&written);
+            let write = async move {
+                tokio::time::sleep(Duration::from_secs(takes)).await;
+                written.lock().unwrap().push(number);
+            };
+            behind.begin(write).await;
         }
-        assert_eq!(begun.elapsed(), Duration::from_secs(1), "the last had to wait for a place");
         behind.settle().await;
-        assert_eq!(ended.load(Ordering::Relaxed), AT_ONCE as usize + 1);
+        assert_eq!(*written.lock().unwrap(), [0, 1, 2]);
     }
 }

@@ -16,7 +16,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
     AuditEntry, Fence, JobRow, Store, TargetRow, TargetState, audit,
-    batch::Batch,
+    batch::{Batch, chunks},
     deadlock::undisturbed,
     entity::{job, job_target},
     failed, target,
@@ -94,7 +94,9 @@ impl Store {
             let chunk: Vec<_> = targets.by_ref().take(size).collect();
             batch.then(&job_target::Entity::insert_many(chunk).into_query());
         }
-        batch.then(&audit::insert_all(asked).into_query());
+        for events in audit::insert_all(asked) {
+            batch.then(&events.into_query());
+        }
         if let Some((dispatching, job_id)) = taken {
             batch.then_show(dispatching.into_query().returning_all());
             batch.then(&started(&job_id).into_query());
@@ -314,17 +316,6 @@ impl Store {
         transaction.commit().await.map_err(failed)?;
         Ok(running)
     }
-}
-
-/// How many rows of so many are written by each statement: few enough for the parameters that both
-/// databases take, and of few different sizes, since each is a text of its own that they prepare.
-fn chunks(mut rows: usize) -> Vec<usize> {
-    let mut sizes = Vec::new();
-    for size in [1_000, 100, 10, 1] {
-        sizes.extend(std::iter::repeat_n(size, rows / size));
-        rows %= size;
-    }
-    sizes
 }
 
 /// Targets without what only a dispatch needs: a page of jobs may have a hundred thousand.

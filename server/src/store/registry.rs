@@ -91,6 +91,7 @@ impl Store {
 
     /// Keeps a new entry; if it is the default, no other is.
     pub async fn registry_insert(&self, row: RegistryRow) -> Result<()> {
+        self.settle().await;
         let transaction = self.write().await?;
         let organization = row.organization_id.clone();
         note(&transaction, &organization, &row.registry_id, Change::Created).await?;
@@ -113,6 +114,7 @@ impl Store {
         row: RegistryRow,
         tested: bool,
     ) -> Result<bool> {
+        self.settle().await;
         let transaction = self.write().await?;
         note(&transaction, &before.organization_id, &before.registry_id, Change::Updated).await?;
         if row.is_default && !before.is_default {
@@ -140,6 +142,7 @@ impl Store {
         id: &RegistryId,
         force: bool,
     ) -> Result<RegistryRow> {
+        self.settle().await;
         let transaction = self.write().await?;
         // First, so that of two that remove it at once the second finds it gone.
         note(&transaction, organization.as_str(), id.as_str(), Change::Removed).await?;

@@ -127,7 +127,9 @@ impl Store {
         if reopened.rows_affected == 0 {
             return Ok(false);
         }
-        audit::insert_all(asked).exec(&transaction).await.map_err(failed)?;
+        for events in audit::insert_all(asked) {
+            events.exec(&transaction).await.map_err(failed)?;
+        }
         transaction.commit().await.map_err(failed)?;
         Ok(true)
     }
