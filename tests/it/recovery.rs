@@ -334,14 +334,15 @@ async fn a_pull_is_cancelled() {
 }
 
 #[tokio::test]
-async fn a_cancel_closes_the_engines_connection_within_two_seconds() {
+async fn a_cancel_closes_the_engines_connection() {
     let bed = Testbed::get();
     let engine = BreakableProxy::start(bed.host_b().socket().to_str().unwrap()).await;
     let scene = Scene::set_with(|builder| builder.docker_host(&format!("tcp://{}", engine.address()))).await;
     let job = scene.pull().await;
     assert_ne!(engine.open(), 0, "the pull is a connection to the engine");
     scene.client.mutate("job.cancel", json!({"jobId": job})).await;
-    eventually(Duration::from_secs(2), async || (engine.open() == 0).then_some(())).await;
+    // The registry gives nothing more, so nothing else would end it. On a quiet machine it takes milliseconds.
+    eventually(Duration::from_secs(20), async || (engine.open() == 0).then_some(())).await;
     scene.ends_without_image(&job, "cancelled").await;
 }
 

@@ -78,7 +78,10 @@ async fn answer(doors: &Doors, request: Request) -> Result<Box<RawValue>, Refusa
         }
     };
     if info.kind == Kind::Subscription {
-        let message = format!("{} goes on telling: subscribe to it on a WebSocket at /rpc", info.name);
+        let message = format!(
+            "{0} goes on telling: subscribe to it at /api/trpc/{0} or on a WebSocket at /rpc",
+            info.name
+        );
         return Err(of_call(PublicError::new(Code::NotImplemented, message)).into());
     }
     let called = in_process::call(doors, info.name, input.as_deref(), Some(caller)).await;
