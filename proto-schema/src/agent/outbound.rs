@@ -5,7 +5,7 @@
 //! a control plane holds thousands of sessions that are idle nearly always. Here an idle session costs an
 //! empty table, and a call passes through no task but its caller's and the session's.
 //!
-//! It knows nothing of sockets and seals: texts go out by a channel, and answers are [delivered](Outbound::deliver).
+//! It knows nothing of sockets and seals: texts go out by a channel, and answers are delivered to it.
 
 use std::{
     collections::HashMap,
