@@ -88,7 +88,7 @@ impl Store {
     /// Keeps a new key.
     pub async fn api_key_insert(&self, row: ApiKeyRow) -> Result<()> {
         api_key::Entity::insert(row.into_active_model())
-            .exec_without_returning(&self.db)
+            .exec_without_returning(&self.writer)
             .await
             .map_err(failed)?;
         Ok(())
@@ -154,7 +154,7 @@ impl Store {
             .col_expr(api_key::Column::LastUsedAt, Expr::value(at))
             .filter(api_key::Column::ApiKeyId.eq(id.as_str()))
             .filter(long_ago)
-            .exec(&self.db)
+            .exec(&self.writer)
             .await
             .map_err(failed)?;
         Ok(())

@@ -68,7 +68,7 @@ pub struct AuditFilter {
 impl Store {
     /// Appends an event.
     pub async fn audit_append(&self, entry: AuditEntry<'_>) -> Result<()> {
-        append(&self.db, entry).await
+        append(&self.writer, entry).await
     }
 
     /// A page of the organization's events, newest first.
@@ -124,7 +124,7 @@ impl Store {
             .into_query();
         let forgotten = audit_event::Entity::delete_many()
             .filter(Column::AuditEventId.in_subquery(oldest))
-            .exec(&self.db)
+            .exec(&self.writer)
             .await
             .map_err(failed)?;
         Ok(forgotten.rows_affected)

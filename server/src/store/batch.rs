@@ -68,7 +68,7 @@ impl Store {
         if batch.backend != DatabaseBackend::Sqlite {
             return undisturbed(|| async { self.in_turn(&batch.steps).await.map_err(failed) }).await;
         }
-        let pool = self.db.get_sqlite_connection_pool().clone();
+        let pool = self.writer.get_sqlite_connection_pool().clone();
         // In a task of its own: a caller that goes away between the first statement and the last would
         // leave the connection in the middle of a transaction.
         let together = tokio::spawn(async move { at_once(&pool, batch.steps).await });
@@ -76,7 +76,7 @@ impl Store {
     }
 
     async fn in_turn(&self, steps: &[Step]) -> std::result::Result<Vec<QueryResult>, DbErr> {
-        let transaction = self.db.begin().await?;
+        let transaction = self.writer.begin().await?;
         let mut rows = Vec::new();
         for Step { statement, shown } in steps {
             let statement = statement.clone();

@@ -112,7 +112,7 @@ impl Store {
             .filter(job_target::Column::JobId.eq(&target.job_id))
             .filter(job_target::Column::Status.eq(TargetState::Queued.as_str()))
             .filter(job_target::Column::QueueDeadline.lt(until));
-        undisturbed(|| async { renewed.clone().exec(&self.db).await.map_err(failed) }).await?;
+        undisturbed(|| async { renewed.clone().exec(&self.writer).await.map_err(failed) }).await?;
         Ok(true)
     }
 

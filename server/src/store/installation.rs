@@ -26,7 +26,7 @@ impl Store {
         let kept = OnConflict::column(installation::Column::InstallationId).do_nothing().to_owned();
         installation::Entity::insert(row)
             .on_conflict(kept)
-            .exec_without_returning(&self.db)
+            .exec_without_returning(&self.writer)
             .await
             .map_err(failed)?;
         Ok(self.channel_key().await?.unwrap_or(sealed))
@@ -39,7 +39,7 @@ impl Store {
             sealed_channel_key: Set(renewed),
             ..Default::default()
         };
-        installation::Entity::update(row).exec(&self.db).await.map_err(failed)?;
+        installation::Entity::update(row).exec(&self.writer).await.map_err(failed)?;
         Ok(())
     }
 }

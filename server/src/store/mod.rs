@@ -67,7 +67,7 @@ use row_cache::RowCache;
 const CONNECTIONS: u32 = 8;
 /// How long a first connection to PostgreSQL may take.
 const REACH: Duration = Duration::from_secs(10);
-/// How long a SQLite writer waits for another.
+/// How long whoever uses SQLite waits for others.
 const BUSY: Duration = Duration::from_secs(10);
 /// Any number: replicas that start together migrate one after the other under it.
 const MIGRATION_LOCK: i64 = 0x7075_7273_6572;
@@ -76,6 +76,9 @@ const MIGRATION_LOCK: i64 = 0x7075_7273_6572;
 #[derive(Clone, Debug)]
 pub struct Store {
     db: DatabaseConnection,
+    /// With SQLite the one connection that writes: it has in memory the pages that it wrote last, which any other
+    /// would read anew, and whoever waits for it is served in turn. With PostgreSQL it is `db`.
+    writer: DatabaseConnection,
     /// Only where this process is the one writer.
     kept: Option<Arc<Kept>>,
     waiting: Arc<Waiting>,
@@ -108,32 +111,22 @@ impl Store {
     /// # Errors
     /// [`Error::Internal`] when the database is away or a migration fails.
     pub async fn open(url: Option<&str>, data_dir: &Path) -> Result<Self> {
-        let options = match url {
+        let (db, writer) = match url {
             Some(url) => {
                 reach(url).await?;
-                postgres_options(url)
+                let db = connect(postgres_options(url)).await?;
+                (db.clone(), db)
             }
             None => {
                 let path = data_dir.join("purser.db");
                 // SQLite gives its other files the same mode.
                 private_file::make(&path).map_err(Error::internal("making the database file"))?;
-                sqlite_options(&path)
+                let writer = connect(sqlite_options(&path, 1)).await?;
+                (connect(sqlite_options(&path, CONNECTIONS)).await?, writer)
             }
         };
-        let db = Database::connect(options).await.map_err(Error::internal("connecting to the database"))?;
-        let store = Self { db, kept: url.is_none().then(Arc::default), waiting: Arc::default() };
-        store.migrate().await.map_err(Error::internal("bringing the database to the present shape"))?;
-        Ok(store)
-    }
-
-    async fn migrate(&self) -> std::result::Result<(), DbErr> {
-        if self.db.get_database_backend() != DatabaseBackend::Postgres {
-            return Migrator::up(&self.db, None).await;
-        }
-        let lock = self.db.begin().await?;
-        lock.execute_unprepared(&format!("SELECT pg_advisory_xact_lock({MIGRATION_LOCK})")).await?;
-        Migrator::up(&self.db, None).await?;
-        lock.commit().await
+        migrate(&writer).await.map_err(Error::internal("bringing the database to the present shape"))?;
+        Ok(Self { db, writer, kept: url.is_none().then(Arc::default), waiting: Arc::default() })
     }
 
     /// Whether the database answers.
@@ -153,13 +146,19 @@ impl Store {
 
     /// The connections that there are.
     pub fn pool(&self) -> PoolState {
-        fn of<D: sqlx::Database>(pool: &sqlx::Pool<D>) -> PoolState {
+        fn of<D: sqlx::Database>(pool: &sqlx::Pool<D>, most: u32) -> PoolState {
             let idle = u32::try_from(pool.num_idle()).unwrap_or(u32::MAX);
-            PoolState { idle, in_use: pool.size().saturating_sub(idle), most: CONNECTIONS }
+            PoolState { idle, in_use: pool.size().saturating_sub(idle), most }
         }
-        match self.db.get_database_backend() {
-            DatabaseBackend::Postgres => of(self.db.get_postgres_connection_pool()),
-            _ => of(self.db.get_sqlite_connection_pool()),
+        if self.db.get_database_backend() == DatabaseBackend::Postgres {
+            return of(self.db.get_postgres_connection_pool(), CONNECTIONS);
+        }
+        let readers = of(self.db.get_sqlite_connection_pool(), CONNECTIONS);
+        let writer = of(self.writer.get_sqlite_connection_pool(), 1);
+        PoolState {
+            idle: readers.idle + writer.idle,
+            in_use: readers.in_use + writer.in_use,
+            most: readers.most + writer.most,
         }
     }
 
@@ -170,8 +169,22 @@ impl Store {
             sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
             ..TransactionOptions::default()
         };
-        self.db.begin_with_options(options).await.map_err(failed)
+        self.writer.begin_with_options(options).await.map_err(failed)
     }
+}
+
+async fn connect(options: ConnectOptions) -> Result<DatabaseConnection> {
+    Database::connect(options).await.map_err(Error::internal("connecting to the database"))
+}
+
+async fn migrate(db: &DatabaseConnection) -> std::result::Result<(), DbErr> {
+    if db.get_database_backend() != DatabaseBackend::Postgres {
+        return Migrator::up(db, None).await;
+    }
+    let lock = db.begin().await?;
+    lock.execute_unprepared(&format!("SELECT pg_advisory_xact_lock({MIGRATION_LOCK})")).await?;
+    Migrator::up(db, None).await?;
+    lock.commit().await
 }
 
 /// Connects once without the pool, which tries for half a minute and then says only that it did.
@@ -183,11 +196,12 @@ async fn reach(url: &str) -> Result<()> {
     connection.map_err(Error::internal(WHAT))?.close().await.map_err(Error::internal(WHAT))
 }
 
-fn sqlite_options(path: &Path) -> ConnectOptions {
+fn sqlite_options(path: &Path, connections: u32) -> ConnectOptions {
     let mut options = ConnectOptions::new(format!("sqlite://{}?mode=rwc", path.display()));
     options
-        .max_connections(CONNECTIONS)
+        .max_connections(connections)
         .min_connections(1)
+        .acquire_timeout(BUSY)
         .sqlx_logging(false)
         .test_before_acquire(false)
         .map_sqlx_sqlite_opts(|sqlite| {

@@ -38,7 +38,7 @@ impl Store {
         let kept = OnConflict::column(organization::Column::Name).do_nothing().to_owned();
         organization::Entity::insert(OrganizationRow::named(name.to_owned()).into_active_model())
             .on_conflict(kept)
-            .exec_without_returning(&self.db)
+            .exec_without_returning(&self.writer)
             .await
             .map_err(failed)?;
         self.oldest_organization().await?.ok_or(NOT_FOUND)
@@ -71,7 +71,7 @@ impl Store {
     /// Keeps a new organization. CONFLICT if the name is taken.
     pub async fn organization_insert(&self, row: OrganizationRow) -> Result<()> {
         organization::Entity::insert(row.into_active_model())
-            .exec_without_returning(&self.db)
+            .exec_without_returning(&self.writer)
             .await
             .map_err(failed)?;
         Ok(())

@@ -26,7 +26,7 @@ impl Store {
             answer: NotSet,
             asked_at: Set(chrono::Utc::now()),
         };
-        question::Entity::insert(asked).exec_without_returning(&self.db).await.map_err(failed)?;
+        question::Entity::insert(asked).exec_without_returning(&self.writer).await.map_err(failed)?;
         Ok(())
     }
 
@@ -48,7 +48,7 @@ impl Store {
         question::Entity::update_many()
             .col_expr(question::Column::Answer, Expr::value(answer))
             .filter(question::Column::QuestionId.eq(id))
-            .exec(&self.db)
+            .exec(&self.writer)
             .await
             .map_err(failed)?;
         Ok(())
@@ -67,7 +67,7 @@ impl Store {
 
     /// Asks no more.
     pub async fn question_drop(&self, id: &str) -> Result<()> {
-        question::Entity::delete_by_id(id).exec(&self.db).await.map_err(failed)?;
+        question::Entity::delete_by_id(id).exec(&self.writer).await.map_err(failed)?;
         Ok(())
     }
 }

@@ -181,7 +181,7 @@ impl Store {
             .col_expr(registry::Column::SealedPassword, Expr::value(renewed))
             .filter(registry::Column::RegistryId.eq(&row.registry_id))
             .filter(registry::Column::SealedPassword.eq(row.sealed_password.clone()))
-            .exec(&self.db)
+            .exec(&self.writer)
             .await
             .map_err(failed)?;
         self.registry_written();

@@ -204,16 +204,16 @@ impl Store {
              ON CONFLICT (replica_id) DO UPDATE SET alive_until = EXCLUDED.alive_until",
             [own.into()],
         );
-        self.db.execute_raw(upsert).await.map_err(failed)?;
+        self.writer.execute_raw(upsert).await.map_err(failed)?;
         replica::Entity::delete_many()
             .filter(Expr::cust("alive_until < now() - interval '1 hour'"))
-            .exec(&self.db)
+            .exec(&self.writer)
             .await
             .map_err(failed)?;
         // Those whose asker went away.
         replica_question::Entity::delete_many()
             .filter(Expr::cust("asked_at < now() - interval '5 minutes'"))
-            .exec(&self.db)
+            .exec(&self.writer)
             .await
             .map_err(failed)?;
         replica::Entity::find()
@@ -228,7 +228,7 @@ impl Store {
 
     /// Says that a control plane has ended.
     pub async fn replica_end(&self, own: &str) -> Result<()> {
-        replica::Entity::delete_by_id(own).exec(&self.db).await.map_err(failed)?;
+        replica::Entity::delete_by_id(own).exec(&self.writer).await.map_err(failed)?;
         Ok(())
     }
 
@@ -238,7 +238,7 @@ impl Store {
             .col_expr(server::Column::Holder, Expr::value(holder))
             .filter(server::Column::ServerId.eq(fence.server_id.as_str()))
             .filter(server::Column::SessionEpoch.eq(fence.epoch))
-            .exec(&self.db)
+            .exec(&self.writer)
             .await
             .map_err(failed)?;
         Ok(())
@@ -251,7 +251,7 @@ impl Store {
             .filter(job_target::Column::TargetId.eq(attempt.target_id.as_str()))
             .filter(job_target::Column::Attempt.eq(attempt.attempt))
             .filter(job_target::Column::Status.is_in(super::TargetState::WITH_AGENT))
-            .exec(&self.db)
+            .exec(&self.writer)
             .await
             .map_err(failed)?;
         Ok(())

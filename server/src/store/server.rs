@@ -309,7 +309,7 @@ impl Store {
         if let Some(engine) = engine.and_then(|engine| serde_json::to_string(engine).ok()) {
             seen = seen.col_expr(server::Column::Engine, Expr::value(engine));
         }
-        let noted = seen.exec(&self.db).await;
+        let noted = seen.exec(&self.writer).await;
         self.server_written();
         noted.map_err(failed)?;
         Ok(())

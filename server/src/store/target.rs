@@ -193,7 +193,7 @@ impl Store {
             .filter(job_target::Column::Attempt.eq(attempt.attempt))
             .filter(job_target::Column::Status.eq(TargetState::Dispatched.as_str()))
             .filter(in_force(fence))
-            .exec_with_returning(&self.db)
+            .exec_with_returning(&self.writer)
             .await
             .map_err(failed)?;
         Ok(moved.into_iter().next())
@@ -274,7 +274,7 @@ impl Store {
             .filter(job_target::Column::Attempt.eq(attempt.attempt))
             .filter(job_target::Column::Status.is_in(TargetState::WITH_AGENT))
             .filter(in_force(fence))
-            .exec(&self.db)
+            .exec(&self.writer)
             .await
             .map_err(failed)?;
         Ok(requeued.rows_affected > 0)
@@ -353,7 +353,7 @@ impl Store {
             .col_expr(job_target::Column::SealedAuth, Expr::value(renewed))
             .filter(job_target::Column::TargetId.eq(&row.target_id))
             .filter(job_target::Column::SealedAuth.eq(row.sealed_auth.clone()))
-            .exec(&self.db)
+            .exec(&self.writer)
             .await
             .map_err(failed)?;
         Ok(())
