@@ -133,13 +133,13 @@ impl Store {
 
 /// Appends an event, in the caller's transaction where that is one.
 pub(super) async fn append<C: ConnectionTrait>(db: &C, entry: AuditEntry<'_>) -> Result<()> {
-    insert(entry).exec_without_returning(db).await.map_err(failed)?;
+    insert(row(entry)).exec_without_returning(db).await.map_err(failed)?;
     Ok(())
 }
 
 /// The statement that appends an event.
-pub(super) fn insert(entry: AuditEntry<'_>) -> Insert<audit_event::ActiveModel> {
-    audit_event::Entity::insert(row(entry))
+pub(super) fn insert(row: audit_event::ActiveModel) -> Insert<audit_event::ActiveModel> {
+    audit_event::Entity::insert(row)
 }
 
 /// The statements that append events.
@@ -154,7 +154,8 @@ pub(super) fn insert_all(
     })
 }
 
-fn row(entry: AuditEntry<'_>) -> audit_event::ActiveModel {
+/// An event as it is stored, of this moment.
+pub(super) fn row(entry: AuditEntry<'_>) -> audit_event::ActiveModel {
     audit_event::ActiveModel {
         audit_event_id: Set(AuditEventId::generate().into()),
         organization_id: Set(entry.organization_id.map(ToString::to_string).unwrap_or_default()),

@@ -9,9 +9,36 @@ use sea_orm::{
 };
 
 use super::{
-    AuditEntry, RegistryRow, Store, audit, batch::Batch, entity::registry, failed, registry_event::noting,
+    AuditEntry, RegistryRow, Store, audit,
+    batch::Batch,
+    entity::{audit_event, registry},
+    failed,
+    registry_event::noting,
 };
 use crate::error::{Result, chain};
+
+/// What is to be written of a test. Its statements are made where it is written, which takes as long as some
+/// writes do.
+struct Note {
+    row: Arc<RegistryRow>,
+    test: LastTest,
+    asked: Option<audit_event::ActiveModel>,
+}
+
+impl Note {
+    fn batch(&self, mut batch: Batch) -> Result<Batch> {
+        let row = &self.row;
+        // The event comes first, since it takes its turn among the organization's changes.
+        let unchanged = Some(unchanged(row));
+        let (backend, organization) = (batch.backend(), &row.organization_id);
+        batch.then_each(noting(backend, organization, &row.registry_id, Change::Tested, unchanged)?);
+        batch.then_show(noted(row, &self.test).into_query().returning_all());
+        if let Some(asked) = &self.asked {
+            batch.then(&audit::insert(asked.clone()).into_query());
+        }
+        Ok(batch)
+    }
+}
 
 impl Store {
     /// Notes how a test of an entry ended, unless the entry was changed since `row` was read, and with
@@ -24,34 +51,27 @@ impl Store {
     /// [`Error::Internal`](crate::Error::Internal) when the database is away, with PostgreSQL.
     pub async fn registry_record_test(
         &self,
-        row: &RegistryRow,
-        test: &LastTest,
+        row: &Arc<RegistryRow>,
+        test: LastTest,
         asked: Option<AuditEntry<'_>>,
     ) -> Result<()> {
-        let mut batch = self.batch();
-        // The event comes first, since it takes its turn among the organization's changes.
-        let (organization, id) = (&row.organization_id, &row.registry_id);
-        let unchanged = Some(unchanged(row));
-        batch.then_each(noting(batch.backend(), organization, id, Change::Tested, unchanged)?);
-        batch.then_show(noted(row, test).into_query().returning_all());
-        if let Some(asked) = asked {
-            batch.then(&audit::insert(asked).into_query());
-        }
-        let Some(kept) = &self.kept else { return self.run(batch).await.map(|_| ()) };
-        kept.note_test(row, test);
-        let (store, organization, id) = (self.clone(), organization.clone(), id.clone());
+        let note = Note { row: Arc::clone(row), test, asked: asked.map(audit::row) };
+        let Some(kept) = &self.kept else { return self.run(note.batch(self.batch())?).await.map(|_| ()) };
+        kept.note_test(row, &note.test);
+        let store = self.clone();
         let writing = async move {
-            let written = store.write_test(&id, batch).await;
-            store.registry_event_written(&organization);
-            if let Err(error) = written {
-                tracing::error!(registry = id, error = %chain(&error), "a test could not be noted");
+            if let Err(error) = store.write_test(&note).await {
+                tracing::error!(registry = note.row.registry_id, error = %chain(&error), "a test could not be noted");
             }
+            store.registry_event_written(&note.row.organization_id);
         };
         kept.behind.begin(writing).await;
         Ok(())
     }
 
-    async fn write_test(&self, id: &str, batch: Batch) -> Result<()> {
+    async fn write_test(&self, note: &Note) -> Result<()> {
+        let id = &note.row.registry_id;
+        let batch = note.batch(self.batch())?;
         let before = self.kept.as_ref().map(|kept| kept.registry.generation());
         let written = self.run(batch).await.and_then(|rows| {
             rows.first().map(|row| RegistryRow::from_query_result(row, "")).transpose().map_err(failed)

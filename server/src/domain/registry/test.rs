@@ -146,7 +146,7 @@ pub async fn test_registry_by_id(
     if let Some(test) = last_test(&site, &tested) {
         let asked = (test.ok && !call.is_audited()).then(|| call.audit_entry(audit::OK));
         let audited = asked.is_some();
-        match app.store.registry_record_test(&row, &test, asked).await {
+        match app.store.registry_record_test(&row, test, asked).await {
             Ok(()) if audited => call.mark_audited(),
             Ok(()) => {}
             // The verdict is what was asked for.
