@@ -8,6 +8,7 @@ use crate::{
     dispatch::Dispatch,
     domain::{caller::KnownKeys, operations::CountedJobs, registry::CatalogCache},
     metrics::Metrics,
+    one_by_one::OneByOne,
     refusals::Refusals,
     store::Store,
     traces::Traces,
@@ -24,6 +25,8 @@ pub struct App {
     pub dispatch: Dispatch,
     /// For tests from the control plane, and for browsing.
     pub registries: RegistryClient,
+    /// Tests from the control plane take turns.
+    pub tests: OneByOne,
     /// Catalogs as registries answered them lately.
     pub catalogs: CatalogCache,
     /// API keys that were valid a moment ago.

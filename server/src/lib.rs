@@ -34,6 +34,7 @@ mod http;
 mod local_agent;
 pub mod logging;
 mod metrics;
+mod one_by_one;
 mod open_files;
 mod private_file;
 mod process;
@@ -53,6 +54,7 @@ use domain::{
     caller::KnownKeys, first_start, last_use, operations::CountedJobs, reencrypt, registry::CatalogCache,
 };
 use metrics::Metrics;
+use one_by_one::OneByOne;
 use refusals::Refusals;
 use retention::Retention;
 use store::Store;
@@ -111,6 +113,7 @@ pub async fn run(settings: Settings, reload: Arc<Notify>, stop: CancellationToke
         vault,
         dispatch: dispatch.clone(),
         registries: RegistryClient::new(egress(&settings), USER_AGENT).at_most(asked_at_once()),
+        tests: OneByOne::default(),
         catalogs: CatalogCache::new(),
         known_keys,
         metrics,

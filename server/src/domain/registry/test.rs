@@ -216,7 +216,7 @@ async fn run(app: &App, call: &Call, site: &Site, subject: Subject<'_>) -> Resul
     let host = subject.host.clone();
     let doubt = subject.doubt();
     let (tested, from_host) = match site {
-        Site::ControlPlane => (from_here(app, subject).await, false),
+        Site::ControlPlane => (app.tests.take(from_here(app, subject)).await, false),
         Site::Server(server) => (from_host(app, call, server, subject).await, true),
     };
     match &tested {
