@@ -61,3 +61,38 @@ impl Drop for Place {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use purser_proto_schema::job::{JobKind, JobStatus};
+
+    use super::super::scene::Scene;
+
+    #[tokio::test]
+    async fn what_is_accepted_for_a_session_in_force_is_stored_as_its_own() {
+        let scene = Scene::set().await;
+        let fence = scene.session().await;
+        let target = scene.target("pull");
+        let given = scene.accept_for(target.clone(), Some(&fence)).await.unwrap();
+        let now = scene.now(&target).await;
+        assert_eq!((given.status.as_str(), given.attempt), ("dispatched", 1));
+        assert_eq!((now.status, now.attempt, now.run_deadline), (given.status, 1, given.run_deadline));
+        let status = scene.shared.store.job_status(&scene.organization, &target.job()).await.unwrap();
+        assert_eq!(status, JobStatus::Running);
+    }
+
+    #[tokio::test]
+    async fn what_is_accepted_for_a_session_that_is_not_in_force_waits_for_the_next() {
+        let scene = Scene::set().await;
+        let earlier = scene.session().await;
+        let present = scene.session().await;
+        let target = scene.target("pull");
+        assert_eq!(scene.accept_for(target.clone(), Some(&earlier)).await, None);
+        let now = scene.now(&target).await;
+        assert_eq!((now.status.as_str(), now.attempt, now.run_deadline), ("queued", 0, None));
+        let (job, _) = scene.shared.store.job_one(&scene.organization, &target.job()).await.unwrap();
+        assert_eq!((job.status.as_str(), job.started_at), ("queued", None));
+        let claimed = scene.claimed(&present, JobKind::Pull).await;
+        assert_eq!((claimed.target_id, claimed.attempt), (target.target_id, 1));
+    }
+}

@@ -138,6 +138,11 @@ impl Scene {
 
     /// Accepts a job with this one target.
     pub(super) async fn accept(&self, target: TargetRow) {
+        assert_eq!(self.accept_for(target, None).await, None);
+    }
+
+    /// Accepts a job with this one target, for which a session has a place.
+    pub(super) async fn accept_for(&self, target: TargetRow, taker: Option<&Fence>) -> Option<TargetRow> {
         let job = JobRow {
             job_id: target.job_id.clone(),
             organization_id: self.organization.to_string(),
@@ -161,7 +166,7 @@ impl Scene {
             source: None,
             count: 1,
         };
-        self.shared.store.job_insert(NewJob { job, targets: vec![target] }, vec![asked], None).await.unwrap();
+        self.shared.store.job_insert(NewJob { job, targets: vec![target] }, vec![asked], taker).await.unwrap()
     }
 
     /// Accepts a job with one target, which the session takes.

@@ -82,9 +82,14 @@ impl Store {
         asked: Vec<AuditEntry<'_>>,
         taker: Option<&Fence>,
     ) -> Result<Option<TargetRow>> {
-        let NewJob { job, targets } = new;
-        let taken = match (taker, targets.as_slice()) {
-            (Some(fence), [only]) => Some((target::dispatching(only, fence), job.job_id.clone())),
+        let NewJob { mut job, mut targets } = new;
+        let taken = match (taker, targets.as_mut_slice()) {
+            (Some(fence), [only]) => {
+                target::dispatched(only);
+                job.status = column_text(&JobStatus::Running);
+                job.started_at = Some(job.created_at);
+                Some((only.clone(), fence))
+            }
             _ => None,
         };
         let mut batch = self.batch();
@@ -97,11 +102,11 @@ impl Store {
         for events in audit::insert_all(asked) {
             batch.then(&events.into_query());
         }
-        if let Some((dispatching, job_id)) = taken {
-            batch.then_show(dispatching.into_query().returning_all());
-            batch.then(&started(&job_id).into_query());
-        }
-        target::first(self.run(batch).await?)
+        let Some((target, fence)) = taken else { return self.run(batch).await.map(|_| None) };
+        // Stored as the session's, and put into the queue where it is not in force.
+        batch.then_show(target::not_given(&target, fence).into_query().returning_all());
+        batch.then(&not_started(&target.job_id).into_query());
+        Ok(self.run(batch).await?.is_empty().then_some(target))
     }
 
     /// Where a job of the organization stands.
@@ -369,6 +374,18 @@ pub(super) fn started(id: &str) -> UpdateMany<job::Entity> {
         .filter(job::Column::JobId.eq(id))
         .filter(job::Column::Status.eq(column_text(&JobStatus::Queued)))
         .filter(Expr::exists(with_agent.into_query()))
+}
+
+/// Marks a job that was stored as begun as waiting, if its target is.
+fn not_started(id: &str) -> UpdateMany<job::Entity> {
+    let queued = job_target::Entity::find()
+        .filter(job_target::Column::JobId.eq(id))
+        .filter(job_target::Column::Status.eq(TargetState::Queued.as_str()));
+    job::Entity::update_many()
+        .col_expr(job::Column::Status, Expr::value(column_text(&JobStatus::Queued)))
+        .col_expr(job::Column::StartedAt, Expr::value(Option::<DateTime<Utc>>::None))
+        .filter(job::Column::JobId.eq(id))
+        .filter(Expr::exists(queued.into_query()))
 }
 
 /// Ends a job if its last target has ended: failed if any failed, else cancelled if any was cancelled.

@@ -382,8 +382,20 @@ fn put_back() -> UpdateMany<job_target::Entity> {
         .col_expr(Column::RunDeadline, clock.into())
 }
 
+/// A new target as it is with a session: its first attempt, and its clock runs.
+pub(super) fn dispatched(new: &mut TargetRow) {
+    TargetState::Dispatched.as_str().clone_into(&mut new.status);
+    new.attempt += 1;
+    new.run_deadline = Some(this_moment() + chrono::Duration::milliseconds(new.run_limit_ms));
+}
+
+/// Puts a target into the queue that was stored as a session's, if that is not in force.
+pub(super) fn not_given(target: &TargetRow, fence: &Fence) -> UpdateMany<job_target::Entity> {
+    put_back().filter(job_target::Column::TargetId.eq(&target.target_id)).filter(in_force(fence).not())
+}
+
 /// Gives a queued target to a session: counts the attempt, and starts its clock unless that runs.
-pub(super) fn dispatching(queued: &TargetRow, fence: &Fence) -> UpdateMany<job_target::Entity> {
+fn dispatching(queued: &TargetRow, fence: &Fence) -> UpdateMany<job_target::Entity> {
     let in_time = Utc::now() + chrono::Duration::milliseconds(queued.run_limit_ms);
     job_target::Entity::update_many()
         .col_expr(job_target::Column::Status, Expr::value(TargetState::Dispatched.as_str()))
@@ -409,7 +421,7 @@ fn ending(
 }
 
 /// The target that a batch shows, where it changed one.
-pub(super) fn first(rows: Vec<QueryResult>) -> Result<Option<TargetRow>> {
+fn first(rows: Vec<QueryResult>) -> Result<Option<TargetRow>> {
     rows.first().map(|row| TargetRow::from_query_result(row, "")).transpose().map_err(failed)
 }
 
