@@ -411,6 +411,41 @@ fn refuse(purser: &Purser, table: &str, postgres: &str, sqlite: &str) {
     purser.execute_sql(&statement);
 }
 
+fn refuse_no_more(purser: &Purser, table: &str) {
+    let statement = match purser.database() {
+        Some(_) => format!("ALTER TABLE {table} DROP CONSTRAINT refused"),
+        None => "DROP TRIGGER refused".to_owned(),
+    };
+    purser.execute_sql(&statement);
+}
+
+/// The agent keeps what it told until that is stored.
+#[tokio::test]
+async fn whoever_waits_for_a_test_is_told_at_once_and_the_job_says_the_same_in_the_end() {
+    let mut stage = Stage::set(1).await;
+    let sqlite = "BEFORE UPDATE ON job_target WHEN NEW.status = 'failed'";
+    refuse(&stage.purser, "job_target", "status <> 'failed'", sqlite);
+    let (server, session) = &mut stage.hosts[0];
+    let input = json!({"registryUrl": "127.0.0.1:1", "serverId": server});
+    let told = async {
+        let target = session.target().await;
+        let failure = Failure::new(DiagnosisCode::Connect, "nobody listens there", "try something else");
+        let verdict = Verdict::Failed { failure, duration_ms: 1 };
+        let report = VerdictReport { attempt: target.attempt.clone(), verdict };
+        let stored = session.peer.client().target_verdict(report.clone()).await;
+        assert!(stored.is_err(), "it was said to be stored");
+        report
+    };
+    let (answer, report) = tokio::join!(stage.client.trpc_mutation("registry.testRegistry", &input), told);
+    assert_eq!(answer.json()["error"]["data"]["diagnosis"]["code"], "connect", "{answer:?}");
+    let job = stage.client.query("job.all", json!({})).await["items"][0].clone();
+    assert_eq!(status(&job), "running");
+    refuse_no_more(&stage.purser, "job_target");
+    session.peer.client().target_verdict(report).await.unwrap();
+    let job = stage.job(&job).await;
+    assert_eq!((status(&job), &job["targets"][0]["error"]["code"]), ("failed", &json!("connect")));
+}
+
 /// Nobody knows whether it was stored, and as whose: only a new handshake can tell.
 #[tokio::test]
 async fn a_session_whose_target_may_be_stored_or_not_ends() {

@@ -52,8 +52,13 @@ impl ServerCallsServer for Inbound {
     }
 
     async fn target_verdict(&self, verdict: VerdictReport) -> RpcResult<VerdictReceipt> {
-        let shared = self.shared()?;
-        finish(&shared, self.session().as_ref(), &self.fence, verdict).await.map_err(try_again)
+        let (shared, session) = (self.shared()?, self.session());
+        // Whoever waits for a test is told at once. The agent keeps the verdict until it is stored, so that the job
+        // says the same in the end, whatever dies.
+        if let Some(job) = session.as_ref().and_then(|session| session.test(&verdict.attempt.target_id)) {
+            shared.watches.told(&job, &verdict.verdict);
+        }
+        finish(&shared, session.as_ref(), &self.fence, verdict).await.map_err(try_again)
     }
 
     async fn agent_status(&self, status: AgentStatus) -> RpcResult<()> {

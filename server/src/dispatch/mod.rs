@@ -58,7 +58,7 @@ use replicas::Replicas;
 use session::Session;
 use turns::Turns;
 use watches::Watches;
-pub use watches::{Change, Watch};
+pub use watches::{Change, Heard, Watch};
 
 /// Handshakes at once; more wait.
 const HANDSHAKES: usize = 64;

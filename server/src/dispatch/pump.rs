@@ -156,9 +156,15 @@ async fn hand_over(
     };
     match session.client().target_start(request).await {
         Ok(StartReply::Accepted) => {
-            let taken = shared.store.target_running(&attempt, &session.fence).await?;
             // Whoever asked before the agent knew the target asked in vain.
-            if taken.is_some_and(|target| target.cancel_requested) {
+            let cancel = if target.job_kind()? == JobKind::TestRegistry {
+                // It has ended before another state would be of use.
+                shared.store.target_cancel_requested(&attempt).await?
+            } else {
+                let taken = shared.store.target_running(&attempt, &session.fence).await?;
+                taken.is_some_and(|target| target.cancel_requested)
+            };
+            if cancel {
                 session.cancel(attempt).await;
             }
             Ok(())

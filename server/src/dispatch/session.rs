@@ -183,6 +183,13 @@ impl Session {
         Some(under_way.job.clone())
     }
 
+    /// The job of a target that is a test and has a place.
+    pub(super) fn test(&self, target: &TargetId) -> Option<JobId> {
+        let under_way = lock(&self.under_way);
+        let test = under_way.get(target).filter(|under_way| under_way.kind == JobKind::TestRegistry)?;
+        Some(test.job.clone())
+    }
+
     /// How far a target is, where its agent has said.
     pub(super) fn progress(&self, target: &TargetId) -> Option<Progress> {
         lock(&self.under_way).get(target)?.progress.as_ref().map(|(_, progress)| progress.clone())

@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use purser_proto_schema::ids::JobId;
+use purser_proto_schema::{agent::command::Verdict, ids::JobId};
 use tokio::sync::watch;
 
 use super::lock;
@@ -23,6 +23,17 @@ struct Changes {
     progress: u64,
     /// The target that ended last, if it was by its agent's verdict.
     ended: Option<Arc<TargetRow>>,
+    /// A test's verdict, from before it is stored.
+    told: Option<Arc<Verdict>>,
+}
+
+/// What whoever waits for a test may hear.
+#[derive(Debug)]
+pub enum Heard {
+    /// How it ended, as its agent says.
+    Verdict(Arc<Verdict>),
+    /// That it may have ended, with the target that did, where it is known.
+    End(Option<Arc<TargetRow>>),
 }
 
 /// What has changed.
@@ -53,6 +64,11 @@ impl Watches {
             changes.ends += 1;
             changes.ended = ended;
         });
+    }
+
+    /// Tells a test's verdict before it is stored.
+    pub(super) fn told(&self, job: &JobId, verdict: &Verdict) {
+        self.mark(job, |changes| changes.told = Some(Arc::new(verdict.clone())));
     }
 
     /// Says that a row changed, and nothing ended.
@@ -107,6 +123,16 @@ impl Watch {
         self.seen.ended.clone()
     }
 
+    /// Waits like [`Self::ended`], or until a test's verdict is told.
+    pub async fn heard(&mut self) -> Heard {
+        let ends = self.seen.ends;
+        self.until(|now| now.ends != ends || now.told.is_some()).await;
+        match &self.seen.told {
+            Some(verdict) => Heard::Verdict(Arc::clone(verdict)),
+            None => Heard::End(self.seen.ended.clone()),
+        }
+    }
+
     async fn until(&mut self, wanted: impl Fn(&Changes) -> bool) {
         let found = match &mut self.changes {
             Some(changes) => changes.wait_for(|now| wanted(now)).await.ok().map(|now| now.clone()),
@@ -159,6 +185,9 @@ mod tests {
         assert_eq!(watch.ended().now_or_never(), None, "who waits for an end sleeps on");
         watches.may_have_ended(&job(), None);
         assert_eq!(watch.ended().now_or_never(), Some(None));
+        assert!(watch.heard().now_or_never().is_none());
+        watches.told(&job(), &Verdict::Cancelled);
+        assert!(matches!(watch.heard().now_or_never(), Some(Heard::Verdict(_))));
     }
 
     #[test]

@@ -28,7 +28,7 @@ use super::caller::Call;
 use crate::{
     app::App,
     dispatch::{
-        Place, Watch,
+        Heard, Place, Watch,
         plan::{self, Plan},
     },
     error::{Error, Result},
@@ -187,7 +187,7 @@ pub async fn wait(
     loop {
         // Woken, polled or out of patience: in any case the job is looked at again; its targets, which may be
         // many and end one by one, only at the end.
-        change(app, call, &mut accepted, until).await;
+        sign(app, call, until, accepted.changes.ended()).await;
         let waited = Instant::now() >= until || call.gone.is_cancelled() || app.dispatch.is_stopping();
         if waited || app.store.job_status(call.organization(), &accepted.id).await?.is_final() {
             return app.store.job_one(call.organization(), &accepted.id).await;
@@ -203,21 +203,21 @@ pub async fn wait_for_verdict(
     patience: Duration,
 ) -> Result<Option<Verdict>> {
     let until = Instant::now() + patience;
-    // Told with the change: the only target is the whole job, which need not be read again.
-    if let Some(target) = change(app, call, &mut accepted, until).await {
-        return verdict(&target);
+    match sign(app, call, until, accepted.changes.heard()).await {
+        Some(Heard::Verdict(told)) => return Ok(Some(Arc::unwrap_or_clone(told))),
+        // The only target is the whole job, which need not be read again.
+        Some(Heard::End(Some(target))) => return verdict(&target),
+        Some(Heard::End(None)) | None => {}
     }
     let left = until.saturating_duration_since(Instant::now());
     let (_, targets) = wait(app, call, accepted, left).await?;
     Ok(targets.first().map(verdict).transpose()?.flatten())
 }
 
-/// Waits for a sign that a job may have ended, and gives the target that did, where that is known.
-async fn change(app: &App, call: &Call, accepted: &mut Accepted, until: Instant) -> Option<Arc<TargetRow>> {
+/// Waits for a sign that a job may have ended, until it is time to look without one.
+async fn sign<T>(app: &App, call: &Call, until: Instant, sign: impl Future<Output = T>) -> Option<T> {
     tokio::select! {
-        ended = timeout_at(until.min(Instant::now() + SLOW_POLL), accepted.changes.ended()) => {
-            ended.ok().flatten()
-        }
+        sign = timeout_at(until.min(Instant::now() + SLOW_POLL), sign) => sign.ok(),
         () = call.gone.cancelled() => None,
         () = app.dispatch.stopping() => None,
     }

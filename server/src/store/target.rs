@@ -159,6 +159,20 @@ impl Store {
         self.target_move(moved, attempt, fence).await
     }
 
+    /// Whether somebody asked to stop a target, of which this attempt is the present one. Takes no lock.
+    pub async fn target_cancel_requested(&self, attempt: &Attempt) -> Result<bool> {
+        let asked: Option<bool> = job_target::Entity::find_by_id(attempt.target_id.as_str())
+            .select_only()
+            .column(job_target::Column::CancelRequested)
+            .filter(job_target::Column::Attempt.eq(attempt.attempt))
+            .filter(job_target::Column::Status.is_in(TargetState::WITH_AGENT))
+            .into_tuple()
+            .one(&self.db)
+            .await
+            .map_err(failed)?;
+        Ok(asked.unwrap_or_default())
+    }
+
     /// Puts a target back that its agent did not take: not now, not lost, and not an attempt. Gives it
     /// as it is then.
     pub async fn target_put_back(&self, attempt: &Attempt, fence: &Fence) -> Result<Option<TargetRow>> {
