@@ -146,7 +146,8 @@ impl BreakableProxy {
         self.shared.accepted.load(Ordering::Relaxed)
     }
 
-    /// Connections that are open now.
+    /// Connections that clients hold open now. The upstream may not be done with one that its client has
+    /// closed: Docker 20.10 stops a pull at once, but not while it waits for the image's config.
     pub fn open(&self) -> usize {
         self.shared.open.load(Ordering::Relaxed)
     }
@@ -206,20 +207,35 @@ impl Accepting {
         async move {
             let born = mode.borrow_and_update().cut;
             let mut cut = mode.clone();
-            shared.open.fetch_add(1, Ordering::Relaxed);
-            let done = tokio::select! {
-                done = relay(client, upstream, tls, mode, Arc::clone(&shared)) => done,
+            let held = Held::new(&shared);
+            tokio::select! {
+                done = relay(client, held, upstream, tls, mode, shared) => done,
                 // Also when the proxy itself is gone.
                 _ = cut.wait_for(|mode| mode.cut != born) => Ok(()),
-            };
-            shared.open.fetch_sub(1, Ordering::Relaxed);
-            done
+            }
         }
+    }
+}
+
+/// A connection that its client holds open; counted until this is dropped.
+struct Held(Arc<Shared>);
+
+impl Held {
+    fn new(shared: &Arc<Shared>) -> Self {
+        shared.open.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(shared))
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 async fn relay(
     client: TcpStream,
+    held: Held,
     upstream: String,
     tls: Option<TlsAcceptor>,
     mode: watch::Receiver<Mode>,
@@ -239,8 +255,11 @@ async fn relay(
     };
     let (from_client, to_client) = split(client);
     let (from_upstream, to_upstream) = split(upstream);
-    let up = copy(from_client, to_upstream, mode.clone(), &shared, Direction::Up);
-    let down = copy(from_upstream, to_client, mode, &shared, Direction::Down);
+    let up = async {
+        let _held = held;
+        copy(from_client, to_upstream, mode.clone(), &shared, Direction::Up).await
+    };
+    let down = copy(from_upstream, to_client, mode.clone(), &shared, Direction::Down);
     tokio::try_join!(up, down).map(|_| ())
 }
 
