@@ -39,7 +39,7 @@ impl fmt::Display for Outcome {
 /// Waits until every job has ended, and holds them against what was asked and what is there.
 pub(crate) async fn settled(scene: &Scene, asked: &[Asked]) -> Outcome {
     let jobs = ended(scene).await;
-    let open = scene.purser.execute_sql(
+    let open = scene.execute_sql(
         "SELECT target_id, status FROM job_target WHERE status IN ('queued', 'dispatched', 'running')",
     );
     assert_eq!(open, "", "targets of no job, or of a job that has ended, are open");
