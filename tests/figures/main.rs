@@ -4,6 +4,7 @@
 //! Run it with `tests/measure`, or with `tests/measure load probes` for those alone. It prints a Markdown table; ratios are of medians.
 
 mod bare;
+mod cancel;
 mod catalog;
 mod fleet;
 mod load;
@@ -34,6 +35,9 @@ fn main() -> ExitCode {
         if wanted("road") {
             rows.extend(road::tests().await);
             rows.push(road::pulls().await);
+        }
+        if wanted("cancel") {
+            rows.push(cancel::reaches_the_engine().await);
         }
         if wanted("load") {
             rows.push(load::registry_all().await);

@@ -193,12 +193,19 @@ impl Agent {
     /// # Panics
     /// It did not come online.
     pub async fn join_by(purser: &Purser, builder: Builder) -> (Self, String) {
-        let client = purser.client();
+        Self::join_through(&purser.client(), builder).await
+    }
+
+    /// [`join`](Self::join) with a builder and a client of the caller's.
+    ///
+    /// # Panics
+    /// It did not come online.
+    pub async fn join_through(client: &Client, builder: Builder) -> (Self, String) {
         let row = client.mutate("server.create", json!({"name": unique("host")})).await;
         let id = row["serverId"].as_str().expect("a server has an id").to_owned();
         let token = row["joinToken"].as_str().expect("a created server has a token");
         let agent = Builder { join_token: Some(token.into()), ..builder }.start();
-        agent.await_online(&client, &id).await;
+        agent.await_online(client, &id).await;
         (agent, id)
     }
 

@@ -62,6 +62,12 @@ impl Client {
         Self { connection: self.connection.clone(), key: Some(key.into()) }
     }
 
+    /// The same client over connections of its own.
+    #[must_use]
+    pub fn afresh(&self) -> Self {
+        Self { connection: Connection::to(self.connection.endpoint().clone()), key: self.key.clone() }
+    }
+
     /// The same client without a key.
     pub fn without_key(&self) -> Self {
         Self { connection: self.connection.clone(), key: None }

@@ -50,7 +50,8 @@ impl Recording {
 }
 
 struct Shared {
-    upstream: Mutex<String>,
+    /// Each connection begins with another one, and goes on to the next where one refuses.
+    upstreams: Mutex<Vec<String>>,
     recording: Mutex<Recording>,
     accepted: AtomicUsize,
     open: AtomicUsize,
@@ -92,7 +93,7 @@ impl BreakableProxy {
         let mode =
             watch::Sender::new(Mode { stalled: false, refusing: false, cut: 0, to_clients: usize::MAX });
         let shared = Arc::new(Shared {
-            upstream: Mutex::new(upstream.into()),
+            upstreams: Mutex::new(vec![upstream.into()]),
             recording: Mutex::default(),
             accepted: AtomicUsize::new(0),
             open: AtomicUsize::new(0),
@@ -127,7 +128,12 @@ impl BreakableProxy {
 
     /// New connections go to another upstream.
     pub fn point_to(&self, upstream: &str) {
-        *lock(&self.shared.upstream) = upstream.into();
+        self.balance(&[upstream]);
+    }
+
+    /// New connections go to these in turn, past those that refuse, as a balancer has it.
+    pub fn balance(&self, upstreams: &[&str]) {
+        *lock(&self.shared.upstreams) = upstreams.iter().map(|&upstream| upstream.into()).collect();
     }
 
     /// Flips one bit of the next bytes to the upstream.
@@ -146,7 +152,8 @@ impl BreakableProxy {
         self.shared.accepted.load(Ordering::Relaxed)
     }
 
-    /// Connections that are open now.
+    /// Connections that clients hold open now. The upstream may not be done with one that its client has
+    /// closed: Docker 20.10 stops a pull at once, but not while it waits for the image's config.
     pub fn open(&self) -> usize {
         self.shared.open.load(Ordering::Relaxed)
     }
@@ -201,26 +208,43 @@ impl Accepting {
     }
 
     fn connection(&self, client: TcpStream) -> impl Future<Output = io::Result<()>> + use<> {
-        let (upstream, tls) = (lock(&self.shared.upstream).clone(), self.tls.clone());
+        let (mut upstreams, tls) = (lock(&self.shared.upstreams).clone(), self.tls.clone());
+        let turn = self.shared.accepted.load(Ordering::Relaxed) % upstreams.len();
+        upstreams.rotate_left(turn);
         let (mut mode, shared) = (self.mode.clone(), self.shared.clone());
         async move {
             let born = mode.borrow_and_update().cut;
             let mut cut = mode.clone();
-            shared.open.fetch_add(1, Ordering::Relaxed);
-            let done = tokio::select! {
-                done = relay(client, upstream, tls, mode, Arc::clone(&shared)) => done,
+            let held = Held::new(&shared);
+            tokio::select! {
+                done = relay(client, held, upstreams, tls, mode, shared) => done,
                 // Also when the proxy itself is gone.
                 _ = cut.wait_for(|mode| mode.cut != born) => Ok(()),
-            };
-            shared.open.fetch_sub(1, Ordering::Relaxed);
-            done
+            }
         }
+    }
+}
+
+/// A connection that its client holds open; counted until this is dropped.
+struct Held(Arc<Shared>);
+
+impl Held {
+    fn new(shared: &Arc<Shared>) -> Self {
+        shared.open.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(shared))
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 async fn relay(
     client: TcpStream,
-    upstream: String,
+    held: Held,
+    upstreams: Vec<String>,
     tls: Option<TlsAcceptor>,
     mode: watch::Receiver<Mode>,
     shared: Arc<Shared>,
@@ -230,18 +254,35 @@ async fn relay(
         Some(acceptor) => Box::new(acceptor.accept(client).await?),
         None => Box::new(client),
     };
-    let upstream: Box<dyn Stream> = if upstream.starts_with('/') {
-        Box::new(UnixStream::connect(upstream).await?)
-    } else {
-        let upstream = TcpStream::connect(upstream).await?;
-        upstream.set_nodelay(true)?;
-        Box::new(upstream)
-    };
+    let upstream = dial(&upstreams).await?;
     let (from_client, to_client) = split(client);
     let (from_upstream, to_upstream) = split(upstream);
-    let up = copy(from_client, to_upstream, mode.clone(), &shared, Direction::Up);
-    let down = copy(from_upstream, to_client, mode, &shared, Direction::Down);
+    let up = async {
+        let _held = held;
+        copy(from_client, to_upstream, mode.clone(), &shared, Direction::Up).await
+    };
+    let down = copy(from_upstream, to_client, mode.clone(), &shared, Direction::Down);
     tokio::try_join!(up, down).map(|_| ())
+}
+
+/// The first of these that takes a connection.
+async fn dial(upstreams: &[String]) -> io::Result<Box<dyn Stream>> {
+    let mut refused = io::Error::from(io::ErrorKind::NotConnected);
+    for upstream in upstreams {
+        let dialled: io::Result<Box<dyn Stream>> = if upstream.starts_with('/') {
+            UnixStream::connect(upstream).await.map(|stream| Box::new(stream) as _)
+        } else {
+            TcpStream::connect(upstream).await.and_then(|stream| {
+                stream.set_nodelay(true)?;
+                Ok(Box::new(stream) as _)
+            })
+        };
+        match dialled {
+            Ok(stream) => return Ok(stream),
+            Err(error) => refused = error,
+        }
+    }
+    Err(refused)
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

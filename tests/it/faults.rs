@@ -2,8 +2,11 @@
 //! final, every success is on its host with its digest, nothing ran on a removed server, nothing is
 //! stuck.
 //!
-//! `PURSER_FAULTS` is how many faults (12), `PURSER_FAULT_SEED` what the order of them follows from. All
-//! that is killed is this test's own: server, agents, engines, registry.
+//! Once over one control plane, and once over two that share a PostgreSQL, behind one address for callers
+//! and one for each agent, from where a connection goes to either.
+//!
+//! `PURSER_FAULTS` is how many faults (12, and 9), `PURSER_FAULT_SEED` what the order of them follows from. All
+//! that is killed is this test's own: servers, agents, engines, registry.
 
 mod outcome;
 mod scene;
@@ -21,6 +24,10 @@ use scene::{HOSTS, Scene};
 use work::Work;
 
 const FAULTS: usize = 12;
+const FAULTS_OF_TWO: usize = 9;
+/// What happens to two control planes first, however few faults there are.
+const OF_TWO: [Fault; 4] =
+    [Fault::ServerKilled(0), Fault::DatabaseCut, Fault::AllServersKilled, Fault::DatabaseAway];
 const SEED: u64 = 20_261_121;
 /// From this many faults on some stops are longer than three heartbeats.
 const LONG_RUN: usize = 100;
@@ -36,8 +43,10 @@ const AT_ONCE: usize = 3;
 /// What can happen, and to which agent or engine where there are several.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// `kill -9` of the control plane.
-    ServerKilled,
+    /// `kill -9` of a control plane.
+    ServerKilled(usize),
+    /// `kill -9` of all of them, where there are several.
+    AllServersKilled,
     /// `kill -9` of an agent.
     AgentKilled(usize),
     /// An agent stands still (SIGSTOP); to its timers the clock jumps when it goes on.
@@ -65,7 +74,8 @@ pub(crate) enum Fault {
 /// What two faults cannot have at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Subject {
-    Server,
+    Server(usize),
+    AllServers,
     Agent(usize),
     Engine(usize),
     Registry,
@@ -76,10 +86,12 @@ enum Subject {
 }
 
 impl Fault {
-    fn at_random(chance: &mut Chance) -> Self {
+    fn at_random(chance: &mut Chance, scene: &Scene) -> Self {
         let (agent, engine) = (chance.below(scene::AGENTS), chance.below(HOSTS));
+        let servers = scene.replicas.len();
+        let server = if servers > 1 { chance.below(servers) } else { 0 };
         let mut all = vec![
-            Self::ServerKilled,
+            Self::ServerKilled(server),
             Self::AgentKilled(agent),
             Self::AgentStopped(agent),
             Self::EngineKilled(engine),
@@ -90,15 +102,20 @@ impl Fault {
             Self::DownloadStalled,
             Self::DiskFull(agent),
         ];
-        if is_postgres() {
+        if scene.database().is_some() {
             all.extend([Self::DatabaseCut, Self::DatabaseAway]);
+        }
+        if servers > 1 {
+            // What several control planes are for.
+            all.extend([Self::ServerKilled(server), Self::ServerKilled(server), Self::AllServersKilled]);
         }
         chance.one_of(&all)
     }
 
     fn subject(self) -> Subject {
         match self {
-            Self::ServerKilled => Subject::Server,
+            Self::ServerKilled(at) => Subject::Server(at),
+            Self::AllServersKilled => Subject::AllServers,
             Self::AgentKilled(at) | Self::AgentStopped(at) => Subject::Agent(at),
             Self::EngineKilled(at) => Subject::Engine(at),
             Self::RegistryKilled => Subject::Registry,
@@ -107,6 +124,15 @@ impl Fault {
             Self::DiskFull(at) => Subject::Disk(at),
             Self::DatabaseCut | Self::DatabaseAway => Subject::Database,
         }
+    }
+
+    /// Whether the two cannot be at once.
+    fn excludes(self, other: Self) -> bool {
+        let (one, other) = (self.subject(), other.subject());
+        let server = |subject| matches!(subject, Subject::Server(_) | Subject::AllServers);
+        one == other
+            || one == Subject::AllServers && server(other)
+            || other == Subject::AllServers && server(one)
     }
 
     /// Its name in the counts.
@@ -140,11 +166,24 @@ fn number<T: std::str::FromStr>(variable: &str, otherwise: T) -> T {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_fails_every_job_ends_with_the_truth() {
-    let (faults, seed) = (number("PURSER_FAULTS", FAULTS), number("PURSER_FAULT_SEED", SEED));
+    all_ends_with_the_truth(1).await;
+}
+
+/// Only beside the rest of the suite on PostgreSQL: they share one in any case, and it takes its time.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_control_planes_share_what_fails_and_every_job_ends_with_the_truth() {
+    if is_postgres() {
+        all_ends_with_the_truth(2).await;
+    }
+}
+
+async fn all_ends_with_the_truth(servers: usize) {
+    let few = if servers > 1 { FAULTS_OF_TWO } else { FAULTS };
+    let (faults, seed) = (number("PURSER_FAULTS", few), number("PURSER_FAULT_SEED", SEED));
     eprintln!("faults: {faults}, PURSER_FAULT_SEED={seed}");
     let begun = Instant::now();
     let mut chance = Chance::new(seed);
-    let mut scene = Scene::set().await;
+    let mut scene = Scene::set(servers).await;
     let work = Work::begin(&scene, Chance::new(chance.any()));
     let counts = strike(&mut scene, &work, &mut chance, faults).await;
     eprintln!("faults done after {:.0?}: {counts}", begun.elapsed());
@@ -166,8 +205,11 @@ async fn strike(scene: &mut Scene, work: &Work, chance: &mut Chance, faults: usi
         }
         let fault = loop {
             heal_what_is_due(scene, &mut lasting).await;
-            let fault = Fault::at_random(chance);
-            let taken = lasting.iter().any(|(_, other)| other.subject() == fault.subject());
+            let fault = match OF_TWO.get(happened) {
+                Some(sure) if scene.replicas.len() > 1 => *sure,
+                _ => Fault::at_random(chance, scene),
+            };
+            let taken = lasting.iter().any(|(_, other)| fault.excludes(*other));
             if !taken && lasting.len() < AT_ONCE {
                 break fault;
             }

@@ -171,3 +171,63 @@ fn verdict_code(verdict: &Verdict) -> Option<&'static str> {
 fn try_again(why: &'static str) -> ErrorObjectOwned {
     ErrorObjectOwned::borrowed(TRY_AGAIN, why, None)
 }
+
+#[cfg(test)]
+mod tests {
+    use purser_proto_schema::{
+        agent::command::{Failure, Outcome},
+        job::JobKind,
+    };
+    use purser_registry_client::DiagnosisCode;
+
+    use super::{super::scene::Scene, *};
+    use crate::{dispatch::attempt_of, store::Claim};
+
+    fn done() -> Verdict {
+        let outcome = Outcome::Image { digest: "sha256:0".to_owned(), size_bytes: None };
+        Verdict::Succeeded { outcome, duration_ms: 1 }
+    }
+
+    fn failed(retry_after_ms: Option<u64>) -> Verdict {
+        let failure = Failure::new(DiagnosisCode::Connect, "nobody listens", "start it");
+        Verdict::Failed { failure: Failure { retry_after_ms, ..failure }, duration_ms: 1 }
+    }
+
+    /// A network that was cut and is back may deliver what an older connection still held.
+    #[tokio::test]
+    async fn the_word_of_a_session_that_is_not_in_force_ends_nothing() {
+        let scene = Scene::set().await;
+        let stale = scene.session().await;
+        let newest = scene.session().await;
+        assert!(!scene.shared.store.session_holds(&stale).await.unwrap());
+        assert!(scene.shared.store.session_holds(&newest).await.unwrap());
+        for (verdict, status) in [
+            (done(), "succeeded"),
+            (failed(None), "failed"),
+            (failed(Some(1)), "queued"),
+            (Verdict::Cancelled, "cancelled"),
+        ] {
+            let target = scene.given(&newest, "pull").await;
+            let told = VerdictReport { attempt: attempt_of(&target), verdict };
+            let refused = finish(&scene.shared, None, &stale, told.clone()).await;
+            assert_eq!(refused, Err(CloseCode::NotInForce.reason()), "told again by the next session");
+            assert_eq!(scene.now(&target).await.status, "dispatched", "{told:?}");
+            assert_eq!(finish(&scene.shared, None, &newest, told).await, Ok(VerdictReceipt::Stored));
+            assert_eq!(scene.now(&target).await.status, status);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_session_that_is_not_in_force_is_given_nothing() {
+        let scene = Scene::set().await;
+        let (stale, newest) = (scene.session().await, scene.session().await);
+        let target = scene.target("pull");
+        assert!(scene.accept_by(target.clone(), Some(&stale)).await.is_none(), "not at once");
+        let claimed = scene.shared.store.target_claim(&stale, &[JobKind::Pull]).await.unwrap();
+        assert!(matches!(claimed, Claim::Fenced), "nor later: {claimed:?}");
+        assert_eq!(scene.now(&target).await.status, "queued");
+        let at_once = scene.accept_by(scene.target("push"), Some(&newest)).await;
+        assert_eq!(at_once.map(|target| target.status).as_deref(), Some("dispatched"));
+        assert_eq!(scene.claimed(&newest, JobKind::Pull).await.target_id, target.target_id);
+    }
+}

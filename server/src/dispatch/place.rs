@@ -73,7 +73,7 @@ mod tests {
         let scene = Scene::set().await;
         let fence = scene.session().await;
         let target = scene.target("pull");
-        let given = scene.accept_for(target.clone(), Some(&fence)).await.unwrap();
+        let given = scene.accept_by(target.clone(), Some(&fence)).await.unwrap();
         let now = scene.now(&target).await;
         assert_eq!((given.status.as_str(), given.attempt), ("dispatched", 1));
         assert_eq!((now.status, now.attempt, now.run_deadline), (given.status, 1, given.run_deadline));
@@ -87,7 +87,7 @@ mod tests {
         let earlier = scene.session().await;
         let present = scene.session().await;
         let target = scene.target("pull");
-        assert_eq!(scene.accept_for(target.clone(), Some(&earlier)).await, None);
+        assert_eq!(scene.accept_by(target.clone(), Some(&earlier)).await, None);
         let now = scene.now(&target).await;
         assert_eq!((now.status.as_str(), now.attempt, now.run_deadline), ("queued", 0, None));
         let (job, _) = scene.shared.store.job_one(&scene.organization, &target.job()).await.unwrap();

@@ -41,6 +41,7 @@ pub(super) async fn run(shared: Arc<Shared>, session: Arc<Session>) {
             () = session.woken() => {}
             // A claim tells, too, but there is none as long as the queue is empty.
             () = tokio::time::sleep(shared.at_the_fleets_pace(SLOW_POLL)) => {
+                tracing::debug!(server = %session.fence.server_id, "the queue is looked at without a word");
                 Box::pin(close_unless_in_force(&shared, &session)).await;
             }
         }

@@ -138,11 +138,11 @@ impl Scene {
 
     /// Accepts a job with this one target.
     pub(super) async fn accept(&self, target: TargetRow) {
-        assert_eq!(self.accept_for(target, None).await, None);
+        assert!(self.accept_by(target, None).await.is_none(), "nobody took it");
     }
 
-    /// Accepts a job with this one target, for which a session has a place.
-    pub(super) async fn accept_for(&self, target: TargetRow, taker: Option<&Fence>) -> Option<TargetRow> {
+    /// Accepts a job with this one target, which a session is to take at once; gives it if it did.
+    pub(super) async fn accept_by(&self, target: TargetRow, taker: Option<&Fence>) -> Option<TargetRow> {
         let job = JobRow {
             job_id: target.job_id.clone(),
             organization_id: self.organization.to_string(),
@@ -166,7 +166,8 @@ impl Scene {
             source: None,
             count: 1,
         };
-        self.shared.store.job_insert(NewJob { job, targets: vec![target] }, vec![asked], taker).await.unwrap()
+        let new = NewJob { job, targets: vec![target] };
+        self.shared.store.job_insert(new, vec![asked], taker).await.unwrap()
     }
 
     /// Accepts a job with one target, which the session takes.

@@ -39,11 +39,11 @@ impl fmt::Display for Outcome {
 /// Waits until every job has ended, and holds them against what was asked and what is there.
 pub(crate) async fn settled(scene: &Scene, asked: &[Asked]) -> Outcome {
     let jobs = ended(scene).await;
-    let open = scene.purser.execute_sql(
+    let open = scene.execute_sql(
         "SELECT target_id, status FROM job_target WHERE status IN ('queued', 'dispatched', 'running')",
     );
     assert_eq!(open, "", "targets of no job, or of a job that has ended, are open");
-    assert_eq!(scene.targets_of_the_doomed(), scene.at_removal, "something ran on a removed server");
+    nothing_ran_since(&scene.at_removal, &scene.targets_of_the_doomed());
     let by_id: HashMap<_, _> = jobs.iter().map(|job| (job["jobId"].as_str().unwrap(), job)).collect();
     let mut by_name: HashMap<_, _> = HashMap::new();
     for job in &jobs {
@@ -92,6 +92,27 @@ pub(crate) async fn settled(scene: &Scene, asked: &[Asked]) -> Outcome {
         }
     }
     Outcome { jobs: jobs.len(), calls, targets, attempts }
+}
+
+/// A server's targets are as they were at its removal. What was accepted in that very moment is cancelled a
+/// moment later, and was given to nobody.
+fn nothing_ran_since(removal: &str, now: &str) {
+    let row = |line: &str| {
+        let [id, status, attempt] = *line.split('|').collect::<Vec<_>>() else { panic!("no target: {line}") };
+        (id.to_owned(), (status.to_owned(), attempt.to_owned()))
+    };
+    let before: HashMap<_, _> = removal.lines().map(row).collect();
+    let now: HashMap<_, _> = now.lines().map(row).collect();
+    assert!(before.keys().all(|id| now.contains_key(id)), "a target is lost");
+    for (id, (status, attempt)) in now {
+        let (was, attempts) = before.get(&id).map_or(("queued", "0"), |(was, attempts)| (was, attempts));
+        let cancelled = was == "queued" && status == "cancelled";
+        let same = attempt == attempts && (status == was || cancelled);
+        assert!(
+            same,
+            "something ran on a removed server: {id} was {was} ({attempts}), is {status} ({attempt})"
+        );
+    }
 }
 
 /// All jobs, once all have ended.

@@ -27,7 +27,11 @@ const DISK_KIB: usize = 256;
 /// A host comes back within its backoff of at most 30 s.
 const BACK: Duration = Duration::from_secs(90);
 
-/// A control plane, its hosts and its registry, each behind something that breaks.
+/// 32 bytes in base64: control planes over one database share the key ring.
+const MASTER_KEY: &str = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
+const ADMIN_KEY: &str = "all-of-them-share-this-admin-key";
+
+/// Control planes, their hosts and their registry, each behind something that breaks.
 pub(crate) struct Scene {
     pub(crate) client: Client,
     /// Ids of the servers, in the order of the agents.
@@ -45,8 +49,12 @@ pub(crate) struct Scene {
     agents: Vec<Agent>,
     disks: Vec<TinyDisk>,
     engines: Vec<OwnEngine>,
-    /// Last, so that agents end before it.
-    pub(crate) purser: Purser,
+    /// Where callers go, if there are several control planes.
+    _door: BreakableProxy,
+    /// After the agents, so that they end before it.
+    pub(crate) replicas: Vec<Purser>,
+    /// What several share; last, so that it is dropped after them.
+    shared: Option<Database>,
 }
 
 /// The engine that an agent works with.
@@ -55,20 +63,38 @@ pub(crate) fn host_of(agent: usize) -> usize {
 }
 
 impl Scene {
-    pub(crate) async fn set() -> Self {
+    /// With so many control planes: one with a database of its own, or several over one PostgreSQL.
+    pub(crate) async fn set(servers: usize) -> Self {
         let (first, second) = tokio::join!(OwnEngine::start(), OwnEngine::start());
         let engines = vec![first, second];
         let registry = OwnRegistry::start().await;
         let downloads = BreakableProxy::start(registry.address()).await;
-        let purser = Purser::builder().listen(&lasting_address()).start().await;
+        let shared = (servers > 1).then(Database::create);
+        let mut replicas = vec![];
+        for _ in 0..servers {
+            let mut builder = Purser::builder().listen(&lasting_address());
+            if let Some(database) = &shared {
+                builder = builder.database_url(database.url()).env("PURSER_MASTER_KEY", MASTER_KEY);
+                builder = builder.env("PURSER_ADMIN_API_KEY", ADMIN_KEY);
+            }
+            replicas.push(builder.start().await);
+        }
+        let addresses: Vec<_> = replicas.iter().map(Purser::address).collect();
+        let door = BreakableProxy::start(addresses[0]).await;
+        door.balance(&addresses);
+        let client = match &shared {
+            None => replicas[0].client(),
+            Some(_) => Client::new(&format!("http://{}", door.address())).with_key(ADMIN_KEY),
+        };
         let (mut links, mut agents, mut servers, mut disks) = (vec![], vec![], vec![], vec![]);
         for at in 0..AGENTS {
-            let link = BreakableProxy::start(purser.address()).await;
+            let link = BreakableProxy::start(addresses[0]).await;
+            link.balance(&addresses);
             let disk = TinyDisk::mount(DISK_KIB);
-            let builder = Agent::builder(&purser, &engines[host_of(at)].engine(), None)
+            let builder = Agent::builder(&replicas[0], &engines[host_of(at)].engine(), None)
                 .server(&format!("http://{}", link.address()))
                 .state_in(disk.path());
-            let (agent, server) = Agent::join_by(&purser, builder).await;
+            let (agent, server) = Agent::join_through(&client, builder).await;
             agents.push(agent);
             servers.push(server);
             links.push(link);
@@ -80,7 +106,6 @@ impl Scene {
             engine.engine().make_image(&name, "latest", 100_000).await;
             local.push(name);
         }
-        let client = purser.client();
         let user = Self::user();
         let input = json!({
             "registryName": "faults", "registryUrl": downloads.address().to_string(),
@@ -100,7 +125,9 @@ impl Scene {
             agents,
             disks,
             engines,
-            purser,
+            _door: door,
+            replicas,
+            shared,
         }
     }
 
@@ -116,7 +143,8 @@ impl Scene {
 
     pub(crate) fn apply(&self, fault: Fault) {
         match fault {
-            Fault::ServerKilled => self.purser.kill9(),
+            Fault::ServerKilled(at) => self.replicas[at].kill9(),
+            Fault::AllServersKilled => self.replicas.iter().for_each(Purser::kill9),
             Fault::AgentKilled(at) => self.agents[at].kill9(),
             Fault::AgentStopped(at) => self.agents[at].signal(Signal::SIGSTOP),
             Fault::EngineKilled(at) => self.engines[at].kill9(),
@@ -126,18 +154,14 @@ impl Scene {
             Fault::DownloadCut => self.downloads.cut(),
             Fault::DownloadStalled => self.downloads.stall(true),
             Fault::DiskFull(at) => self.disks[at].fill(),
-            Fault::DatabaseCut => self.database().cut(),
-            Fault::DatabaseAway => self.database().away(true),
+            Fault::DatabaseCut => self.database().into_iter().for_each(Database::cut),
+            Fault::DatabaseAway => self.database().into_iter().for_each(|database| database.away(true)),
         }
     }
 
     pub(crate) async fn heal(&mut self, fault: Fault) {
         match fault {
-            Fault::ServerKilled => {
-                // Its operator starts it when its database is there.
-                self.database_is_back();
-                self.purser.restart().await;
-            }
+            Fault::ServerKilled(_) | Fault::AllServersKilled => self.servers_are_back().await,
             Fault::AgentKilled(at) => self.agents[at].restart(),
             Fault::AgentStopped(at) => self.agents[at].signal(Signal::SIGCONT),
             Fault::EngineKilled(at) => self.engines[at].restart().await,
@@ -158,13 +182,32 @@ impl Scene {
         }
     }
 
-    fn database(&self) -> &Database {
-        self.purser.database().expect("a fault of PostgreSQL only")
+    /// The PostgreSQL database of all control planes.
+    pub(crate) fn database(&self) -> Option<&Database> {
+        self.shared.as_ref().or(self.replicas[0].database())
+    }
+
+    /// One statement past all of them; see [`Purser::execute_sql`].
+    pub(crate) fn execute_sql(&self, statement: &str) -> String {
+        match self.database() {
+            Some(database) => database.execute(statement),
+            None => self.replicas[0].execute_sql(statement),
+        }
     }
 
     fn database_is_back(&self) {
-        if let Some(database) = self.purser.database() {
+        if let Some(database) = self.database() {
             database.away(false);
+        }
+    }
+
+    /// Starts the control planes that were killed: their operator does when their database is there.
+    async fn servers_are_back(&mut self) {
+        self.database_is_back();
+        for replica in &mut self.replicas {
+            if replica.exit_status().is_some() {
+                replica.restart().await;
+            }
         }
     }
 
@@ -183,10 +226,7 @@ impl Scene {
     /// Removes the last agent's server; whether an answer is lost or not, it is asked until it is gone.
     pub(crate) async fn remove_the_doomed(&mut self) {
         let server = json!({"serverId": self.servers[DOOMED]});
-        self.database_is_back();
-        if self.purser.exit_status().is_some() {
-            self.purser.restart().await;
-        }
+        self.servers_are_back().await;
         eventually(BACK, async || {
             let headers = [("content-type", "application/json")];
             let path = "/api/trpc/server.remove";
@@ -201,7 +241,7 @@ impl Scene {
 
     /// All targets that the doomed server ever had, as the database has them.
     pub(crate) fn targets_of_the_doomed(&self) -> String {
-        self.purser.execute_sql(&format!(
+        self.execute_sql(&format!(
             "SELECT target_id, status, attempt FROM job_target WHERE server_id = '{}' ORDER BY 1",
             self.servers[DOOMED]
         ))

@@ -9,9 +9,7 @@ use std::{
 };
 
 use http::{Method, StatusCode};
-use purser_tests::{
-    Client, database::is_postgres, faults::Chance, image, tenant::digest, unique, wait::random_hex,
-};
+use purser_tests::{Client, faults::Chance, image, tenant::digest, unique, wait::random_hex};
 use serde_json::{Value, json};
 use tokio::task::{JoinHandle, JoinSet};
 
@@ -68,6 +66,9 @@ pub(crate) struct Work {
 /// What a call needs of the scene.
 struct Caller {
     client: Client,
+    /// Whether calls go to several control planes, each by a connection of its own.
+    to_several: bool,
+    on_postgres: bool,
     servers: Vec<String>,
     entry: String,
     local: Vec<String>,
@@ -82,6 +83,8 @@ impl Work {
     pub(crate) fn begin(scene: &Scene, mut chance: Chance) -> Self {
         let caller = Arc::new(Caller {
             client: scene.client.clone(),
+            to_several: scene.replicas.len() > 1,
+            on_postgres: scene.database().is_some(),
             servers: scene.servers.clone(),
             entry: scene.entry.clone(),
             local: scene.local.clone(),
@@ -176,7 +179,7 @@ impl Caller {
         let Some(job) = answer.pointer("/result/data/jobId").and_then(Value::as_str) else {
             let code = answer.pointer("/error/data/code").and_then(Value::as_str).unwrap_or("ok");
             // A database that is lost in the middle of a commit says neither yes nor no.
-            let nobody_knows = is_postgres() && code == "INTERNAL_SERVER_ERROR";
+            let nobody_knows = self.on_postgres && code == "INTERNAL_SERVER_ERROR";
             return if nobody_knows { Answered::Lost } else { Answered::Otherwise(code.to_owned()) };
         };
         if cancel {
@@ -188,7 +191,8 @@ impl Caller {
 
     async fn post(&self, procedure: &str, input: &Value) -> Option<Value> {
         let (path, headers) = (format!("/api/trpc/{procedure}"), [("content-type", "application/json")]);
-        let sent = self.client.send_within(PATIENCE, Method::POST, &path, &headers, input.to_string());
+        let client = if self.to_several { self.client.afresh() } else { self.client.clone() };
+        let sent = client.send_within(PATIENCE, Method::POST, &path, &headers, input.to_string());
         serde_json::from_slice(&sent.await.ok()?.body).ok()
     }
 

@@ -108,7 +108,7 @@ impl Reader {
         tokio::select! {
             // The other end is kept as long as this one is.
             _ = self.to_come.changed() => {}
-            () = poll => {}
+            () = poll => tracing::debug!("registry events are looked for without a word"),
         }
     }
 }
