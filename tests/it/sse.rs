@@ -315,3 +315,61 @@ async fn a_slow_reader_is_told_the_newest_and_one_that_reads_nothing_is_cut_off(
     // The other one would hold its connection for good.
     eventually(Duration::from_secs(60), async || (!holds(&purser, &stalled)).then_some(())).await;
 }
+
+#[tokio::test]
+async fn a_key_holds_100_subscriptions_over_all_doors_and_what_ends_gives_its_place_back() {
+    const SOON: Duration = Duration::from_secs(20);
+    let purser = Purser::start().await;
+    let organization = purser.default_organization();
+    let key = || purser.key_in(&organization, Grant::Role("viewer"));
+    let (holder, other) = (key(), key());
+    let job = waiting_job(&purser.client()).await;
+    let is_let_in = async |client: &Client| {
+        let mut stream = client.subscribe(&path(&job), &[]).await;
+        let told = stream.told().await.unwrap();
+        if told.event == "message" {
+            return Some(stream);
+        }
+        let error = told.json();
+        is_error(&error, "TOO_MANY_REQUESTS", Some("job.watch"));
+        assert!(error["message"].as_str().unwrap().contains("100 subscriptions"), "{error}");
+        assert_eq!(stream.told().await, None);
+        None
+    };
+    let mut socket = holder.websocket().await.unwrap();
+    let mut numbers = Vec::new();
+    for _ in 0..60 {
+        let begun = socket.call("registry.events", Value::Null).await.unwrap();
+        numbers.push(begun["result"].as_u64().unwrap_or_else(|| panic!("{begun}")));
+    }
+    let mut streams = Vec::new();
+    for _ in 0..40 {
+        streams.push(is_let_in(&holder).await.expect("a place"));
+    }
+    assert!(is_let_in(&holder).await.is_none());
+    let refused = socket.call("registry.events", Value::Null).await.unwrap();
+    assert_eq!(refused["error"]["data"]["code"], "TOO_MANY_REQUESTS", "{refused}");
+    // Calls are no subscriptions, and another key has places of its own.
+    holder.query("registry.all", Value::Null).await;
+    drop(is_let_in(&other).await.expect("another key's place"));
+
+    socket.call("registry.unevents", json!([numbers[0]])).await.unwrap();
+    streams.push(eventually(SOON, async || is_let_in(&holder).await).await);
+    assert!(is_let_in(&holder).await.is_none());
+    drop(streams.pop());
+    streams.push(eventually(SOON, async || is_let_in(&holder).await).await);
+    assert!(is_let_in(&holder).await.is_none());
+    drop(socket);
+    for _ in 0..59 {
+        streams.push(eventually(SOON, async || is_let_in(&holder).await).await);
+    }
+    assert!(is_let_in(&holder).await.is_none());
+    // The job's end ends all of them, each with a last event and a `return`.
+    purser.client().mutate("job.cancel", job.clone()).await;
+    for stream in &mut streams {
+        while let Some(told) = stream.told().await {
+            assert!(["message", "return"].contains(&told.event.as_str()), "{told:?}");
+        }
+    }
+    eventually(SOON, async || is_let_in(&holder).await).await;
+}

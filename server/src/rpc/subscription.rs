@@ -18,6 +18,7 @@ use crate::{
     domain::{
         caller::{Call, Caller},
         held_open::Open,
+        subscribers::Place,
         tracked::{Begun, Events, Tracked},
     },
     error::{Error, Result},
@@ -65,15 +66,16 @@ impl Registrar {
                 let counted = Counted::begin(&meter, &traces);
                 let beginning = async {
                     let (call, input) = admitted?;
+                    let place = app.subscribers.place(&call.caller.api_key_id)?;
                     let open = app.known_keys.hold_open(&call.caller);
                     let beginning = AssertUnwindSafe(handler(app, call, input)).catch_unwind();
                     let begun = beginning.await.unwrap_or_else(|_| Err(panicked()))?;
-                    Ok((begun, open))
+                    Ok((begun, (open, place)))
                 };
                 let begun = beginning.await;
                 counted.end(begun.as_ref().err());
-                let (Begun { since, events }, open) = begun.map_err(refused::<P>)?;
-                Ok(WireSubscription { since, events: on_the_wire::<P>(while_open(events, open)) })
+                let (Begun { since, events }, held) = begun.map_err(refused::<P>)?;
+                Ok(WireSubscription { since, events: on_the_wire::<P>(while_open(events, held)) })
             }
             .boxed()
         });
@@ -81,14 +83,14 @@ impl Registrar {
     }
 }
 
-/// Events for as long as the key is valid that asked for them.
-fn while_open<T: Send + 'static>(events: Events<T>, open: Open) -> Events<T> {
-    let telling = stream::unfold((events, Some(open)), |(mut events, open)| async move {
-        let open = open?;
+/// Events for as long as the key is valid that asked for them, and holding its place no longer than that.
+fn while_open<T: Send + 'static>(events: Events<T>, held: (Open, Place)) -> Events<T> {
+    let telling = stream::unfold((events, Some(held)), |(mut events, held)| async move {
+        let (open, place) = held?;
         tokio::select! {
             biased;
             () = open.ended() => Some((Err(Error::Unauthorized), (events, None))),
-            event = events.next() => Some((event?, (events, Some(open)))),
+            event = events.next() => Some((event?, (events, Some((open, place))))),
         }
     });
     telling.boxed()
