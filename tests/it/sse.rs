@@ -118,9 +118,10 @@ async fn an_error_comes_after_connected_with_status_200() {
         assert_eq!(crate::answers::members(&wrapped), ["json"], "{wrapped}");
         is_error(&wrapped["json"], code, Some("job.watch"));
     }
-    // Malformed JSON is seen only with a key.
+    // Malformed JSON is seen only with a key that may subscribe.
     let broken = format!("{WATCH}?input=%7B");
     fails(&mut nobody.subscribe(&broken, &[]).await, "UNAUTHORIZED").await;
+    fails(&mut weak.subscribe(&broken, &[]).await, "FORBIDDEN").await;
     fails(&mut client.subscribe(&broken, &[]).await, "BAD_REQUEST").await;
     // What is no subscription is answered like any call.
     refused(&nobody.get("/api/trpc/job.watchh").await, "NOT_FOUND", Some("job.watchh"));

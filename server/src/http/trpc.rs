@@ -2,7 +2,8 @@
 //! Dokploy's documents (POST on a query).
 //!
 //! Order of checks, as in tRPC: media type 415, procedure 404, method 405, key 401, permission 403,
-//! input 400. A batch answers each call by itself: all at once, with 207 where the statuses differ, or line
+//! input 400. The input of a batch is one for all: where it is no JSON, each call is refused by itself, with its own
+//! 403 before the 400. A batch answers each call by itself: all at once, with 207 where the statuses differ, or line
 //! by line ([`jsonl`]). Subscriptions are told as server-sent events ([`sse`]).
 
 use std::{borrow::Cow, collections::HashMap, sync::Arc};
@@ -178,7 +179,7 @@ async fn call(
         Err(error) => return outcome(Err(rpc::public(error).at(info.name))),
     };
     if let Err(error) = input {
-        return outcome(Err(error.clone().at(info.name)));
+        return outcome(Err(unreadable(&caller, info, error)));
     }
     let answer = in_process::call(doors, info.name, read.json.as_deref(), Some(caller)).await;
     outcome(answer.map_err(|error| public(&error, info.name)))
@@ -190,6 +191,13 @@ fn allows(info: &ProcedureInfo, method: &Method) -> bool {
         Kind::Mutation => method == Method::POST,
         Kind::Subscription => false,
     }
+/// What is said of an input that is no JSON. It does not get as far as the wrapper, which checks the permission before
+/// any input.
+pub(super) fn unreadable(caller: &Caller, info: &ProcedureInfo, error: &PublicError) -> PublicError {
+    let forbidden = caller.require(info.permission).err().map(|error| rpc::public(&error));
+    forbidden.unwrap_or_else(|| error.clone()).at(info.name)
+}
+
 }
 
 /// Whether the request begins a subscription.
