@@ -67,9 +67,14 @@ struct Prepared {
 }
 
 async fn prepare(request: Request) -> std::result::Result<Prepared, PublicError> {
-    let (method, headers) = (request.method().clone(), request.headers().clone());
     let options = Query::<Options>::try_from_uri(request.uri());
-    let text = if method == Method::GET { None } else { Some(body::read_json(request).await?) };
+    let (method, headers, text) = if request.method() == Method::GET {
+        let (head, _) = request.into_parts();
+        (head.method, head.headers, None)
+    } else {
+        let (method, headers) = (request.method().clone(), request.headers().clone());
+        (method, headers, Some(body::read_json(request).await?))
+    };
     let Query(options) =
         options.map_err(|_| PublicError::new(Code::BadRequest, "the query string cannot be read"))?;
     let text = text.or(options.input.map(Bytes::from)).filter(|text| !text.is_empty());
@@ -185,12 +190,6 @@ async fn call(
     outcome(answer.map_err(|error| public(&error, info.name)))
 }
 
-fn allows(info: &ProcedureInfo, method: &Method) -> bool {
-    match info.kind {
-        Kind::Query => method == Method::GET || method == Method::POST,
-        Kind::Mutation => method == Method::POST,
-        Kind::Subscription => false,
-    }
 /// What is said of an input that is no JSON. It does not get as far as the wrapper, which checks the permission before
 /// any input.
 pub(super) fn unreadable(caller: &Caller, info: &ProcedureInfo, error: &PublicError) -> PublicError {
@@ -198,6 +197,12 @@ pub(super) fn unreadable(caller: &Caller, info: &ProcedureInfo, error: &PublicEr
     forbidden.unwrap_or_else(|| error.clone()).at(info.name)
 }
 
+fn allows(info: &ProcedureInfo, method: &Method) -> bool {
+    match info.kind {
+        Kind::Query => method == Method::GET || method == Method::POST,
+        Kind::Mutation => method == Method::POST,
+        Kind::Subscription => false,
+    }
 }
 
 /// Whether the request begins a subscription.
