@@ -186,9 +186,11 @@ export type Procedures = {
   audit: {
     /**
      * What happened in the organization, newest first, a page at a time: every change, every use of a
-     * credential, every key of the organization that was refused, every agent that joined or was not let in.
-     * `GET /api/audit.jsonl` takes the same filters as query parameters and gives all of it, one JSON object a
-     * line.
+     * credential, every key of the organization that was refused, every agent that joined or was not let in. An
+     * event is in the organization that it changes, whichever key did it. With `instance`, which needs
+     * `instance:admin`, what belongs to none: organizations that were made, keys that nobody has, agents that
+     * nobody knows. `GET /api/audit.jsonl` takes the same filters as query parameters and gives all of it, one
+     * JSON object a line.
      */
     all: Query<AuditAllInput | undefined, AuditPage>;
   };
@@ -292,6 +294,8 @@ export type AuditAllInput = {
   cursor?: string | null | undefined;
   /** From this moment on. */
   from?: string | null | undefined;
+  /** What belongs to no organization, in place of what belongs to the key's own. Needs `instance:admin`. */
+  instance?: boolean | null | undefined;
   /** Only of this job. */
   jobId?: JobId | null | undefined;
   /** 1 to 100; 50 when absent. */
@@ -333,6 +337,10 @@ export type AuditEvent = {
   serverId: ServerId | null;
   /** Of what was refused, the network address that it came from: a proxy's, where one is between. */
   source: string | null;
+  /** The key that was made or removed; `apiKeyId` is who did it. */
+  subjectApiKeyId: ApiKeyId | null;
+  /** The organization that was made or changed. */
+  subjectOrganizationId: OrganizationId | null;
 };
 
 /**

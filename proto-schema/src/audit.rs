@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ids::{ApiKeyId, AuditEventId, JobId, RegistryId, ServerId},
+    ids::{ApiKeyId, AuditEventId, JobId, OrganizationId, RegistryId, ServerId},
     limits,
     procedure::procedures,
     strict,
@@ -14,7 +14,9 @@ use crate::{
 procedures! {
     /// What happened in the organization, newest first, a page at a time: every change, every use of a
     /// credential, every key of the organization that was refused, every agent that joined or was not let
-    /// in. `GET /api/audit.jsonl` takes the same filters as query parameters and gives all of it, one JSON
+    /// in. An event is in the organization that it changes, whichever key did it. With `instance`, which needs
+    /// `instance:admin`, what belongs to none: organizations that were made, keys that nobody has, agents that
+    /// nobody knows. `GET /api/audit.jsonl` takes the same filters as query parameters and gives all of it, one JSON
     /// object a line.
     Query "audit.all" [AuditRead] All(AllInput) -> AuditPage;
 }
@@ -40,6 +42,10 @@ pub struct AuditEvent {
     pub server_id: Option<ServerId>,
     /// The job that came of it.
     pub job_id: Option<JobId>,
+    /// The key that was made or removed; `apiKeyId` is who did it.
+    pub subject_api_key_id: Option<ApiKeyId>,
+    /// The organization that was made or changed.
+    pub subject_organization_id: Option<OrganizationId>,
     /// The `x-request-id` of the request that it came by.
     pub request_id: Option<String>,
     /// Of what was refused, the network address that it came from: a proxy's, where one is between.
@@ -83,6 +89,8 @@ pub struct AllInput {
     pub from: Option<Timestamp>,
     /// Before this moment.
     pub to: Option<Timestamp>,
+    /// What belongs to no organization, in place of what belongs to the key's own. Needs `instance:admin`.
+    pub instance: Option<bool>,
 }
 
 /// A page of events.

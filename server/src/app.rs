@@ -6,7 +6,7 @@ use purser_registry_client::RegistryClient;
 
 use crate::{
     dispatch::Dispatch,
-    domain::{caller::KnownKeys, operations::CountedJobs, registry::CatalogCache},
+    domain::{caller::KnownKeys, operations::CountedJobs, registry::CatalogCache, subscribers::Subscribers},
     metrics::Metrics,
     one_by_one::OneByOne,
     refusals::Refusals,
@@ -31,6 +31,8 @@ pub struct App {
     pub catalogs: CatalogCache,
     /// API keys that were valid a moment ago.
     pub known_keys: KnownKeys,
+    /// Subscriptions under way.
+    pub subscribers: Subscribers,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// Where spans go.

@@ -52,6 +52,7 @@ use config::Settings;
 use dispatch::{Dispatch, Name, Told};
 use domain::{
     caller::KnownKeys, first_start, last_use, operations::CountedJobs, reencrypt, registry::CatalogCache,
+    subscribers::Subscribers,
 };
 use metrics::Metrics;
 use one_by_one::OneByOne;
@@ -108,14 +109,16 @@ pub async fn run(settings: Settings, reload: Arc<Notify>, stop: CancellationToke
     let known_keys = KnownKeys::new(uses)?;
     let noting = tokio::spawn(last_use::write(store.clone(), used, stop.clone()));
     let watching = tokio::spawn(known_keys.held_open().watch(store.clone(), stop.clone()));
+    let open_files = open_files::raise();
     let app = Arc::new(App {
         store,
         vault,
         dispatch: dispatch.clone(),
-        registries: RegistryClient::new(egress(&settings), USER_AGENT).at_most(asked_at_once()),
+        registries: RegistryClient::new(egress(&settings), USER_AGENT).at_most(asked_at_once(open_files)),
         tests: OneByOne::default(),
         catalogs: CatalogCache::new(),
         known_keys,
+        subscribers: Subscribers::within(open_files),
         metrics,
         traces,
         counted_jobs: CountedJobs::default(),
@@ -220,8 +223,8 @@ fn egress(settings: &Settings) -> EgressPolicy {
 }
 
 /// How many registries are asked at once: callers, agents and the database need sockets, too.
-fn asked_at_once() -> usize {
-    usize::try_from(open_files::raise() / 4).unwrap_or(usize::MAX)
+fn asked_at_once(open_files: u64) -> usize {
+    usize::try_from(open_files / 4).unwrap_or(usize::MAX)
 }
 
 /// What agents dial, as much as this process can know of it by itself.

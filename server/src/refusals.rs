@@ -211,6 +211,8 @@ fn entry(refusal: &Refusal, count: u32) -> AuditEntry<'_> {
         registry_id: None,
         server_id: refusal.server_id.clone(),
         job_id: None,
+        subject_api_key_id: None,
+        subject_organization_id: None,
         outcome: refusal.outcome,
         request_id: None,
         source: None,

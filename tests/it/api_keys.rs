@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use chrono::{TimeDelta, Utc};
-use purser_tests::{Client, Purser, eventually, scan_for_secret, tenant::Grant};
+use purser_tests::{Client, Purser, Streamed, eventually, scan_for_secret, tenant::Grant};
 use serde_json::{Value, json};
 
-use crate::answers::{members, refused, registry};
+use crate::answers::{is_error, members, refused, registry};
 
 const MEMBERS: &[&str] = &[
     "apiKeyId",
@@ -38,6 +38,19 @@ async fn key(client: &Client, mut input: Value) -> (Value, Client) {
 
 async fn status(client: &Client) -> u16 {
     client.trpc_query("registry.all", &Value::Null).await.status.as_u16()
+}
+
+/// A stream of events on which nothing happens.
+async fn quiet(client: &Client) -> Streamed {
+    client.subscribe("/api/trpc/registry.events", &[]).await
+}
+
+/// It ends for want of a key.
+async fn ends(mut stream: Streamed) {
+    let told = stream.told().await.unwrap();
+    assert_eq!(told.event, "serialized-error", "{told:?}");
+    is_error(&told.json(), "UNAUTHORIZED", Some("registry.events"));
+    assert_eq!(stream.told().await, None);
 }
 
 #[tokio::test]
@@ -250,6 +263,7 @@ async fn a_removed_key_stops_at_once_and_what_it_holds_open_ends() {
     let (made, holder) = key(&client, json!({"role": "viewer"})).await;
     let (_, bystander) = key(&client, json!({"role": "viewer"})).await;
     let (mut idle, mut other) = (holder.websocket().await.unwrap(), bystander.websocket().await.unwrap());
+    let (stream, mut other_stream) = (quiet(&holder).await, quiet(&bystander).await);
     assert!(idle.call("registry.all", Value::Null).await.unwrap()["result"].is_array());
     client.mutate("apiKey.remove", json!({"apiKeyId": made["apiKeyId"]})).await;
     // Not after the ten seconds that a key is remembered.
@@ -257,7 +271,10 @@ async fn a_removed_key_stops_at_once_and_what_it_holds_open_ends() {
     assert!(holder.websocket().await.is_err());
     let said = tokio::time::timeout(Duration::from_secs(5), idle.receive()).await.unwrap().unwrap_err();
     assert!(said.contains("not valid any more"), "{said}");
+    ends(stream).await;
     assert!(other.call("registry.all", Value::Null).await.unwrap()["result"].is_array());
+    client.mutate("registry.create", registry("one")).await;
+    assert_eq!(other_stream.message().await.json()["type"], "created");
 }
 
 #[tokio::test]
@@ -272,27 +289,29 @@ async fn a_key_that_removes_itself_on_a_socket_is_answered_before_that_ends() {
 }
 
 #[tokio::test]
-async fn a_socket_ends_when_its_key_expires_although_nothing_is_said_on_it() {
+async fn what_is_held_open_ends_when_its_key_expires_although_nothing_happens_on_it() {
     let purser = Purser::start().await;
-    let (_, holder) = key(&purser.client(), json!({"role": "viewer", "expiresAt": within(3)})).await;
-    let mut idle = holder.websocket().await.unwrap();
+    let (_, holder) = key(&purser.client(), json!({"role": "viewer", "expiresAt": within(5)})).await;
+    let (mut idle, stream) = (holder.websocket().await.unwrap(), quiet(&holder).await);
     let said = tokio::time::timeout(SOON, idle.receive()).await.unwrap().unwrap_err();
     assert!(said.contains("not valid any more"), "{said}");
+    ends(stream).await;
     assert_eq!(status(&holder).await, 401);
 }
 
 /// As when another control plane over the same database removed it.
 #[tokio::test]
-async fn a_socket_ends_soon_when_its_key_is_removed_elsewhere() {
+async fn what_is_held_open_ends_soon_when_its_key_is_removed_elsewhere() {
     let purser = Purser::start().await;
     let (made, holder) = key(&purser.client(), json!({"role": "viewer"})).await;
-    let mut idle = holder.websocket().await.unwrap();
+    let (mut idle, stream) = (holder.websocket().await.unwrap(), quiet(&holder).await);
     let id = made["apiKeyId"].as_str().unwrap();
     purser.sql(&format!(
         "UPDATE api_key SET revoked_at = '2026-01-01 00:00:00+00:00' WHERE api_key_id = '{id}'"
     ));
     let said = tokio::time::timeout(Duration::from_secs(15), idle.receive()).await.unwrap().unwrap_err();
     assert!(said.contains("not valid any more"), "{said}");
+    ends(stream).await;
     eventually(Duration::from_secs(15), async || (status(&holder).await == 401).then_some(())).await;
 }
 

@@ -74,6 +74,8 @@ async fn each_change_and_each_use_of_a_credential_is_told_with_who_what_and_wher
             "requestId",
             "serverId",
             "source",
+            "subjectApiKeyId",
+            "subjectOrganizationId",
         ];
         assert_eq!(members(event), names);
         assert!(event["apiKeyId"].as_str().is_some_and(|id| id.starts_with("key_")), "{event}");
@@ -171,6 +173,72 @@ async fn another_organization_hears_nothing_of_it() {
         assert_eq!(other.query("audit.all", input).await, json!({"items": [], "nextCursor": null}));
     }
     assert_eq!(other.get("/api/audit.jsonl").await.text(), "");
+}
+
+#[tokio::test]
+async fn of_keys_and_organizations_it_is_told_which_where_they_are() {
+    let purser = Purser::start().await;
+    let client = purser.client();
+    let made = client.mutate("apiKey.create", json!({"name": "made", "role": "viewer"})).await;
+    client.mutate("apiKey.remove", json!({"apiKeyId": made["apiKeyId"]})).await;
+    let own = purser.default_organization();
+    client.mutate("organization.update", json!({"organizationId": own, "name": "renamed"})).await;
+    let noted = events(&client, json!({})).await;
+    assert_eq!(told(&noted), ["organization.update ok", "apiKey.remove ok", "apiKey.create ok"]);
+    let (admin, subject) = (&noted[0]["apiKeyId"], ["subjectApiKeyId", "subjectOrganizationId"]);
+    for (event, which) in noted.iter().zip([
+        [&Value::Null, &json!(own)],
+        [&made["apiKeyId"], &Value::Null],
+        [&made["apiKeyId"], &Value::Null],
+    ]) {
+        assert_eq!(subject.map(|name| &event[name]), which, "{event}");
+        assert_eq!(&event["apiKeyId"], admin, "{event}");
+    }
+
+    let other =
+        client.mutate("organization.create", json!({"name": "other"})).await["organizationId"].clone();
+    let first = json!({"name": "first", "role": "admin", "organizationId": other});
+    let first = client.mutate("apiKey.create", first).await;
+    client.mutate("organization.update", json!({"organizationId": other, "name": "theirs"})).await;
+    let theirs = events(&client.with_key(first["key"].as_str().unwrap()), json!({})).await;
+    assert_eq!(told(&theirs), ["organization.update ok", "apiKey.create ok"]);
+    assert_eq!(theirs[0]["subjectOrganizationId"], other);
+    assert_eq!((&theirs[1]["subjectApiKeyId"], &theirs[1]["apiKeyId"]), (&first["apiKeyId"], admin));
+    assert_eq!(events(&client, json!({})).await, noted, "each has its own");
+}
+
+#[tokio::test]
+async fn what_belongs_to_no_organization_is_told_to_instance_admins_only() {
+    let purser = Purser::start().await;
+    let client = purser.client();
+    let other =
+        client.mutate("organization.create", json!({"name": "other"})).await["organizationId"].clone();
+    let unknown = purser.anonymous().with_key(&format!("purser_0123456789abcdef_{}", unique("unknown")));
+    assert_eq!(unknown.trpc_query("registry.all", &Value::Null).await.status, 401);
+    let instance = json!({"instance": true});
+    let all = async || Some(events(&client, instance.clone()).await).filter(|all| all.len() >= 2);
+    let noted = eventually(SOON, all).await;
+    assert_eq!(told(&noted), ["key.refused unknown_key", "organization.create ok"]);
+    assert_eq!(noted[1]["subjectOrganizationId"], other);
+    let refused = json!({"instance": true, "action": "key.refused"});
+    assert_eq!(events(&client, refused).await, noted[..1]);
+    for own in [json!({}), json!({"instance": null}), json!({"instance": false})] {
+        assert_eq!(events(&client, own).await, [Value::Null; 0]);
+    }
+    let exported = client.get("/api/audit.jsonl?instance=true").await;
+    let lines: Vec<Value> = exported.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines, noted);
+    assert_eq!(client.get("/api/audit.jsonl?instance=1").await.status, 400);
+    let organization = purser.default_organization();
+    for grant in
+        [Grant::Role("admin"), Grant::Permissions(&["audit:read"]), Grant::Permissions(&["instance:admin"])]
+    {
+        let weak = purser.key_in(&organization, grant);
+        assert_eq!(weak.trpc_query("audit.all", &instance).await.code(), "FORBIDDEN");
+        assert_eq!(weak.get("/api/audit.jsonl?instance=true").await.status, 403);
+    }
+    let both = purser.key_in(&organization, Grant::Permissions(&["audit:read", "instance:admin"]));
+    assert_eq!(events(&both, instance.clone()).await, noted);
 }
 
 #[tokio::test]

@@ -303,6 +303,7 @@ pub const CALLS: &[Call] = &[
             may("outcome", Text),
             may("from", Time),
             may("to", Time),
+            may("instance", Flag),
         ],
     ),
 ];

@@ -118,9 +118,10 @@ async fn an_error_comes_after_connected_with_status_200() {
         assert_eq!(crate::answers::members(&wrapped), ["json"], "{wrapped}");
         is_error(&wrapped["json"], code, Some("job.watch"));
     }
-    // Malformed JSON is seen only with a key.
+    // Malformed JSON is seen only with a key that may subscribe.
     let broken = format!("{WATCH}?input=%7B");
     fails(&mut nobody.subscribe(&broken, &[]).await, "UNAUTHORIZED").await;
+    fails(&mut weak.subscribe(&broken, &[]).await, "FORBIDDEN").await;
     fails(&mut client.subscribe(&broken, &[]).await, "BAD_REQUEST").await;
     // What is no subscription is answered like any call.
     refused(&nobody.get("/api/trpc/job.watchh").await, "NOT_FOUND", Some("job.watchh"));
@@ -211,11 +212,6 @@ async fn a_key_that_has_expired_is_told_nothing_more() {
     purser.sql(&format!("UPDATE api_key SET expires_at = '{soon}' WHERE role = 'viewer'"));
     let mut stream = viewer.subscribe(&path(&job), &[]).await;
     stream.message().await;
-    eventually(Duration::from_secs(20), async || {
-        (viewer.get("/api/trpc/registry.all").await.status == StatusCode::UNAUTHORIZED).then_some(())
-    })
-    .await;
-    client.mutate("job.cancel", job).await;
     let told = stream.told().await.unwrap();
     assert_eq!(told.event, "serialized-error", "{told:?}");
     is_error(&told.json(), "UNAUTHORIZED", Some("job.watch"));
@@ -319,4 +315,62 @@ async fn a_slow_reader_is_told_the_newest_and_one_that_reads_nothing_is_cut_off(
     drop(slow);
     // The other one would hold its connection for good.
     eventually(Duration::from_secs(60), async || (!holds(&purser, &stalled)).then_some(())).await;
+}
+
+#[tokio::test]
+async fn a_key_holds_100_subscriptions_over_all_doors_and_what_ends_gives_its_place_back() {
+    const SOON: Duration = Duration::from_secs(20);
+    let purser = Purser::start().await;
+    let organization = purser.default_organization();
+    let key = || purser.key_in(&organization, Grant::Role("viewer"));
+    let (holder, other) = (key(), key());
+    let job = waiting_job(&purser.client()).await;
+    let is_let_in = async |client: &Client| {
+        let mut stream = client.subscribe(&path(&job), &[]).await;
+        let told = stream.told().await.unwrap();
+        if told.event == "message" {
+            return Some(stream);
+        }
+        let error = told.json();
+        is_error(&error, "TOO_MANY_REQUESTS", Some("job.watch"));
+        assert!(error["message"].as_str().unwrap().contains("100 subscriptions"), "{error}");
+        assert_eq!(stream.told().await, None);
+        None
+    };
+    let mut socket = holder.websocket().await.unwrap();
+    let mut numbers = Vec::new();
+    for _ in 0..60 {
+        let begun = socket.call("registry.events", Value::Null).await.unwrap();
+        numbers.push(begun["result"].as_u64().unwrap_or_else(|| panic!("{begun}")));
+    }
+    let mut streams = Vec::new();
+    for _ in 0..40 {
+        streams.push(is_let_in(&holder).await.expect("a place"));
+    }
+    assert!(is_let_in(&holder).await.is_none());
+    let refused = socket.call("registry.events", Value::Null).await.unwrap();
+    assert_eq!(refused["error"]["data"]["code"], "TOO_MANY_REQUESTS", "{refused}");
+    // Calls are no subscriptions, and another key has places of its own.
+    holder.query("registry.all", Value::Null).await;
+    drop(is_let_in(&other).await.expect("another key's place"));
+
+    socket.call("registry.unevents", json!([numbers[0]])).await.unwrap();
+    streams.push(eventually(SOON, async || is_let_in(&holder).await).await);
+    assert!(is_let_in(&holder).await.is_none());
+    drop(streams.pop());
+    streams.push(eventually(SOON, async || is_let_in(&holder).await).await);
+    assert!(is_let_in(&holder).await.is_none());
+    drop(socket);
+    for _ in 0..59 {
+        streams.push(eventually(SOON, async || is_let_in(&holder).await).await);
+    }
+    assert!(is_let_in(&holder).await.is_none());
+    // The job's end ends all of them, each with a last event and a `return`.
+    purser.client().mutate("job.cancel", job.clone()).await;
+    for stream in &mut streams {
+        while let Some(told) = stream.told().await {
+            assert!(["message", "return"].contains(&told.event.as_str()), "{told:?}");
+        }
+    }
+    eventually(SOON, async || is_let_in(&holder).await).await;
 }

@@ -86,6 +86,12 @@ async fn checks_come_in_the_order_that_trpc_has() {
     refused(&send(&nobody, Method::GET, CREATE, &[], "").await, "METHOD_NOT_SUPPORTED", on);
     refused(&send(&nobody, Method::POST, CREATE, &[], "{").await, "UNAUTHORIZED", on);
     refused(&send(&viewer, Method::POST, CREATE, &[], "{}").await, "FORBIDDEN", on);
+    refused(&send(&viewer, Method::POST, CREATE, &[], "{").await, "FORBIDDEN", on);
+    // One text for all calls of a batch; each is refused for its own reason.
+    let batch = send(&viewer, Method::POST, "/api/trpc/registry.create,registry.all?batch=1", &[], "{").await;
+    assert_eq!(batch.status, StatusCode::MULTI_STATUS);
+    is_error(&batch.json()[0]["error"], "FORBIDDEN", on);
+    is_error(&batch.json()[1]["error"], "BAD_REQUEST", Some("registry.all"));
     refused(&send(&admin, Method::POST, CREATE, &[], "{").await, "BAD_REQUEST", on);
     refused(&send(&admin, Method::POST, CREATE, &[], "{}").await, "BAD_REQUEST", on);
     for method in [Method::PUT, Method::PATCH, Method::DELETE] {

@@ -161,6 +161,8 @@ impl Scene {
             registry_id: None,
             server_id: None,
             job_id: None,
+            subject_api_key_id: None,
+            subject_organization_id: None,
             outcome: "accepted",
             request_id: None,
             source: None,

@@ -65,7 +65,10 @@ pub async fn create(app: Arc<App>, call: Arc<Call>, input: CreateInput) -> Resul
         created_at: Utc::now().trunc_subsecs(3),
     };
     app.store.api_key_insert(row.clone()).await?;
-    Ok(CreatedApiKey { api_key: view(row)?, key: key.into() })
+    let made = view(row)?;
+    call.about_api_key(&made.api_key_id);
+    call.audit_in(Some(&made.organization_id));
+    Ok(CreatedApiKey { api_key: made, key: key.into() })
 }
 
 /// `apiKey.all`
@@ -75,6 +78,7 @@ pub async fn all(app: Arc<App>, call: Arc<Call>) -> Result<Vec<ApiKey>> {
 
 /// `apiKey.remove`
 pub async fn remove(app: Arc<App>, call: Arc<Call>, input: RemoveInput) -> Result<ApiKey> {
+    call.about_api_key(&input.api_key_id);
     let row = app.store.api_key_revoke(call.organization(), &input.api_key_id).await?;
     app.known_keys.end(&input.api_key_id);
     view(row)

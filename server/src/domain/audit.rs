@@ -7,7 +7,8 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use chrono::{DateTime, Datelike as _, Utc};
 use purser_proto_schema::{
     audit::{AllInput, AuditEvent, AuditPage},
-    ids::{ApiKeyId, AuditEventId, JobId, RegistryId, ServerId},
+    ids::{ApiKeyId, AuditEventId, JobId, OrganizationId, RegistryId, ServerId},
+    permission::Permission,
     time::Timestamp,
 };
 
@@ -61,6 +62,13 @@ async fn append(app: &App, entry: AuditEntry<'_>) {
 
 /// `audit.all`
 pub async fn all(app: Arc<App>, call: Arc<Call>, input: AllInput) -> Result<AuditPage> {
+    let organization = match input.instance {
+        Some(true) => {
+            call.caller.require(Permission::InstanceAdmin)?;
+            None
+        }
+        Some(false) | None => Some(call.organization()),
+    };
     let mut issues = Issues::default();
     let limit = input.limit.unwrap_or(DEFAULT_PAGE);
     if limit == 0 || limit > MAX_PAGE {
@@ -83,7 +91,7 @@ pub async fn all(app: Arc<App>, call: Arc<Call>, input: AllInput) -> Result<Audi
     };
     issues.into_result(())?;
     // One more than asked tells whether there is another page.
-    let mut rows = app.store.audit_page(call.organization(), filter, u64::from(limit) + 1).await?;
+    let mut rows = app.store.audit_page(organization, filter, u64::from(limit) + 1).await?;
     let more = rows.len() > limit as usize;
     rows.truncate(limit as usize);
     let next_cursor = rows.last().filter(|_| more).map(|row| encode_cursor(&row.audit_event_id));
@@ -128,6 +136,8 @@ fn view(row: AuditRow) -> AuditEvent {
         registry_id: row.registry_id.map(RegistryId::from_stored),
         server_id: row.server_id.map(ServerId::from_stored),
         job_id: row.job_id.map(JobId::from_stored),
+        subject_api_key_id: row.subject_api_key_id.map(ApiKeyId::from_stored),
+        subject_organization_id: row.subject_organization_id.map(OrganizationId::from_stored),
         request_id: row.request_id,
         source: row.source,
         count: u32::try_from(row.count).unwrap_or_default(),

@@ -142,11 +142,16 @@ pub struct Call {
     pub server: OnceLock<ServerId>,
     /// The job that it is about.
     pub job: OnceLock<JobId>,
+    /// The key that it makes or removes.
+    pub api_key: OnceLock<ApiKeyId>,
+    /// The organization that it makes or changes.
+    pub changed_organization: OnceLock<OrganizationId>,
     /// Cancelled when the caller hung up: nobody waits for the answer any more.
     pub gone: CancellationToken,
     /// The request that it came by.
     pub request_id: Option<RequestId>,
     audited: AtomicBool,
+    audited_in: OnceLock<Option<OrganizationId>>,
 }
 
 impl Call {
@@ -158,21 +163,29 @@ impl Call {
             registry: OnceLock::new(),
             server: OnceLock::new(),
             job: OnceLock::new(),
+            api_key: OnceLock::new(),
+            changed_organization: OnceLock::new(),
             gone,
             request_id: request::current().map(|request| request.id),
             audited: AtomicBool::new(false),
+            audited_in: OnceLock::new(),
         }
     }
 
     /// The call as an audit event.
     pub fn audit_entry<'a>(&'a self, outcome: &'a str) -> AuditEntry<'a> {
         AuditEntry {
-            organization_id: Some(self.organization()),
+            organization_id: match self.audited_in.get() {
+                Some(elsewhere) => elsewhere.as_ref(),
+                None => Some(self.organization()),
+            },
             api_key_id: Some(&self.caller.api_key_id),
             action: self.action,
             registry_id: self.registry.get().cloned(),
             server_id: self.server.get().cloned(),
             job_id: self.job.get().cloned(),
+            subject_api_key_id: self.api_key.get().cloned(),
+            subject_organization_id: self.changed_organization.get().cloned(),
             outcome,
             request_id: self.request_id.as_ref(),
             source: None,
@@ -203,6 +216,22 @@ impl Call {
     /// Notes a server for the audit. The first one stays.
     pub fn about_server(&self, id: &ServerId) {
         let _ = self.server.set(id.clone());
+    }
+
+    /// Notes a key for the audit that is made or removed. The first one stays.
+    pub fn about_api_key(&self, id: &ApiKeyId) {
+        let _ = self.api_key.set(id.clone());
+    }
+
+    /// Notes an organization for the audit that is made or changed. The first one stays.
+    pub fn about_organization(&self, id: &OrganizationId) {
+        let _ = self.changed_organization.set(id.clone());
+    }
+
+    /// Puts the call's audit event into the organization that was changed and is not the caller's own; `None` for what
+    /// belongs to none.
+    pub fn audit_in(&self, organization: Option<&OrganizationId>) {
+        let _ = self.audited_in.set(organization.cloned());
     }
 
     /// Notes a job for the audit. The first one stays.

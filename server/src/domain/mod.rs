@@ -22,5 +22,6 @@ pub mod reencrypt;
 pub mod registry;
 pub mod server;
 pub mod stack;
+pub mod subscribers;
 pub mod targets;
 pub mod tracked;

@@ -16,12 +16,15 @@ use crate::{
 };
 
 /// `organization.create`
-pub async fn create(app: Arc<App>, _: Arc<Call>, input: CreateInput) -> Result<Organization> {
+pub async fn create(app: Arc<App>, call: Arc<Call>, input: CreateInput) -> Result<Organization> {
+    call.audit_in(None);
     let mut issues = Issues::default();
     let name = names::check(&mut issues, "name", &input.name);
     let row = OrganizationRow::named(issues.into_result(name)?);
     app.store.organization_insert(row.clone()).await.map_err(name_taken)?;
-    Ok(view(row))
+    let made = view(row);
+    call.about_organization(&made.organization_id);
+    Ok(made)
 }
 
 /// `organization.all`
@@ -42,12 +45,15 @@ pub async fn one(app: Arc<App>, call: Arc<Call>, input: OneInput) -> Result<Orga
 
 /// `organization.update`
 pub async fn update(app: Arc<App>, call: Arc<Call>, input: UpdateInput) -> Result<Organization> {
+    call.about_organization(&input.organization_id);
     require_visible(&call, &input.organization_id)?;
     let mut issues = Issues::default();
     let name = input.name.as_deref().map(|name| names::check(&mut issues, "name", name));
     issues.into_result(())?;
     let changed = app.store.organization_update(&input.organization_id, name, input.updated_at).await;
-    changed.map(view).map_err(name_taken)
+    let changed = view(changed.map_err(name_taken)?);
+    call.audit_in(Some(&changed.organization_id));
+    Ok(changed)
 }
 
 /// NOT_FOUND for an organization that the caller's key does not see.

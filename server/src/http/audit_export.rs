@@ -25,7 +25,7 @@ use serde_json::{
     value::{RawValue, to_raw_value},
 };
 
-use super::{Doors, auth, in_process};
+use super::{Doors, auth, in_process, parameters};
 use crate::{
     error::{Error, Issues, Result},
     rpc,
@@ -74,7 +74,8 @@ fn filters(request: &Request) -> Result<Map<String, Value>> {
         if let Some(paged) = PAGED.iter().find(|paged| **paged == name) {
             return Err(Error::field(paged, "is not taken here: all of it is given"));
         }
-        if filters.insert(name, Value::String(value)).is_some() {
+        let value = parameters::value(All::INFO.name, &name, &value);
+        if filters.insert(name, value).is_some() {
             return Err(malformed("a parameter is given twice"));
         }
     }

@@ -38,7 +38,8 @@ impl Outcome {
     /// `{"result":{"data":…}}` or `{"error":…}`.
     pub(super) fn envelope(&self) -> String {
         match &self.result {
-            Ok(data) => format!(r#"{{"result":{{"data":{}}}}}"#, in_dialect(data.get(), self.superjson)),
+            Ok(data) if self.superjson => [r#"{"result":{"data":{"json":"#, data.get(), "}}}"].concat(),
+            Ok(data) => [r#"{"result":{"data":"#, data.get(), "}}"].concat(),
             Err(error) => format!(r#"{{"error":{}}}"#, in_dialect(&error_shape(error), self.superjson)),
         }
     }

@@ -2,16 +2,18 @@
 //!
 //! The first line has a promise for each position, `{"0":[[0],[null,0,0]],…}`; then comes a line for each
 //! that is kept, `[<position>,0,[[<envelope>]]]`, in any order. An error is a promise that is kept, too. For
-//! a caller that speaks superjson each whole line is wrapped, and nothing inside it.
+//! a caller that speaks superjson each whole line is wrapped, and nothing inside it. While no call ends, a space goes
+//! out now and then, in front of the next line: what is between here and the caller sees that somebody is there.
 
-use std::{convert::Infallible, sync::Arc};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{
     body::{Body, Bytes},
     http::{HeaderMap, StatusCode, header},
     response::Response,
 };
-use futures_util::{StreamExt, future::ready, stream};
+use futures_util::{Stream, StreamExt, future::ready, stream};
+use tokio::time::timeout;
 
 use super::{
     BATCH_WIDTH,
@@ -20,6 +22,8 @@ use super::{
 };
 
 const MEDIA_TYPE: &str = "application/jsonl";
+/// After how long without a line a space is sent: `jsonl.pingMs` of tRPC's own server.
+const PING: Duration = Duration::from_secs(10);
 
 /// Whether the caller reads a batch's answers line by line.
 pub(super) fn is_wanted(headers: &HeaderMap) -> bool {
@@ -42,13 +46,37 @@ pub(super) fn answer(batch: Arc<Batch>) -> Response {
             line(&format!("[{at},0,[[{}]]]", outcome.envelope()), superjson)
         }
     });
-    let lines = stream::once(ready(head)).chain(calls.buffer_unordered(BATCH_WIDTH));
+    let lines = kept_alive(stream::once(ready(head)).chain(calls.buffer_unordered(BATCH_WIDTH)));
     let body = Body::from_stream(lines.map(|line| Ok::<_, Infallible>(Bytes::from(line))));
     unbuffered(respond(StatusCode::OK, body))
+}
+
+fn kept_alive(lines: impl Stream<Item = String> + Send + 'static) -> impl Stream<Item = String> + Send {
+    stream::unfold(lines.boxed(), |mut lines| async move {
+        match timeout(PING, lines.next()).await {
+            Ok(line) => Some((line?, lines)),
+            Err(_) => Some((" ".to_owned(), lines)),
+        }
+    })
 }
 
 fn line(json: &str, superjson: bool) -> String {
     let mut line = in_dialect(json, superjson);
     line.push('\n');
     line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn while_there_is_no_line_there_is_a_space_now_and_then_and_none_after_the_last() {
+        let slow = stream::once(async {
+            tokio::time::sleep(PING * 2 + PING / 2).await;
+            "[0]\n".to_owned()
+        });
+        let told: Vec<_> = kept_alive(stream::once(ready("{}\n".to_owned())).chain(slow)).collect().await;
+        assert_eq!(told, ["{}\n", " ", " ", "[0]\n"]);
+    }
 }

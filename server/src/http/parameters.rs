@@ -105,6 +105,12 @@ pub(super) fn read(procedure: &str, query: &str) -> Result<Option<Box<RawValue>>
     RawValue::from_string(format!("{{{}}}", members.join(","))).map(Some).map_err(|_| unreadable())
 }
 
+/// What one parameter's decoded text is, for a procedure of the table. Of a list it is an item.
+pub(super) fn value(procedure: &str, name: &str, text: &str) -> Value {
+    let form = FORMS.get(procedure).and_then(|forms| forms.get(name)).unwrap_or(&Form::Text);
+    serde_json::from_str(&form.json(text)).unwrap_or_else(|_| Value::from(text))
+}
+
 fn decoded(text: &str) -> Result<String> {
     let spaced = text.replace('+', " ");
     percent_decode_str(&spaced).decode_utf8().map(String::from).map_err(|_| unreadable())

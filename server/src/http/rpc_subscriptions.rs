@@ -158,9 +158,10 @@ async fn tell(doors: Doors, headers: HeaderMap, begun: Begun, notifications: mps
     let Begun { id, info, mut events, place } = begun;
     while let Some(event) = events.next().await {
         // As with each call: a key that was revoked or has expired is told nothing more.
+        let is_over = matches!(&event, Err(error) if error.code() == Code::Unauthorized.number());
         let message = match auth::caller(&doors, &headers).await {
-            Ok(_) => Message::Text(notification(info.name, id, event).into()),
-            Err(_) => key_is_over(),
+            Ok(_) if !is_over => Message::Text(notification(info.name, id, event).into()),
+            Ok(_) | Err(_) => key_is_over(),
         };
         if notifications.send(Notification { message, of: place.ended.clone() }).await.is_err() {
             return;

@@ -23,7 +23,7 @@ use tokio::time::timeout;
 use super::{
     Doors, auth,
     envelope::{error_shape, in_dialect, public, respond, unbuffered},
-    in_process, superjson,
+    in_process, superjson, trpc,
 };
 use crate::rpc::{self, WireEvents, WireSubscription};
 
@@ -91,7 +91,7 @@ async fn begin(
     }
     let caller = auth::caller(doors, headers).await.map_err(refused)?;
     if let Err(error) = &asked.input {
-        return Err(error.clone().at(info.name));
+        return Err(trpc::unreadable(&caller, info, error));
     }
     let from_header = headers.get(LAST_EVENT_ID).map(|id| String::from_utf8_lossy(id.as_bytes()));
     let last = from_header.as_deref().or(asked.last_event_id.as_deref()).filter(|id| !id.is_empty());

@@ -2,7 +2,8 @@
 //! Dokploy's documents (POST on a query).
 //!
 //! Order of checks, as in tRPC: media type 415, procedure 404, method 405, key 401, permission 403,
-//! input 400. A batch answers each call by itself: all at once, with 207 where the statuses differ, or line
+//! input 400. The input of a batch is one for all: where it is no JSON, each call is refused by itself, with its own
+//! 403 before the 400. A batch answers each call by itself: all at once, with 207 where the statuses differ, or line
 //! by line ([`jsonl`]). Subscriptions are told as server-sent events ([`sse`]).
 
 use std::{borrow::Cow, collections::HashMap, sync::Arc};
@@ -66,9 +67,14 @@ struct Prepared {
 }
 
 async fn prepare(request: Request) -> std::result::Result<Prepared, PublicError> {
-    let (method, headers) = (request.method().clone(), request.headers().clone());
     let options = Query::<Options>::try_from_uri(request.uri());
-    let text = if method == Method::GET { None } else { Some(body::read_json(request).await?) };
+    let (method, headers, text) = if request.method() == Method::GET {
+        let (head, _) = request.into_parts();
+        (head.method, head.headers, None)
+    } else {
+        let (method, headers) = (request.method().clone(), request.headers().clone());
+        (method, headers, Some(body::read_json(request).await?))
+    };
     let Query(options) =
         options.map_err(|_| PublicError::new(Code::BadRequest, "the query string cannot be read"))?;
     let text = text.or(options.input.map(Bytes::from)).filter(|text| !text.is_empty());
@@ -178,10 +184,17 @@ async fn call(
         Err(error) => return outcome(Err(rpc::public(error).at(info.name))),
     };
     if let Err(error) = input {
-        return outcome(Err(error.clone().at(info.name)));
+        return outcome(Err(unreadable(&caller, info, error)));
     }
     let answer = in_process::call(doors, info.name, read.json.as_deref(), Some(caller)).await;
     outcome(answer.map_err(|error| public(&error, info.name)))
+}
+
+/// What is said of an input that is no JSON. It does not get as far as the wrapper, which checks the permission before
+/// any input.
+pub(super) fn unreadable(caller: &Caller, info: &ProcedureInfo, error: &PublicError) -> PublicError {
+    let forbidden = caller.require(info.permission).err().map(|error| rpc::public(&error));
+    forbidden.unwrap_or_else(|| error.clone()).at(info.name)
 }
 
 fn allows(info: &ProcedureInfo, method: &Method) -> bool {

@@ -26,6 +26,7 @@ pub fn public(error: &Error) -> PublicError {
         Error::Unauthorized
         | Error::Forbidden(_)
         | Error::CannotGrant(_)
+        | Error::TooManySubscriptions { .. }
         | Error::NotFound(_)
         | Error::Conflict(_)
         | Error::Changed(_)
@@ -55,7 +56,7 @@ pub(super) fn code(error: &Error) -> Code {
         Error::Invalid(_) | Error::TestFailed(_) => Code::BadRequest,
         Error::Unauthorized => Code::Unauthorized,
         Error::Forbidden(_) | Error::CannotGrant(_) => Code::Forbidden,
-        Error::TooManyCalls(_) => Code::TooManyRequests,
+        Error::TooManyCalls(_) | Error::TooManySubscriptions { .. } => Code::TooManyRequests,
         Error::NotFound(_) => Code::NotFound,
         Error::Conflict(_) | Error::Changed(_) | Error::InUse { .. } => Code::Conflict,
         Error::ServerOffline(_) | Error::Precondition(_) => Code::PreconditionFailed,

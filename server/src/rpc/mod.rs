@@ -8,7 +8,7 @@ use std::{
     collections::{HashMap, HashSet},
     future::Future,
     panic::AssertUnwindSafe,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::Instant,
 };
 
@@ -19,6 +19,8 @@ use jsonrpsee::{
     types::{ErrorObjectOwned, Params},
 };
 use purser_proto_schema::procedure::{self, Kind, Procedure, ProcedureInfo};
+use serde::Serialize;
+use serde_json::value::{RawValue, to_raw_value};
 
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
@@ -52,6 +54,24 @@ mod subscription;
 use error::code;
 pub use error::{public, wire};
 pub use subscription::{WireEvents, WireSubscription};
+
+/// A method's answer.
+pub type Answer = std::result::Result<Box<RawValue>, ErrorObjectOwned>;
+
+/// Where a method leaves its answer for a caller in process, which puts this into the call's extensions. The caller is
+/// spared JSON-RPC's envelope, which jsonrpsee reads twice: once to vouch for it, once to take the answer out.
+#[derive(Clone, Default)]
+pub struct AnswerSlot(Arc<OnceLock<Answer>>);
+
+impl AnswerSlot {
+    /// The answer of a method that has ended.
+    pub fn take(self) -> Option<Answer> {
+        Arc::try_unwrap(self.0).map_or_else(|shared| shared.get().cloned(), OnceLock::into_inner)
+    }
+}
+
+/// The largest answer, in bytes: a list of the most that can be asked for fits.
+const MAX_ANSWER: usize = 64 * 1024 * 1024;
 
 /// The registered procedures, by name.
 #[derive(Clone)]
@@ -157,7 +177,12 @@ impl Registrar {
                 let counted = Counted::begin(&meter, &app.traces);
                 let outcome = serve::<P, F, Fut>(handler, params, Arc::clone(&app), &extensions).await;
                 counted.end(outcome.as_ref().err());
-                outcome.map_err(refused::<P>)
+                let Some(slot) = extensions.get::<AnswerSlot>() else {
+                    return outcome.map(Some).map_err(refused::<P>);
+                };
+                // It is set once, here.
+                let _ = slot.0.set(outcome.and_then(|output| in_json(&output)).map_err(refused::<P>));
+                Ok(None)
             }
         };
         if let Err(error) = self.module.register_async_method(P::INFO.name, method) {
@@ -223,6 +248,15 @@ where
             tokio::spawn(task.in_current_span()).await.unwrap_or_else(|_| Err(panicked()))
         }
     }
+}
+
+fn in_json(output: &impl Serialize) -> Result<Box<RawValue>> {
+    const WHAT: &str = "writing an answer";
+    let json = to_raw_value(output).map_err(Error::internal(WHAT))?;
+    if json.get().len() > MAX_ANSWER {
+        return Err(Error::Internal { what: WHAT, source: "it is too large".into() });
+    }
+    Ok(json)
 }
 
 /// The caller, how often it may call, what it may do, and the input, in this order.

@@ -1,12 +1,12 @@
 //! Subscriptions, registered: the same wrapper around the beginning as around a call, and around every
-//! event after it.
+//! event after it. One whose key is removed or expires ends in UNAUTHORIZED, also while there is nothing to tell.
 //!
 //! They are no jsonrpsee subscriptions, which belong to a connection of jsonrpsee's own and to its form
 //! of ids: a door takes the events and puts them into its own envelope.
 
 use std::{panic::AssertUnwindSafe, sync::Arc};
 
-use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::BoxStream};
+use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream, stream::BoxStream};
 use jsonrpsee::types::ErrorObjectOwned;
 use purser_proto_schema::procedure::Procedure;
 use serde_json::value::{RawValue, to_raw_value};
@@ -17,6 +17,8 @@ use crate::{
     app::App,
     domain::{
         caller::{Call, Caller},
+        held_open::Open,
+        subscribers::Place,
         tracked::{Begun, Events, Tracked},
     },
     error::{Error, Result},
@@ -64,18 +66,34 @@ impl Registrar {
                 let counted = Counted::begin(&meter, &traces);
                 let beginning = async {
                     let (call, input) = admitted?;
+                    let place = app.subscribers.place(&call.caller.api_key_id)?;
+                    let open = app.known_keys.hold_open(&call.caller);
                     let beginning = AssertUnwindSafe(handler(app, call, input)).catch_unwind();
-                    beginning.await.unwrap_or_else(|_| Err(panicked()))
+                    let begun = beginning.await.unwrap_or_else(|_| Err(panicked()))?;
+                    Ok((begun, (open, place)))
                 };
                 let begun = beginning.await;
                 counted.end(begun.as_ref().err());
-                let Begun { since, events } = begun.map_err(refused::<P>)?;
-                Ok(WireSubscription { since, events: on_the_wire::<P>(events) })
+                let (Begun { since, events }, held) = begun.map_err(refused::<P>)?;
+                Ok(WireSubscription { since, events: on_the_wire::<P>(while_open(events, held)) })
             }
             .boxed()
         });
         self.subscriptions.insert(P::INFO.name, begin);
     }
+}
+
+/// Events for as long as the key is valid that asked for them, and holding its place no longer than that.
+fn while_open<T: Send + 'static>(events: Events<T>, held: (Open, Place)) -> Events<T> {
+    let telling = stream::unfold((events, Some(held)), |(mut events, held)| async move {
+        let (open, place) = held?;
+        tokio::select! {
+            biased;
+            () = open.ended() => Some((Err(Error::Unauthorized), (events, None))),
+            event = events.next() => Some((event?, (events, Some((open, place))))),
+        }
+    });
+    telling.boxed()
 }
 
 fn on_the_wire<P: Procedure>(events: Events<P::Output>) -> WireEvents {

@@ -31,6 +31,10 @@ pub struct AuditEntry<'a> {
     pub server_id: Option<ServerId>,
     /// Which job.
     pub job_id: Option<JobId>,
+    /// Which key was made or removed.
+    pub subject_api_key_id: Option<ApiKeyId>,
+    /// Which organization was made or changed.
+    pub subject_organization_id: Option<OrganizationId>,
     /// `ok`, `accepted` for a job that ends later, or the error's code; of a browse that the registry refused, the
     /// diagnosis' code.
     pub outcome: &'a str,
@@ -71,16 +75,16 @@ impl Store {
         append(&self.writer, entry).await
     }
 
-    /// A page of the organization's events, newest first.
+    /// A page of the organization's events, newest first; of those that belong to none where none is given.
     pub async fn audit_page(
         &self,
-        organization: &OrganizationId,
+        organization: Option<&OrganizationId>,
         filter: AuditFilter,
         limit: u64,
     ) -> Result<Vec<AuditRow>> {
         use audit_event::Column;
         self.settle().await;
-        let mut wanted = Condition::all().add(Column::OrganizationId.eq(organization.as_str()));
+        let mut wanted = Condition::all().add(Column::OrganizationId.eq(owner(organization)));
         let texts = [
             (Column::RegistryId, filter.registry_id.map(String::from)),
             (Column::ServerId, filter.server_id.map(String::from)),
@@ -158,7 +162,7 @@ pub(super) fn insert_all(
 pub(super) fn row(entry: AuditEntry<'_>) -> audit_event::ActiveModel {
     audit_event::ActiveModel {
         audit_event_id: Set(AuditEventId::generate().into()),
-        organization_id: Set(entry.organization_id.map(ToString::to_string).unwrap_or_default()),
+        organization_id: Set(owner(entry.organization_id).to_owned()),
         at: Set(Utc::now().trunc_subsecs(3)),
         api_key_id: Set(entry.api_key_id.map(ToString::to_string)),
         action: Set(entry.action.to_owned()),
@@ -169,5 +173,12 @@ pub(super) fn row(entry: AuditEntry<'_>) -> audit_event::ActiveModel {
         request_id: Set(entry.request_id.map(ToString::to_string)),
         source: Set(entry.source.map(|source| source.to_string())),
         count: Set(i32::try_from(entry.count).unwrap_or(i32::MAX)),
+        subject_api_key_id: Set(entry.subject_api_key_id.map(Into::into)),
+        subject_organization_id: Set(entry.subject_organization_id.map(Into::into)),
     }
+}
+
+/// As the column has it: empty for what belongs to no organization.
+fn owner(organization: Option<&OrganizationId>) -> &str {
+    organization.map(OrganizationId::as_str).unwrap_or_default()
 }

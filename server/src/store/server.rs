@@ -274,6 +274,8 @@ impl Store {
                 registry_id: None,
                 server_id: Some(admission.server_id.clone()),
                 job_id: None,
+                subject_api_key_id: None,
+                subject_organization_id: None,
                 outcome: "ok",
                 request_id: admission.request_id,
                 source: None,

@@ -1,4 +1,5 @@
-// @trpc/client 11: a slow call of a batch keeps no other one waiting.
+// @trpc/client 11: a slow call of a batch keeps no other one waiting, and the space that tells of life meanwhile is
+// read as none of them.
 
 import assert from 'node:assert/strict';
 
@@ -10,9 +11,17 @@ import { headers, mount, nowhere } from '../procedures.mjs';
 const beside = createTRPCClient({ links: [httpLink({ url: mount, headers })] });
 for (const transformer of [undefined, superjson]) {
   const batches = [];
-  const fetching = (url, options) => {
+  let seen;
+  const pinged = new Promise((resolve, reject) => (seen = { resolve, reject }));
+  const fetching = async (url, options) => {
     batches.push(String(url));
-    return fetch(url, options);
+    const response = await fetch(url, options);
+    const [own, read] = response.body.tee();
+    const look = async () => {
+      for await (const bytes of own) if (bytes.length === 1 && bytes[0] === 32) seen.resolve();
+    };
+    look().catch(seen.reject);
+    return new Response(read, response);
   };
   const link = httpBatchStreamLink({ url: mount, headers, transformer, fetch: fetching });
   const client = createTRPCClient({ links: [link] });
@@ -24,6 +33,7 @@ for (const transformer of [undefined, superjson]) {
   assert.equal(batches.length, 1, `one batch: ${batches}`);
   let items = [];
   while (items.length < 2) ({ items } = await beside.job.all.query({ status: 'queued' }));
+  await pinged;
   for (const { jobId } of items) await beside.job.cancel.mutate({ jobId });
   for (const job of await Promise.all(slow)) assert.equal(job.status, 'cancelled');
   console.log(`ok: ${transformer ? 'superjson' : 'plain'}`);

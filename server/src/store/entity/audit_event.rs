@@ -19,6 +19,8 @@ pub struct Model {
     pub request_id: Option<String>,
     pub source: Option<String>,
     pub count: i32,
+    pub subject_api_key_id: Option<String>,
+    pub subject_organization_id: Option<String>,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
