@@ -53,7 +53,9 @@ impl ServerCallsServer for Inbound {
 
     async fn target_verdict(&self, verdict: VerdictReport) -> RpcResult<VerdictReceipt> {
         let shared = self.shared()?;
-        finish(&shared, self.session().as_ref(), &self.fence, verdict).await.map_err(try_again)
+        let _turn = shared.steps.acquire().await;
+        let session = self.session();
+        Box::pin(finish(&shared, session.as_ref(), &self.fence, verdict)).await.map_err(try_again)
     }
 
     async fn agent_status(&self, status: AgentStatus) -> RpcResult<()> {

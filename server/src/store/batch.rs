@@ -71,7 +71,12 @@ impl Store {
         let pool = self.db.get_sqlite_connection_pool().clone();
         // In a task of its own: a caller that goes away between the first statement and the last would
         // leave the connection in the middle of a transaction.
-        let together = tokio::spawn(async move { at_once(&pool, batch.steps).await });
+        let turn = self.turn_to_write().await;
+        let together = tokio::spawn(async move {
+            let done = at_once(&pool, batch.steps).await;
+            drop(turn);
+            done
+        });
         together.await.map_err(Error::internal("writing to the database"))?.map_err(failed)
     }
 

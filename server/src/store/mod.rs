@@ -34,6 +34,7 @@ mod fan_out;
 mod installation;
 mod job;
 mod last_test;
+mod line;
 mod organization;
 mod question;
 mod registry;
@@ -60,6 +61,7 @@ pub use server::{Admission, Admittance, Admitted, NewJoinToken};
 pub use target::{Claim, Ending, Fence, TargetState};
 
 use behind::Behind;
+use line::Line;
 use registry_event::Waiting;
 use row_cache::RowCache;
 
@@ -100,6 +102,7 @@ struct Kept {
     registry: RowCache<RegistryRow>,
     server: RowCache<ServerRow>,
     behind: Behind,
+    line: Line,
 }
 
 impl Store {

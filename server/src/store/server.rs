@@ -244,6 +244,7 @@ impl Store {
         if seen.agent_key.as_deref() != Some(admission.agent_key) && !self.token_works(&admission).await? {
             return Ok(refused(seen));
         }
+        let _turn = self.turn_to_write().await;
         let transaction = self.write().await?;
         let found = live.lock_exclusive().one(&transaction).await.map_err(failed)?;
         let Some(mut row) = found else { return Ok(Admittance::NoSuchServer) };
@@ -309,7 +310,9 @@ impl Store {
         if let Some(engine) = engine.and_then(|engine| serde_json::to_string(engine).ok()) {
             seen = seen.col_expr(server::Column::Engine, Expr::value(engine));
         }
+        let turn = self.turn_to_write().await;
         let noted = seen.exec(&self.db).await;
+        drop(turn);
         self.server_written();
         noted.map_err(failed)?;
         Ok(())

@@ -133,6 +133,7 @@ impl Store {
     /// Takes the server's oldest queued target of one of the kinds, counts the attempt and starts its
     /// clock.
     pub async fn target_claim(&self, fence: &Fence, kinds: &[JobKind]) -> Result<Claim> {
+        let _turn = self.turn_to_write().await;
         let transaction = self.write().await?;
         if !holds(&transaction, fence).await? {
             return Ok(Claim::Fenced);
@@ -192,10 +193,9 @@ impl Store {
             .filter(job_target::Column::TargetId.eq(attempt.target_id.as_str()))
             .filter(job_target::Column::Attempt.eq(attempt.attempt))
             .filter(job_target::Column::Status.eq(TargetState::Dispatched.as_str()))
-            .filter(in_force(fence))
-            .exec_with_returning(&self.db)
-            .await
-            .map_err(failed)?;
+            .filter(in_force(fence));
+        let _turn = self.turn_to_write().await;
+        let moved = moved.exec_with_returning(&self.db).await.map_err(failed)?;
         Ok(moved.into_iter().next())
     }
 
