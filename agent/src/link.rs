@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 
 use jsonrpsee::core::server::Methods;
 use purser_proto_schema::agent::{
-    HANDSHAKE_DEADLINE, PROTOCOLS,
+    PROTOCOLS,
     calls::AgentStatus,
     close::CloseCode,
     handshake::{Answer, Hello, RefusalCode, Refused, Welcome},
@@ -117,11 +117,8 @@ impl Link {
             engine: engine.engine.clone(),
             resume: self.targets.resume(),
         };
-        let handshake =
-            initiate(&mut reader, &mut writer, self.state.key(), &introduction.server_key, &hello);
-        let (answer, sealer, opener) = timeout(HANDSHAKE_DEADLINE, handshake)
-            .await
-            .map_err(|_| AgentError::Timeout("shaking hands"))??;
+        let (answer, sealer, opener) =
+            initiate(&mut reader, &mut writer, self.state.key(), &introduction.server_key, &hello).await?;
         match answer {
             Answer::Welcome(welcome) if !PROTOCOLS.contains(welcome.protocol) => {
                 Err(AgentError::Protocol(welcome.protocol))

@@ -35,10 +35,10 @@ use crate::{
     error::AgentError,
 };
 
-/// From the name to the open WebSocket.
-const DIAL_DEADLINE: Duration = Duration::from_secs(10);
+/// From the name to the open WebSocket: a server whose whole fleet dials at once gets to each in turn.
+const DIAL_DEADLINE: Duration = Duration::from_secs(30);
 /// For one address of several.
-const CONNECT_DEADLINE: Duration = Duration::from_secs(4);
+const CONNECT_DEADLINE: Duration = Duration::from_secs(8);
 /// A sealed text is a little longer than the text.
 const MAX_MESSAGE_BYTES: usize = MAX_TEXT_BYTES + MAX_TEXT_BYTES / 512;
 /// A close frame without a code.
@@ -76,7 +76,7 @@ impl Dialler {
         &self.server
     }
 
-    /// Opens a WebSocket to the server, within 10 s.
+    /// Opens a WebSocket to the server, within 30 s.
     ///
     /// # Errors
     /// [`AgentError::Connect`], [`AgentError::Tls`], [`AgentError::WebSocket`] or [`AgentError::Timeout`].

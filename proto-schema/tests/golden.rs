@@ -19,6 +19,7 @@ use purser_proto_schema::{
         command::{ChannelCredentials, Command, Failure, Outcome, RegistryAccess, TestReport, Verdict},
         handshake::{Answer, Hello, Limits, ProtocolRange, RefusalCode, Refused, Resume, Welcome},
         outbound::Outbound,
+        outgoing::{Next, Outgoing},
     },
     ids::{ServerId, TargetId},
     image::Image,
@@ -32,7 +33,6 @@ use purser_registry_client::{
 use secrecy::SecretString;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
 
 /// Checks one message after the other, and that every file belongs to one.
 #[derive(Default)]
@@ -268,13 +268,13 @@ fn commands_verdicts_and_answers(golden: &mut Golden) {
 
 /// The calls as they go over the wire: name, and parameters by name.
 async fn calls(golden: &mut Golden) {
-    let (sender, mut written) = mpsc::channel(1);
-    let client = std::sync::Arc::new(Outbound::new(sender));
+    let client = std::sync::Arc::new(Outbound::new(Outgoing::new(1)));
     macro_rules! call {
         ($name:literal, $call:ident($($argument:expr)?)) => {{
-            let client = client.clone();
-            let call = tokio::spawn(async move { client.$call($($argument)?).await.map(|_| ()) });
-            let mut text: Value = serde_json::from_str(&written.recv().await.unwrap()).unwrap();
+            let caller = client.clone();
+            let call = tokio::spawn(async move { caller.$call($($argument)?).await.map(|_| ()) });
+            let Next::Text(text) = client.texts().next().await else { panic!("nobody closes") };
+            let mut text: Value = serde_json::from_str(&text).unwrap();
             call.abort();
             text["id"] = json!(1);
             golden.written($name, &text);

@@ -66,6 +66,8 @@ pub use error::{Error, Result, chain};
 
 /// How long a stop may take, of the 10 s that service managers are promised.
 const STOP: Duration = Duration::from_secs(8);
+/// Sockets in an agent's handshake at once, where the system allows so many: twice the largest fleet.
+const HANDSHAKES: usize = 20_000;
 const USER_AGENT: &str = concat!("purser-server/", env!("CARGO_PKG_VERSION"));
 
 /// Serves until `stop`, then closes sessions and lets calls under way end. At each `reload` the TLS
@@ -76,6 +78,7 @@ const USER_AGENT: &str = concat!("purser-server/", env!("CARGO_PKG_VERSION"));
 pub async fn run(settings: Settings, reload: Arc<Notify>, stop: CancellationToken) -> Result<()> {
     private_file::make_folder(&settings.data_dir).map_err(Error::internal("making the data folder"))?;
     let _lock = private_file::lock(&settings.data_dir).map_err(Error::internal("taking the data folder"))?;
+    let open_files = open_files::raise();
     let tls = tls(&settings)?;
     let (store, vault) = open(&settings).await?;
     let organization = first_start::organization(&store).await?;
@@ -86,8 +89,7 @@ pub async fn run(settings: Settings, reload: Arc<Notify>, stop: CancellationToke
         tracing::info!(path = %path.display(), "an admin API key was made; read it from the file");
     }
     let channel_key = first_start::channel_key(&store, &vault).await?;
-    let listener =
-        TcpListener::bind(settings.listen).await.map_err(Error::internal("listening on --listen"))?;
+    let listener = http::listen(settings.listen).map_err(Error::internal("listening on --listen"))?;
     let address = listener.local_addr().map_err(Error::internal("asking for the listener's address"))?;
     let settling = store.clone();
     let name = Name::new(first_start::replica_before(&settings.data_dir)?);
@@ -103,8 +105,16 @@ pub async fn run(settings: Settings, reload: Arc<Notify>, stop: CancellationToke
         Retention { audit_days: settings.audit_retention_days, job_days: settings.job_retention_days };
     tasks.spawn(retention::keep(store.clone(), retention, stop.clone()));
     tasks.close();
-    let dispatch =
-        Dispatch::start(store.clone(), Arc::clone(&vault), channel_key, name, told, stop.clone()).await?;
+    let dispatch = Dispatch::start(
+        store.clone(),
+        Arc::clone(&vault),
+        channel_key,
+        name,
+        told,
+        in_handshakes(open_files),
+        stop.clone(),
+    )
+    .await?;
     let (uses, used) = last_use::Uses::channel();
     let known_keys = KnownKeys::new(uses)?;
     let noting = tokio::spawn(last_use::write(store.clone(), used, stop.clone()));
@@ -225,6 +235,12 @@ fn egress(settings: &Settings) -> EgressPolicy {
 /// How many registries are asked at once: callers, agents and the database need sockets, too.
 fn asked_at_once(open_files: u64) -> usize {
     usize::try_from(open_files / 4).unwrap_or(usize::MAX)
+}
+
+/// How many sockets may be in an agent's handshake at once: a fleet that returns as one, within half of what
+/// this process may have open.
+fn in_handshakes(open_files: u64) -> usize {
+    usize::try_from(open_files / 2).map_or(HANDSHAKES, |half| half.min(HANDSHAKES))
 }
 
 /// What agents dial, as much as this process can know of it by itself.

@@ -6,6 +6,7 @@
 //! * [`wire`]: the little that is asked of the WebSocket below;
 //! * [`peer`]: one session: both directions of calls over one socket;
 //! * [`outbound`]: the calls of this side, and who waits for which answer;
+//! * [`outgoing`]: what waits to be written;
 //! * [`calls`]: the calls of each direction;
 //! * [`close`]: why a socket is closed;
 //! * [`command`]: what a host is asked to do, and its verdict;
@@ -15,6 +16,8 @@
 //! talk. No secret crosses this channel outside a sealed frame, and no type here that holds one has
 //! `Debug` of it.
 
+use std::time::Duration;
+
 pub mod calls;
 pub mod close;
 pub mod command;
@@ -22,6 +25,7 @@ pub mod handshake;
 pub mod join_token;
 pub mod noise;
 pub mod outbound;
+pub mod outgoing;
 pub mod peer;
 pub mod wire;
 
@@ -39,11 +43,22 @@ pub const PATH: &str = "/agent";
 /// The longest JSON text inside the channel, in bytes.
 pub const MAX_TEXT_BYTES: usize = 4 * 1024 * 1024;
 
-/// How long the whole handshake may take.
-pub const HANDSHAKE_DEADLINE: std::time::Duration = std::time::Duration::from_secs(10);
+/// How long who dials may take for its part of the handshake.
+pub const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How long who has proved its key may have to wait for the server to get to it: when a server returns, its
+/// whole fleet dials at once.
+pub const ADMISSION_DEADLINE: Duration = Duration::from_secs(60);
+
+/// How long who dials waits for the server's key.
+pub const GREETING_DEADLINE: Duration = Duration::from_secs(30);
+
+/// How long who dials waits for the answer to what it said of itself: longer than the server lets anyone
+/// wait, so that nobody gives up before its turn.
+pub const ANSWER_DEADLINE: Duration = Duration::from_secs(80);
 
 /// How long any call may take: calls hand over and report, the work itself is a target.
-pub const CALL_DEADLINE: std::time::Duration = std::time::Duration::from_secs(10);
+pub const CALL_DEADLINE: Duration = Duration::from_secs(10);
 
 /// How many targets an agent lists at most in a handshake, running and ended ones together.
 pub const MAX_TARGETS_PER_AGENT: usize = 256;

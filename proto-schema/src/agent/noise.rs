@@ -5,19 +5,20 @@
 //! big-endian length before it. Nonces count up on each side, so a replayed, dropped or reordered
 //! segment does not open and ends the session.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use secrecy::{ExposeSecret, SecretSlice};
 use serde::{Serialize, de::DeserializeOwned};
 use snow::{Builder, HandshakeState, StatelessTransportState, params::NoiseParams};
+use tokio::time::timeout;
 
 use super::{
-    MAX_TEXT_BYTES,
+    ANSWER_DEADLINE, GREETING_DEADLINE, MAX_TEXT_BYTES,
     close::CloseCode,
     handshake::{Answer, Hello, Refused, Welcome},
     join_token::{Fingerprint, display_fingerprint, fingerprint},
-    wire::{Incoming, WireError, WireReader, WireWriter},
+    wire::{Incoming, Ration, WireError, WireReader, WireWriter},
 };
 
 const PATTERN: &str = "Noise_XX_25519_AESGCM_SHA256";
@@ -31,8 +32,10 @@ const HANDSHAKE_OVERHEAD: usize = 2 * KEY + 2 * TAG;
 
 /// What the first message may take on the wire: a key of 32 bytes, frames, and pings before it.
 const FIRST_RATION: usize = 4 * 1024;
-/// What the third may: one Noise message, with the lists of a full table.
-const HELLO_RATION: usize = MAX_SEGMENT + FIRST_RATION;
+/// What the third may from anyone: enough for an agent that is not very busy.
+const HELLO_RATION: usize = 4 * 1024;
+/// And beyond: one Noise message, with the lists of a full table.
+const LONG_HELLO: usize = MAX_SEGMENT;
 
 /// What ends a channel. Nothing here repeats received bytes.
 #[derive(Debug, thiserror::Error)]
@@ -142,9 +145,11 @@ fn builder(key: &StaticKey) -> Result<Builder<'_>, ChannelError> {
         .map_err(ChannelError::Noise)
 }
 
-/// The agent's side of the handshake, until the server's answer.
+/// The agent's side of the handshake, until the server's answer: within [`GREETING_DEADLINE`] and
+/// [`ANSWER_DEADLINE`] together, of which the server may use the most for others that dial, too.
 ///
 /// # Errors
+/// [`ChannelError::Silent`] after that, and
 /// [`ChannelError::AnotherServer`] before anything but an ephemeral key was sent, when the server's
 /// key is not the pinned one; any other [`ChannelError`] when the talk fails.
 pub async fn initiate<R: WireReader, W: WireWriter>(
@@ -156,7 +161,7 @@ pub async fn initiate<R: WireReader, W: WireWriter>(
 ) -> Result<(Answer, Sealer, Opener), ChannelError> {
     let mut state = builder(key)?.build_initiator().map_err(ChannelError::Noise)?;
     send_handshake(writer, &mut state, &[]).await?;
-    receive_handshake(reader, &mut state).await?;
+    within(GREETING_DEADLINE, receive_handshake(reader, &mut state)).await?;
     let seen = fingerprint(state.get_remote_static().ok_or(ChannelError::Malformed)?);
     if seen != *pinned {
         return Err(ChannelError::AnotherServer {
@@ -167,7 +172,7 @@ pub async fn initiate<R: WireReader, W: WireWriter>(
     let payload = serde_json::to_vec(hello).map_err(|_| ChannelError::Malformed)?;
     send_handshake(writer, &mut state, &payload).await?;
     let (sealer, mut opener) = halves(state)?;
-    let answer = opener.open(&next_binary(reader).await?)?;
+    let answer = opener.open(&within(ANSWER_DEADLINE, next_binary(reader)).await?)?;
     Ok((parse(answer.as_bytes())?, sealer, opener))
 }
 
@@ -181,7 +186,8 @@ pub struct Introduced {
     opener: Opener,
 }
 
-/// The server's side of the handshake, until the agent is known.
+/// The server's side of the handshake, until the agent is known. The reader's ration stays that of a
+/// stranger, for whoever looks up the agent to lift.
 ///
 /// # Errors
 /// Any [`ChannelError`] but `AnotherServer`.
@@ -191,15 +197,14 @@ pub async fn receive<R: WireReader, W: WireWriter>(
     key: &StaticKey,
 ) -> Result<Introduced, ChannelError> {
     let mut state = builder(key)?.build_responder().map_err(ChannelError::Noise)?;
-    reader.ration(Some(FIRST_RATION));
+    reader.ration(Ration::Bytes { bytes: FIRST_RATION, more: 0 });
     receive_handshake(reader, &mut state).await?;
     send_handshake(writer, &mut state, &[]).await?;
-    reader.ration(Some(HELLO_RATION));
+    reader.ration(Ration::Bytes { bytes: HELLO_RATION, more: LONG_HELLO });
     let hello = parse(&receive_handshake(reader, &mut state).await?)?;
     let remote = state.get_remote_static().ok_or(ChannelError::Malformed)?;
     let agent_key = remote.try_into().map_err(|_| ChannelError::Malformed)?;
     let (sealer, opener) = halves(state)?;
-    reader.ration(None);
     Ok(Introduced { agent_key, hello, sealer, opener })
 }
 
@@ -251,6 +256,13 @@ async fn receive_handshake<R: WireReader>(
     let length = state.read_message(&message, &mut payload).map_err(ChannelError::Noise)?;
     payload.truncate(length);
     Ok(payload)
+}
+
+async fn within<T>(
+    deadline: Duration,
+    heard: impl Future<Output = Result<T, ChannelError>>,
+) -> Result<T, ChannelError> {
+    timeout(deadline, heard).await.map_err(|_| ChannelError::Silent)?
 }
 
 async fn next_binary<R: WireReader>(reader: &mut R) -> Result<Bytes, ChannelError> {

@@ -5,7 +5,7 @@
 //! a control plane holds thousands of sessions that are idle nearly always. Here an idle session costs an
 //! empty table, and a call passes through no task but its caller's and the session's.
 //!
-//! It knows nothing of sockets and seals: texts go out by a channel, and answers are delivered to it.
+//! It knows nothing of sockets and seals: texts go out by a line, and answers are delivered to it.
 
 use std::{
     collections::HashMap,
@@ -23,25 +23,20 @@ use jsonrpsee::{
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
-use tokio::{
-    sync::{mpsc, oneshot},
-    time::timeout,
-};
+use tokio::{sync::oneshot, time::timeout};
 
-use super::CALL_DEADLINE;
+use super::{
+    CALL_DEADLINE,
+    outgoing::{Ended, Outgoing},
+};
 
 /// Calls that may wait for their answers at once; more fail at once.
 pub const WAITING: usize = 256;
 
-/// Why a call has no answer: the session has ended.
-#[derive(Debug, thiserror::Error)]
-#[error("the session has ended")]
-struct SessionEnded;
-
 /// The calls of one session. Every call fails after [`CALL_DEADLINE`], and as soon as the session ends.
 #[derive(Debug)]
 pub struct Outbound {
-    texts: mpsc::Sender<String>,
+    texts: Outgoing,
     waiting: Mutex<Waiting>,
 }
 
@@ -73,9 +68,15 @@ impl Drop for Call<'_> {
 impl Outbound {
     /// No call waits yet; what is asked goes out by `texts`.
     #[must_use]
-    pub fn new(texts: mpsc::Sender<String>) -> Self {
+    pub fn new(texts: Outgoing) -> Self {
         let waiting = Waiting { last: 0, calls: Some(HashMap::new()) };
         Self { texts, waiting: Mutex::new(waiting) }
+    }
+
+    /// What waits to be written: calls, and whatever else the session has to say.
+    #[must_use]
+    pub fn texts(&self) -> &Outgoing {
+        &self.texts
     }
 
     /// Gives an answer to whoever waits for it. One that nobody waits for any more is dropped.
@@ -89,6 +90,7 @@ impl Outbound {
     /// Fails every call that waits, and those to come.
     pub(super) fn end(&self) {
         self.lock().calls = None;
+        self.texts.end();
     }
 
     fn call(&self) -> Result<(Call<'_>, oneshot::Receiver<String>), Error> {
@@ -153,7 +155,7 @@ impl ClientT for Outbound {
 }
 
 fn ended() -> Error {
-    Error::Transport(Box::new(SessionEnded))
+    Error::Transport(Box::new(Ended))
 }
 
 #[cfg(test)]
@@ -163,25 +165,23 @@ mod tests {
     use jsonrpsee::core::params::ObjectParams;
     use serde_json::{Value, json};
 
-    use super::*;
+    use super::{super::outgoing::Next, *};
 
     type Asked = tokio::task::JoinHandle<Result<String, Error>>;
 
     struct Scene {
         outbound: Arc<Outbound>,
-        said: mpsc::Receiver<String>,
     }
 
     impl Scene {
         fn new() -> Self {
-            let (texts, said) = mpsc::channel(4);
-            Self { outbound: Arc::new(Outbound::new(texts)), said }
+            Self { outbound: Arc::new(Outbound::new(Outgoing::new(4))) }
         }
 
         async fn ask(&mut self) -> (Asked, Value) {
             let outbound = Arc::clone(&self.outbound);
             let asked = tokio::spawn(async move { outbound.request("any", ObjectParams::new()).await });
-            let said = self.said.recv().await.unwrap();
+            let Next::Text(said) = self.outbound.texts().next().await else { panic!("nobody closes") };
             (asked, serde_json::from_str::<Value>(&said).unwrap()["id"].clone())
         }
 

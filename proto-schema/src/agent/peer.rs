@@ -6,7 +6,11 @@
 //! longer than [`WRITE_DEADLINE`] ends the session, since pings alone do not notice a reader that
 //! stalls.
 
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{
+    pin::pin,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use jsonrpsee::{
     core::server::Methods,
@@ -15,15 +19,16 @@ use jsonrpsee::{
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::{
-    sync::{Semaphore, mpsc, watch},
-    time::{Instant, MissedTickBehavior, interval_at, timeout},
+    sync::{Notify, Semaphore},
+    time::{Instant, sleep_until, timeout},
 };
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::sync::CancellationToken;
 
 use super::{
     close::CloseCode,
     noise::{ChannelError, Opener, Sealer},
     outbound::Outbound,
+    outgoing::{Next, Outgoing},
     wire::{Incoming, WireReader, WireWriter},
 };
 
@@ -49,14 +54,19 @@ pub struct Liveness {
 /// A running session. Dropping it ends the session.
 pub struct Peer {
     outbound: Arc<Outbound>,
-    closing: mpsc::Sender<CloseCode>,
-    ended: watch::Receiver<Option<Arc<ChannelError>>>,
+    end: Arc<End>,
+}
+
+/// The end of a session, once it has one.
+struct End {
+    reason: OnceLock<Arc<ChannelError>>,
+    told: Notify,
     token: CancellationToken,
 }
 
 impl Peer {
-    /// Starts the session's tasks over a socket whose handshake is done. `methods` serves the other
-    /// side's calls; each runs in its own task and is not stopped by a broken socket.
+    /// Starts the session in a task of its own, over a socket whose handshake is done. `methods` serves the
+    /// other side's calls; each runs in its own task and is not stopped by a broken socket.
     pub fn start<R: WireReader, W: WireWriter>(
         reader: R,
         writer: W,
@@ -65,40 +75,32 @@ impl Peer {
         methods: Methods,
         liveness: Liveness,
     ) -> Self {
-        let (outgoing, to_write) = mpsc::channel(OUTGOING);
-        let (closing, close_requests) = mpsc::channel(1);
-        let (end, ended) = watch::channel(None);
-        let token = CancellationToken::new();
-        let outbound = Arc::new(Outbound::new(outgoing.clone()));
+        let (peer, run) = Self::new(reader, writer, sealer, opener, methods, liveness);
+        tokio::spawn(run);
+        peer
+    }
+
+    /// As [`start`](Self::start), for who has a task for it already: the session lives as long as what is
+    /// given beside it runs, which gives why it ended.
+    pub fn new<R: WireReader, W: WireWriter>(
+        reader: R,
+        writer: W,
+        sealer: Sealer,
+        opener: Opener,
+        methods: Methods,
+        liveness: Liveness,
+    ) -> (Self, impl Future<Output = Arc<ChannelError>> + Send + use<R, W>) {
+        let outbound = Arc::new(Outbound::new(Outgoing::new(OUTGOING)));
+        let end = End { reason: OnceLock::new(), told: Notify::new(), token: CancellationToken::new() };
+        let end = Arc::new(end);
+        let ending = Ending { outbound: Arc::clone(&outbound), end: Arc::clone(&end) };
         let demultiplexer = Demultiplexer {
             methods,
             outbound: Arc::clone(&outbound),
-            outgoing,
             in_flight: Arc::new(Semaphore::new(IN_FLIGHT)),
-            served: TaskTracker::new(),
         };
-        let write = write_loop(writer, sealer, to_write, close_requests, liveness.ping_every);
-        let read = read_loop(reader, opener, demultiplexer, liveness.lost_after);
-        let (stop, farewell, calls) = (token.clone(), closing.clone(), Arc::clone(&outbound));
-        tokio::spawn(async move {
-            let mut write = pin!(write);
-            let error = tokio::select! {
-                error = &mut write => error,
-                error = read => {
-                    if let Some(code) = CloseCode::about(&error) {
-                        // If something is being said already, that is said.
-                        let _ = farewell.try_send(code);
-                        let _ = timeout(FAREWELL, write).await;
-                    }
-                    error
-                }
-                () = stop.cancelled() => ChannelError::Ended,
-            };
-            end.send_replace(Some(Arc::new(error)));
-            stop.cancel();
-            calls.end();
-        });
-        Self { outbound, closing, ended, token }
+        let run = run(reader, writer, sealer, opener, demultiplexer, ending, liveness);
+        (Self { outbound, end }, run)
     }
 
     /// For calls to the other side.
@@ -109,78 +111,146 @@ impl Peer {
 
     /// Says a reason to the other side and ends the session, within [`WRITE_DEADLINE`].
     pub async fn close(&self, code: CloseCode) {
-        if self.closing.try_send(code).is_ok() {
-            let _ = timeout(WRITE_DEADLINE, self.token.cancelled()).await;
+        if self.outbound.texts().close(code) {
+            let _ = timeout(WRITE_DEADLINE, self.end.token.cancelled()).await;
         }
-        self.token.cancel();
+        self.end.token.cancel();
     }
 
     /// Ends the session at once, saying nothing.
     pub fn cut(&self) {
-        self.token.cancel();
+        self.end.token.cancel();
     }
 
     /// Cancelled when the session has ended.
     #[must_use]
     pub fn end_token(&self) -> CancellationToken {
-        self.token.clone()
+        self.end.token.clone()
     }
 
     /// Waits for the end of the session, and says why it ended.
     pub async fn ended(&self) -> Arc<ChannelError> {
-        let mut ended = self.ended.clone();
-        match ended.wait_for(Option::is_some).await {
-            Ok(reason) => reason.clone().unwrap_or_else(|| Arc::new(ChannelError::Ended)),
-            Err(_) => Arc::new(ChannelError::Ended),
+        loop {
+            let mut told = pin!(self.end.told.notified());
+            // From now on nothing is missed.
+            told.as_mut().enable();
+            if let Some(reason) = self.end.reason.get() {
+                return Arc::clone(reason);
+            }
+            told.await;
         }
     }
 }
 
 impl Drop for Peer {
     fn drop(&mut self) {
-        self.token.cancel();
+        self.end.token.cancel();
     }
+}
+
+/// Ends the session for all who wait for that, also where its task is dropped.
+struct Ending {
+    outbound: Arc<Outbound>,
+    end: Arc<End>,
+}
+
+impl Ending {
+    fn because(&self, error: ChannelError) -> Arc<ChannelError> {
+        Arc::clone(self.end.reason.get_or_init(|| Arc::new(error)))
+    }
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.because(ChannelError::Ended);
+        self.end.token.cancel();
+        self.end.told.notify_waiters();
+        self.outbound.end();
+    }
+}
+
+async fn run<R: WireReader, W: WireWriter>(
+    reader: R,
+    writer: W,
+    sealer: Sealer,
+    opener: Opener,
+    demultiplexer: Demultiplexer,
+    ending: Ending,
+    liveness: Liveness,
+) -> Arc<ChannelError> {
+    let error = {
+        let mut write = pin!(write_loop(writer, sealer, &ending.outbound, liveness.ping_every));
+        tokio::select! {
+            error = &mut write => error,
+            error = read_loop(reader, opener, &demultiplexer, liveness.lost_after) => {
+                if let Some(code) = CloseCode::about(&error) {
+                    // If something is being said already, that is said.
+                    ending.outbound.texts().close(code);
+                    let _ = Box::pin(timeout(FAREWELL, write)).await;
+                }
+                error
+            }
+            () = ending.end.token.cancelled() => ChannelError::Ended,
+        }
+    };
+    ending.because(error)
+}
+
+/// What is to be written.
+enum Due {
+    Text(String),
+    Close(CloseCode),
+    Ping,
 }
 
 async fn write_loop<W: WireWriter>(
     mut writer: W,
     mut sealer: Sealer,
-    mut texts: mpsc::Receiver<String>,
-    mut closing: mpsc::Receiver<CloseCode>,
+    outbound: &Outbound,
     ping_every: Option<Duration>,
 ) -> ChannelError {
     // A side that does not ping gets a clock that never ticks in practice.
     let every = ping_every.unwrap_or(Duration::from_secs(365 * 24 * 3600));
-    let mut pings = interval_at(Instant::now() + every, every);
-    pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut ping_at = Instant::now() + every;
     loop {
-        let written = tokio::select! {
+        let due = tokio::select! {
             biased;
-            Some(code) = closing.recv() => {
-                let _ = timeout(WRITE_DEADLINE, writer.close(code)).await;
-                return ChannelError::ClosedHere(code);
+            next = outbound.texts().next() => match next {
+                Next::Text(text) => Due::Text(text),
+                Next::Close(code) => Due::Close(code),
+            },
+            () = sleep_until(ping_at) => {
+                ping_at = Instant::now() + every;
+                Due::Ping
             }
-            text = texts.recv() => {
-                let Some(text) = text else { return ChannelError::Ended };
-                match sealer.seal(&text) {
-                    Ok(message) => timeout(WRITE_DEADLINE, writer.send(message)).await,
-                    Err(error) => return error,
-                }
-            }
-            _ = pings.tick() => timeout(WRITE_DEADLINE, writer.ping()).await,
         };
-        match written {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => return error.into(),
-            Err(_) => return ChannelError::Stalled,
+        // In a box while something is written: nearly all sessions wait nearly always.
+        if let Err(error) = Box::pin(write(&mut writer, &mut sealer, due)).await {
+            return error;
         }
     }
+}
+
+async fn write<W: WireWriter>(writer: &mut W, sealer: &mut Sealer, due: Due) -> Result<(), ChannelError> {
+    let written = match due {
+        Due::Text(text) => {
+            let message = sealer.seal(&text)?;
+            drop(text);
+            timeout(WRITE_DEADLINE, writer.send(message)).await
+        }
+        Due::Ping => timeout(WRITE_DEADLINE, writer.ping()).await,
+        Due::Close(code) => {
+            let _ = timeout(WRITE_DEADLINE, writer.close(code)).await;
+            return Err(ChannelError::ClosedHere(code));
+        }
+    };
+    Ok(written.map_err(|_| ChannelError::Stalled)??)
 }
 
 async fn read_loop<R: WireReader>(
     mut reader: R,
     mut opener: Opener,
-    demultiplexer: Demultiplexer,
+    demultiplexer: &Demultiplexer,
     lost_after: Duration,
 ) -> ChannelError {
     loop {
@@ -197,8 +267,15 @@ async fn read_loop<R: WireReader>(
                 Err(error) => return error,
             },
         };
-        if let Err(error) = demultiplexer.take(text).await {
-            return error;
+        match demultiplexer.take(text) {
+            Ok(None) => {}
+            // Whoever asks too much is read no further before it was told.
+            Ok(Some(busy)) => {
+                if Box::pin(demultiplexer.outbound.texts().send(busy)).await.is_err() {
+                    return ChannelError::Ended;
+                }
+            }
+            Err(error) => return error,
         }
     }
 }
@@ -215,34 +292,33 @@ struct Envelope<'a> {
 struct Demultiplexer {
     methods: Methods,
     outbound: Arc<Outbound>,
-    outgoing: mpsc::Sender<String>,
     in_flight: Arc<Semaphore>,
-    served: TaskTracker,
 }
 
 impl Demultiplexer {
-    async fn take(&self, text: String) -> Result<(), ChannelError> {
+    /// Serves a call, or delivers an answer. Gives what is to be said where too many calls are served already.
+    fn take(&self, text: String) -> Result<Option<String>, ChannelError> {
         let envelope: Envelope<'_> = serde_json::from_str(&text).map_err(|_| ChannelError::Malformed)?;
         if envelope.method.is_none() {
             if let Some(number) = envelope.id.and_then(|id| id.get().parse().ok()) {
                 self.outbound.deliver(number, text);
             }
-            return Ok(());
+            return Ok(None);
         }
         let Ok(permit) = Arc::clone(&self.in_flight).try_acquire_owned() else {
             let id =
                 envelope.id.and_then(|id| serde_json::from_str::<Id<'_>>(id.get()).ok()).unwrap_or(Id::Null);
-            return self.outgoing.send(busy(id)).await.map_err(|_| ChannelError::Ended);
+            return Ok(Some(busy(id)));
         };
-        let (methods, outgoing) = (self.methods.clone(), self.outgoing.clone());
-        self.served.spawn(async move {
+        let (methods, outbound) = (self.methods.clone(), Arc::clone(&self.outbound));
+        tokio::spawn(async move {
             // Only a frame that is no request at all fails here; there is nobody to answer then.
             if let Ok((answer, _)) = methods.raw_json_request(&text, 1).await {
-                let _ = outgoing.send(Box::<str>::from(answer).into_string()).await;
+                let _ = outbound.texts().send(Box::<str>::from(answer).into_string()).await;
             }
             drop(permit);
         });
-        Ok(())
+        Ok(None)
     }
 }
 

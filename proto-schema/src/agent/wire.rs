@@ -32,15 +32,28 @@ pub enum Incoming {
 #[error("the WebSocket broke")]
 pub struct WireError(#[source] pub Box<dyn std::error::Error + Send + Sync>);
 
+/// How much may come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ration {
+    /// So many bytes.
+    Bytes {
+        /// From anyone.
+        bytes: usize,
+        /// After these, from few at once: who sends more waits until it is one of them.
+        more: usize,
+    },
+    /// Whatever is sent.
+    Endless,
+}
+
 /// The receiving half of a WebSocket.
 pub trait WireReader: Send + 'static {
     /// The next message; `None` at the end of the stream. Must be safe to cancel.
     fn next(&mut self) -> impl Future<Output = Option<Result<Incoming, WireError>>> + Send;
 
-    /// From now until the next call at most so many bytes are taken from the other side, then comes
-    /// [`Incoming::TooLong`]; `None` for as many as it sends. How little a stranger may make a server
-    /// hold; who dials need not care.
-    fn ration(&mut self, _bytes: Option<usize>) {}
+    /// From now until the next call at most so much is taken from the other side, then comes
+    /// [`Incoming::TooLong`]. How little strangers may make a server hold; who dials need not care.
+    fn ration(&mut self, _ration: Ration) {}
 }
 
 /// The sending half of a WebSocket.

@@ -1,6 +1,10 @@
 //! From a socket to a session: the handshake, who is let in, and what is superseded.
 //!
 //! Nothing is written, and no live session is touched, before the agent's key is proven and known.
+//!
+//! All agents of a fleet dial at once when their server returns. Each has a place in the [waiting
+//! room](super::waiting_room), says what it has to say, and waits there until the database has looked it up,
+//! instead of dialling again and again.
 
 use std::{
     sync::{Arc, OnceLock},
@@ -10,17 +14,20 @@ use std::{
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use purser_proto_schema::{
     agent::{
-        HANDSHAKE_DEADLINE, MAX_TARGETS_PER_AGENT, PROTOCOLS,
+        ADMISSION_DEADLINE, HANDSHAKE_DEADLINE, MAX_TARGETS_PER_AGENT, PROTOCOLS,
         calls::ServerCallsServer,
         close::CloseCode,
         handshake::{Hello, RefusalCode, Refused, Welcome},
         noise::{self, ChannelError, Introduced},
         peer::{Liveness, Peer},
-        wire::{WireReader, WireWriter},
+        wire::{Ration, WireReader, WireWriter},
     },
     ids::{OrganizationId, ServerId},
 };
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::{
+    sync::SemaphorePermit,
+    time::{error::Elapsed, timeout},
+};
 
 use super::{
     Dispatch, Session, Shared, pump, report,
@@ -31,7 +38,7 @@ use crate::{
     error::Result,
     refusals::Refusal,
     request, secret_hash,
-    store::{Admission, Admittance, Admitted, Fence},
+    store::{Admission, Admittance, Admitted, Fence, TargetRow},
 };
 
 /// The audit's word for an agent that was not let in.
@@ -51,28 +58,14 @@ impl Dispatch {
     /// Serves one agent's socket until it ends.
     pub async fn serve<R: WireReader, W: WireWriter>(&self, mut reader: R, mut writer: W) {
         let shared = &self.shared;
-        let Some(turn) = turn(shared).await else {
-            return say(&mut writer, CloseCode::Busy).await;
-        };
         // In a box of its own: the socket's task would else keep room for it as long as the session lasts.
-        let begun = Box::pin(tokio::time::timeout(HANDSHAKE_DEADLINE, async {
-            let introduced = noise::receive(&mut reader, &mut writer, &shared.channel_key).await?;
-            admit(shared, introduced, &mut writer).await
-        }))
-        .await;
-        drop(turn);
-        // Anyone can dial, so what strangers get wrong is no more than a debug line.
-        let wrong = match begun {
-            Ok(Ok(Some(terms))) => return live(shared, terms, reader, writer).await,
-            Ok(Ok(None)) => None,
-            Ok(Err(error)) => {
-                tracing::debug!(%error, "a handshake failed");
-                CloseCode::about(&error)
+        let wrong = match Box::pin(shake(shared, &mut reader, &mut writer)).await {
+            Ok(Some((terms, turn))) => {
+                reader.ration(Ration::Endless);
+                return live(shared, terms, turn, reader, writer).await;
             }
-            Err(_) => {
-                tracing::debug!("a handshake took too long");
-                Some(CloseCode::TooSlow)
-            }
+            Ok(None) => None,
+            Err(code) => code,
         };
         if let Some(code) = wrong {
             say(&mut writer, code).await;
@@ -80,16 +73,40 @@ impl Dispatch {
     }
 }
 
-/// A place among those that shake hands. All agents of a fleet come at once when their server returns, and
-/// wait here instead of dialling again and again; strangers can fill neither room for long.
-async fn turn(shared: &Shared) -> Option<OwnedSemaphorePermit> {
-    let _waiting = shared.waiting.try_acquire().ok()?;
-    let turn = Arc::clone(&shared.handshakes).acquire_owned();
-    tokio::time::timeout(HANDSHAKE_DEADLINE, turn).await.ok()?.ok()
+/// The whole handshake, in a place of the waiting room: what the session begins with, nothing where the agent
+/// was told why it is refused, or how the socket is to be closed.
+async fn shake<'a, R: WireReader, W: WireWriter>(
+    shared: &'a Arc<Shared>,
+    reader: &mut R,
+    writer: &mut W,
+) -> std::result::Result<Option<(Box<Terms>, SemaphorePermit<'a>)>, Option<CloseCode>> {
+    // Anyone can dial, so what strangers get wrong is no more than a debug line.
+    let failed = |error: ChannelError| {
+        tracing::debug!(%error, "a handshake failed");
+        CloseCode::about(&error)
+    };
+    let too_slow = |_: Elapsed| {
+        tracing::debug!("a handshake took too long");
+        Some(CloseCode::TooSlow)
+    };
+    let mut place = shared.waiting.enter().ok_or(Some(CloseCode::Busy))?;
+    let introduced = tokio::select! {
+        introduced = timeout(HANDSHAKE_DEADLINE, noise::receive(reader, writer, &shared.channel_key)) => {
+            introduced.map_err(too_slow)?.map_err(failed)?
+        }
+        () = place.displaced() => return Err(Some(CloseCode::Busy)),
+    };
+    if !place.keep() {
+        return Err(Some(CloseCode::Busy));
+    }
+    let turn = timeout(ADMISSION_DEADLINE, shared.admissions.acquire()).await;
+    let Ok(Ok(turn)) = turn else { return Err(Some(CloseCode::Busy)) };
+    let admitted = timeout(HANDSHAKE_DEADLINE, admit(shared, introduced, writer)).await;
+    Ok(admitted.map_err(too_slow)?.map_err(failed)?.map(|terms| (terms, turn)))
 }
 
 async fn say<W: WireWriter>(writer: &mut W, code: CloseCode) {
-    let _ = tokio::time::timeout(FAREWELL, writer.close(code)).await;
+    let _ = timeout(FAREWELL, writer.close(code)).await;
 }
 
 /// A session about to begin.
@@ -106,7 +123,7 @@ async fn admit<W: WireWriter>(
     shared: &Arc<Shared>,
     introduced: Introduced,
     writer: &mut W,
-) -> std::result::Result<Option<Terms>, ChannelError> {
+) -> std::result::Result<Option<Box<Terms>>, ChannelError> {
     let hello = &introduced.hello;
     let Some(protocol) = PROTOCOLS.newest_common(hello.protocol) else {
         let (min, max) = (PROTOCOLS.min, PROTOCOLS.max);
@@ -166,7 +183,7 @@ async fn admit<W: WireWriter>(
         drop: reconciled.drop.clone(),
     };
     let (sealer, opener) = introduced.welcome(writer, welcome).await?;
-    Ok(Some(Terms { admitted, fence, heartbeat, reconciled, sealer, opener }))
+    Ok(Some(Box::new(Terms { admitted, fence, heartbeat, reconciled, sealer, opener })))
 }
 
 async fn look_up(shared: &Shared, hello: &Hello, key: &[u8]) -> Result<Admittance> {
@@ -238,20 +255,14 @@ impl Shared {
 
 /// The session itself: from welcome to the end of the socket. What its beginning and end take is in boxes of
 /// their own, and not kept in between.
-async fn live<R: WireReader, W: WireWriter>(shared: &Arc<Shared>, terms: Terms, reader: R, writer: W) {
-    let Some(session) = Box::pin(begin(shared, terms, reader, writer)).await else { return };
-    let reason = session.peer().ended().await;
-    Box::pin(end(shared, &session, &reason)).await;
-}
-
-/// Begins a session, unless it is superseded already.
-async fn begin<R: WireReader, W: WireWriter>(
+async fn live<R: WireReader, W: WireWriter>(
     shared: &Arc<Shared>,
-    terms: Terms,
+    terms: Box<Terms>,
+    turn: SemaphorePermit<'_>,
     reader: R,
     writer: W,
-) -> Option<Arc<Session>> {
-    let Terms { admitted, fence, heartbeat, reconciled, sealer, opener } = terms;
+) {
+    let Terms { admitted, fence, heartbeat, reconciled, sealer, opener } = *terms;
     let late = Arc::new(OnceLock::new());
     let inbound = super::inbound::Inbound {
         shared: Arc::downgrade(shared),
@@ -259,35 +270,55 @@ async fn begin<R: WireReader, W: WireWriter>(
         session: Arc::clone(&late),
     };
     let liveness = Liveness { ping_every: Some(heartbeat), lost_after: heartbeat * 3 };
-    let peer = Peer::start(reader, writer, sealer, opener, inbound.into_rpc().into(), liveness);
-    let turns = shared.turns.of(&OrganizationId::from_stored(admitted.row.organization_id.clone()));
-    let session = Arc::new(Session::new(fence.clone(), admitted.row.name.clone(), peer, turns));
+    let (peer, run) = Peer::new(reader, writer, sealer, opener, inbound.into_rpc().into(), liveness);
+    let turns = shared.turns.of(&OrganizationId::from_stored(admitted.row.organization_id));
+    let session = Arc::new(Session::new(fence, admitted.row.name, peer, turns));
     // Nobody else sets it.
     let _ = late.set(Arc::downgrade(&session));
-    for target in &reconciled.going_on {
+    let begin = Box::pin(begin(shared, &session, turn, reconciled.going_on, admitted.enrolled));
+    let (reason, began) = tokio::join!(run, begin);
+    if began {
+        Box::pin(end(shared, &session, &reason)).await;
+    }
+}
+
+/// Begins a session, unless it is superseded already. What the database has to do for it is part of its turn: all
+/// sessions of a fleet may begin at once.
+async fn begin(
+    shared: &Arc<Shared>,
+    session: &Arc<Session>,
+    turn: SemaphorePermit<'_>,
+    going_on: Vec<TargetRow>,
+    enrolled: bool,
+) -> bool {
+    let fence = &session.fence;
+    for target in &going_on {
         if let Ok(kind) = target.job_kind() {
             session.enter(target, kind);
         }
     }
-    if let Err(reason) = take_over(shared, &session) {
+    if let Err(reason) = take_over(shared, session) {
+        drop(turn);
         session.close(reason).await;
-        return None;
+        return false;
     }
     tracing::info!(server = %fence.server_id, name = session.name, epoch = fence.epoch,
-        enrolled = admitted.enrolled, resumed = reconciled.going_on.len(), "agent connected");
-    shared.tasks.spawn(pump::run(Arc::clone(shared), Arc::clone(&session)));
+        enrolled, resumed = going_on.len(), "agent connected");
+    shared.tasks.spawn(pump::run(Arc::clone(shared), Arc::clone(session)));
     // Held first: whoever cancels from now on knows whom to ask, and whoever did before is found here.
-    if let Err(error) = shared.hold(&fence).await {
+    if let Err(error) = shared.hold(fence).await {
         report("noting who holds a session", &fence.server_id, &error);
     }
-    if let Err(error) = resume::stop_ended(shared, &session, &reconciled.going_on).await {
-        report("looking for what was cancelled meanwhile", &fence.server_id, &error);
-    }
     // A removal that came before the session was in the table found none to end.
-    if let Ok(false) = shared.store.session_holds(&fence).await {
+    let in_force = shared.store.session_holds(fence).await;
+    drop(turn);
+    if let Ok(false) = in_force {
         session.close(CloseCode::NotInForce).await;
     }
-    Some(session)
+    if let Err(error) = resume::stop_ended(shared, session, &going_on).await {
+        report("looking for what was cancelled meanwhile", &fence.server_id, &error);
+    }
+    true
 }
 
 /// Takes a session that has ended out of the table.

@@ -58,7 +58,8 @@ impl ServerCallsServer for Inbound {
         if let Some(job) = session.as_ref().and_then(|session| session.test(&verdict.attempt.target_id)) {
             shared.watches.told(&job, &verdict.verdict);
         }
-        finish(&shared, session.as_ref(), &self.fence, verdict).await.map_err(try_again)
+        let _turn = shared.steps.acquire().await;
+        Box::pin(finish(&shared, session.as_ref(), &self.fence, verdict)).await.map_err(try_again)
     }
 
     async fn agent_status(&self, status: AgentStatus) -> RpcResult<()> {

@@ -50,6 +50,7 @@ mod resume;
 mod scene;
 mod session;
 mod turns;
+mod waiting_room;
 mod watches;
 
 pub use place::Place;
@@ -57,13 +58,15 @@ pub use replicas::Name;
 use replicas::Replicas;
 use session::Session;
 use turns::Turns;
+use waiting_room::WaitingRoom;
 use watches::Watches;
 pub use watches::{Change, Heard, Watch};
 
-/// Handshakes at once; more wait.
-const HANDSHAKES: usize = 64;
-/// Sockets that wait for their handshake; more are turned away at the door.
-const WAITING_HANDSHAKES: usize = 4_096;
+/// Agents that are looked up at once; more wait.
+const ADMISSIONS: usize = 64;
+/// Steps of targets that are written at once; more wait, and take little memory until it is their turn: a job for
+/// a fleet has a step of each target to take at once.
+const STEPS: usize = 64;
 
 /// How often a target is given out in one round: after its agent died with it, and after what heals.
 const ATTEMPTS: u32 = 3;
@@ -95,14 +98,16 @@ struct Shared {
     turns: Turns,
     told: Told,
     replicas: Replicas,
-    handshakes: Arc<Semaphore>,
-    waiting: Semaphore,
+    waiting: Arc<WaitingRoom>,
+    admissions: Semaphore,
+    steps: Semaphore,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
 
 impl Dispatch {
-    /// Starts with no session, as one of the control planes over this database. `stop` ends everything.
+    /// Starts with no session, as one of the control planes over this database. At most `places` sockets
+    /// are in their handshake at once. `stop` ends everything.
     ///
     /// # Errors
     /// [`Error::Internal`] when the database is away.
@@ -112,6 +117,7 @@ impl Dispatch {
         channel_key: StaticKey,
         name: Name,
         told: Told,
+        places: usize,
         stop: CancellationToken,
     ) -> Result<Self> {
         let shared = Arc::new(Shared {
@@ -123,8 +129,9 @@ impl Dispatch {
             turns: Turns::default(),
             told,
             replicas: Replicas::new(name),
-            handshakes: Arc::new(Semaphore::new(HANDSHAKES)),
-            waiting: Semaphore::new(WAITING_HANDSHAKES),
+            waiting: Arc::new(WaitingRoom::new(places)),
+            admissions: Semaphore::new(ADMISSIONS),
+            steps: Semaphore::new(STEPS),
             stop,
             tasks: TaskTracker::new(),
         });

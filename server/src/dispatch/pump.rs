@@ -30,8 +30,12 @@ const PREPARED_AGAIN: Duration = Duration::from_secs(5);
 pub(super) async fn run(shared: Arc<Shared>, session: Arc<Session>) {
     let ended = session.peer().end_token();
     loop {
-        // In boxes of their own: this task waits nearly always, and would keep room for them.
-        match Box::pin(next(&shared, &session)).await {
+        // In boxes of their own: this task waits nearly always, and would keep room for them. When a job is for
+        // a whole fleet, all its sessions are woken at once, and nearly all wait for this turn.
+        let turn = session.turn().await;
+        let found = Box::pin(next(&shared, &session)).await;
+        drop(turn);
+        match found {
             Ok(true) => continue,
             Ok(false) => {}
             Err(error) => report("looking for queued targets", &session.fence.server_id, &error),
@@ -69,7 +73,6 @@ async fn next(shared: &Arc<Shared>, session: &Arc<Session>) -> Result<bool> {
     if free.is_empty() || session.peer().end_token().is_cancelled() {
         return Ok(false);
     }
-    let _turn = session.turn().await;
     // Only looked at first: a claim makes every other writer wait.
     if !shared.store.target_waits(&session.fence.server_id, &free).await? {
         session.found_empty(signs);
@@ -97,7 +100,7 @@ async fn next(shared: &Arc<Shared>, session: &Arc<Session>) -> Result<bool> {
 /// Gives a claimed target, which has its place, to the agent: with its credential.
 pub(super) async fn hand_over_completed(shared: Arc<Shared>, session: Arc<Session>, target: TargetRow) {
     shared.moved(&target.job());
-    let handed_over = match plan::complete(&shared.store, &shared.vault, &target).await {
+    let handed_over = match Box::pin(plan::complete(&shared.store, &shared.vault, &target)).await {
         Ok(Ok(command)) => hand_over(&shared, &session, &target, command).await,
         Ok(Err(failure)) => fail(&shared, &session, &target, failure).await,
         Err(error) => {
@@ -158,13 +161,15 @@ async fn hand_over(
     match session.client().target_start(request).await {
         Ok(StartReply::Accepted) => {
             // Whoever asked before the agent knew the target asked in vain.
+            let turn = shared.steps.acquire().await;
             let cancel = if target.job_kind()? == JobKind::TestRegistry {
                 // It has ended before another state would be of use.
                 shared.store.target_cancel_requested(&attempt).await?
             } else {
-                let taken = shared.store.target_running(&attempt, &session.fence).await?;
+                let taken = Box::pin(shared.store.target_running(&attempt, &session.fence)).await?;
                 taken.is_some_and(|target| target.cancel_requested)
             };
+            drop(turn);
             if cancel {
                 session.cancel(attempt).await;
             }

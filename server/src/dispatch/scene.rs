@@ -80,7 +80,8 @@ impl Scene {
             traces: Traces::start(None, Arc::clone(&metrics), &tasks, stop.clone()),
             metrics,
         };
-        let dispatch = Dispatch::start(store, Arc::new(vault), key, name, told, stop.clone()).await.unwrap();
+        let dispatch =
+            Dispatch::start(store, Arc::new(vault), key, name, told, 8, stop.clone()).await.unwrap();
         Self { shared: Arc::clone(&dispatch.shared), organization, server, stop, _folder: folder }
     }
 

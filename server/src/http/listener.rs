@@ -1,7 +1,7 @@
 //! The listener: accepted sockets, their number, and how long a caller may take to ask. A caller shakes
 //! hands in a task of its own, so that a slow one keeps nobody else waiting.
 
-use std::{sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{Router, http::Request};
 use hyper::{
@@ -18,7 +18,7 @@ use hyper_util::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     sync::Semaphore,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -27,10 +27,25 @@ use super::{Tls, around::Peer, write_deadline::WriteDeadline};
 
 /// Connections at once; further ones wait to be accepted.
 const CONNECTIONS: usize = 20_000;
+/// Connections that the system has made and nobody has accepted yet, if its own limit is no lower (4,096 on Linux).
+const BACKLOG: u32 = 16_384;
 /// How long a caller may take for the head of a request, and be idle between two.
 const HEAD: Duration = Duration::from_secs(30);
 /// How long to wait after the system refused to accept, such as for want of file descriptors.
 const REFUSED: Duration = Duration::from_millis(200);
+
+/// Listens, with room for a whole fleet that dials at once: a dial beyond the backlog hears nothing, and the
+/// system repeats it seconds later.
+///
+/// # Errors
+/// When the address cannot be used.
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    // A restart would else have to wait for the last connections to be forgotten.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
 
 /// Serves until `stop`, then lets calls under way end, and sockets be told, at most `within`.
 pub async fn serve(

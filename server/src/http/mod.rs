@@ -65,7 +65,7 @@ mod trpc;
 mod typescript;
 mod write_deadline;
 
-pub use listener::serve;
+pub use listener::{listen, serve};
 pub use tls::{Source, Tls};
 
 /// The largest body of a call, in bytes.

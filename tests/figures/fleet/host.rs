@@ -3,6 +3,8 @@
 
 use std::{
     collections::BTreeMap,
+    fmt::Display,
+    io,
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -12,14 +14,13 @@ use std::{
 
 use futures_util::StreamExt as _;
 use purser_proto_schema::agent::{
-    HANDSHAKE_DEADLINE,
+    close::CloseCode,
     handshake::{Answer, Hello, Resume},
     noise::{ChannelError, Opener, Sealer, initiate},
     wire::{Incoming, WireReader as _, WireWriter as _},
 };
 use purser_tests::{
     double::{Double, Reader, Writer},
-    eventually,
     faults::Chance,
     wait::random_bytes,
 };
@@ -27,7 +28,7 @@ use serde_json::{Value, json};
 use tokio::{
     net::TcpStream,
     task::JoinSet,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tokio_tungstenite::{client_async_with_config, tungstenite::protocol::WebSocketConfig};
 
@@ -35,6 +36,11 @@ use tokio_tungstenite::{client_async_with_config, tungstenite::protocol::WebSock
 const FIRST_CEILING: Duration = Duration::from_millis(500);
 const LAST_CEILING: Duration = Duration::from_secs(30);
 const LEAST_WAIT: Duration = Duration::from_millis(100);
+const AFTER_REFUSAL: Duration = Duration::from_secs(5);
+const HEALTHY: Duration = Duration::from_secs(60);
+const DIAL_DEADLINE: Duration = Duration::from_secs(30);
+const CONNECT_DEADLINE: Duration = Duration::from_secs(8);
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// The library's default is 128 KiB for each socket.
 const BUFFER: usize = 4 * 1024;
 const DIGEST: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
@@ -58,13 +64,17 @@ impl Host {
         self.double.server_id.as_str()
     }
 
-    async fn dial(&self) -> Result<Session, String> {
-        let words = |error: &dyn std::fmt::Display| error.to_string();
-        let stream = TcpStream::connect(&self.address).await.map_err(|error| words(&error))?;
-        let config = WebSocketConfig::default().read_buffer_size(BUFFER).write_buffer_size(0);
-        let url = format!("ws://{}/agent", self.address);
-        let opened = client_async_with_config(url, stream, Some(config)).await;
-        let (sink, stream) = opened.map_err(|error| words(&error))?.0.split();
+    async fn dial(&self) -> Result<Session, Failed> {
+        let address = &self.address;
+        let dialling = timeout(DIAL_DEADLINE, async {
+            let connecting = timeout(CONNECT_DEADLINE, TcpStream::connect(address));
+            let stream = connecting.await.map_err(|_| Failed::of("no connection in time"))??;
+            let config = WebSocketConfig::default().read_buffer_size(BUFFER).write_buffer_size(0);
+            let opened =
+                client_async_with_config(format!("ws://{address}/agent"), stream, Some(config)).await;
+            Ok::<_, Failed>(opened.map_err(Failed::of)?.0.split())
+        });
+        let (sink, stream) = dialling.await.map_err(|_| Failed::of("no WebSocket in time"))??;
         let (mut reader, mut writer) = (Reader(stream), Writer(sink));
         let hello = Hello {
             protocol: self.double.protocol,
@@ -76,14 +86,17 @@ impl Host {
             resume: Resume::default(),
         };
         let shaking = initiate(&mut reader, &mut writer, &self.double.key, &self.double.server_key, &hello);
-        match shaking.await.map_err(|error| words(&error))? {
+        match shaking.await? {
             (Answer::Welcome(welcome), sealer, opener) => {
                 // Whoever was here first has set it.
                 let _ = self.enrolled.set(());
                 let lost_after = 3 * Duration::from_millis(welcome.heartbeat_ms);
                 Ok(Session { reader, writer, sealer, opener, lost_after, calls: 0 })
             }
-            (Answer::Refused(refused), ..) => Err(refused.message),
+            (Answer::Refused(refused), ..) => {
+                let least_wait = Duration::from_millis(refused.retry_after_ms).max(AFTER_REFUSAL);
+                Err(Failed { why: refused.message, least_wait, nobody_there: false })
+            }
         }
     }
 
@@ -92,19 +105,53 @@ impl Host {
         let mut chance = Chance::new(seed());
         let mut ceiling = FIRST_CEILING;
         loop {
-            match timeout(HANDSHAKE_DEADLINE, self.dial()).await {
-                Ok(Ok(mut session)) => {
+            let mut least_wait = Duration::ZERO;
+            match self.dial().await {
+                Ok(mut session) => {
                     let _online = Online::new(tally);
-                    ceiling = FIRST_CEILING;
+                    let began = Instant::now();
                     // However it ended: it is dialled again.
                     let _ = session.serve(tally).await;
+                    if began.elapsed() >= HEALTHY {
+                        ceiling = FIRST_CEILING;
+                    }
                 }
-                Ok(Err(why)) => tally.turn_away(&why),
-                Err(_) => tally.turn_away("no answer to the handshake in time"),
+                Err(failed) => {
+                    least_wait = failed.least_wait;
+                    tally.turn_away(&failed);
+                }
             }
-            sleep(chance.between(Duration::ZERO, ceiling).max(LEAST_WAIT)).await;
+            sleep((least_wait + chance.between(Duration::ZERO, ceiling)).max(LEAST_WAIT)).await;
             ceiling = (2 * ceiling).min(LAST_CEILING);
         }
+    }
+}
+
+/// Why a dial became no session.
+struct Failed {
+    why: String,
+    least_wait: Duration,
+    /// The server's process was away.
+    nobody_there: bool,
+}
+
+impl Failed {
+    fn of(error: impl Display) -> Self {
+        Self { why: error.to_string(), least_wait: Duration::ZERO, nobody_there: false }
+    }
+}
+
+impl From<io::Error> for Failed {
+    fn from(error: io::Error) -> Self {
+        Self { nobody_there: error.kind() == io::ErrorKind::ConnectionRefused, ..Self::of(error) }
+    }
+}
+
+impl From<ChannelError> for Failed {
+    fn from(error: ChannelError) -> Self {
+        let busy = matches!(error, ChannelError::Closed { code, .. } if code == CloseCode::Busy.number());
+        let least_wait = if busy { AFTER_REFUSAL } else { Duration::ZERO };
+        Self { least_wait, ..Self::of(error) }
     }
 }
 
@@ -164,9 +211,12 @@ pub struct Tally {
 }
 
 impl Tally {
-    fn turn_away(&self, why: &str) {
-        let mut counts = self.turned_away.lock().unwrap_or_else(PoisonError::into_inner);
-        *counts.entry(why.to_owned()).or_default() += 1;
+    /// A dial while no server was there is nothing that the server did.
+    fn turn_away(&self, failed: &Failed) {
+        if !failed.nobody_there {
+            let mut counts = self.turned_away.lock().unwrap_or_else(PoisonError::into_inner);
+            *counts.entry(failed.why.clone()).or_default() += 1;
+        }
     }
 
     /// How dials ended that did not become sessions, since this was last asked.
@@ -180,20 +230,29 @@ impl Tally {
         self.stored.load(Ordering::Relaxed)
     }
 
-    /// Waits for that many of them.
-    pub async fn all_stored(&self, count: usize, patience: Duration) {
-        eventually(patience, async || (self.stored() >= count).then_some(())).await;
+    /// Waits for that many of them; false when that took longer than `patience`.
+    pub async fn all_stored(&self, count: usize, patience: Duration) -> bool {
+        reached(patience, || self.stored() >= count).await
     }
 
-    /// Waits until that many agents have sessions.
-    pub async fn all_online(&self, agents: usize, patience: Duration) {
-        eventually(patience, async || (self.online.load(Ordering::Relaxed) == agents).then_some(())).await;
+    /// Waits until that many agents have sessions; false when that took longer than `patience`.
+    pub async fn all_online(&self, agents: usize, patience: Duration) -> bool {
+        reached(patience, || self.online() == agents).await
     }
 
-    /// Waits until no agent has one.
-    pub async fn all_offline(&self, patience: Duration) {
-        self.all_online(0, patience).await;
+    /// Agents with a session.
+    pub fn online(&self) -> usize {
+        self.online.load(Ordering::Relaxed)
     }
+}
+
+async fn reached(patience: Duration, wanted: impl Fn() -> bool) -> bool {
+    let looking = async {
+        while !wanted() {
+            sleep(LOOK_EVERY).await;
+        }
+    };
+    timeout(patience, looking).await.is_ok()
 }
 
 /// Counts while it is held, also in a task that is aborted.

@@ -2,6 +2,7 @@ use std::future::pending;
 
 use bytes::Bytes;
 use jsonrpsee::core::server::RpcModule;
+use tokio::sync::mpsc;
 
 use super::*;
 use crate::{

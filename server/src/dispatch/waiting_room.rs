@@ -1,0 +1,134 @@
+//! Who is in a handshake: a bounded number, and enough places for a whole fleet.
+//!
+//! Anyone can dial and then say nothing, so a place is no property: where all are taken, whoever has left its
+//! proof owing the longest goes for the one who comes. An agent proves its key within a round trip or two; a
+//! crowd of strangers displaces itself. Who has proved a key keeps its place until it was looked up.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+};
+
+use tokio::sync::oneshot;
+
+use super::lock;
+
+/// The places, and who is in them.
+pub(super) struct WaitingRoom {
+    places: usize,
+    inside: Mutex<Inside>,
+}
+
+#[derive(Default)]
+struct Inside {
+    taken: usize,
+    last: u64,
+    /// Those that owe their proof, oldest first: how to send them away.
+    owing: BTreeMap<u64, oneshot::Sender<()>>,
+}
+
+/// A place, until this is dropped.
+pub(super) struct Place {
+    room: Arc<WaitingRoom>,
+    number: u64,
+    displaced: oneshot::Receiver<()>,
+    /// Whether its key is proven.
+    kept: bool,
+}
+
+impl WaitingRoom {
+    pub(super) fn new(places: usize) -> Self {
+        Self { places, inside: Mutex::default() }
+    }
+
+    /// Takes a place, if need be of whoever has owed its proof the longest. `None` where all are taken by those
+    /// that have proved a key.
+    pub(super) fn enter(self: &Arc<Self>) -> Option<Place> {
+        let mut inside = lock(&self.inside);
+        if inside.taken < self.places {
+            inside.taken += 1;
+        } else {
+            let (_, displace) = inside.owing.pop_first()?;
+            // Where it has just gone by itself, its place is free all the same.
+            let _ = displace.send(());
+        }
+        inside.last += 1;
+        let number = inside.last;
+        let (displace, displaced) = oneshot::channel();
+        inside.owing.insert(number, displace);
+        Some(Place { room: Arc::clone(self), number, displaced, kept: false })
+    }
+}
+
+impl Place {
+    /// Waits until the place is somebody else's.
+    pub(super) async fn displaced(&mut self) {
+        if (&mut self.displaced).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Keeps the place from now on: the key is proven. False where it is somebody else's already.
+    pub(super) fn keep(&mut self) -> bool {
+        self.kept = lock(&self.room.inside).owing.remove(&self.number).is_some();
+        self.kept
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut inside = lock(&self.room.inside);
+        // One that was displaced is in neither: its place is taken still.
+        if inside.owing.remove(&self.number).is_some() || self.kept {
+            inside.taken -= 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    fn room(places: usize) -> Arc<WaitingRoom> {
+        Arc::new(WaitingRoom::new(places))
+    }
+
+    #[test]
+    fn who_owes_its_proof_the_longest_goes_for_who_comes() {
+        let room = room(3);
+        let mut known = room.enter().unwrap();
+        assert!(known.keep());
+        let mut silent: Vec<_> = (0..2).map(|_| room.enter().unwrap()).collect();
+        assert!(silent.iter_mut().all(|place| place.displaced().now_or_never().is_none()));
+        let mut next = room.enter().unwrap();
+        assert!(silent[0].displaced().now_or_never().is_some());
+        assert!(!silent[0].keep(), "it has no place any more");
+        assert!(silent[1].displaced().now_or_never().is_none());
+        assert!(known.displaced().now_or_never().is_none());
+        assert!(next.keep());
+    }
+
+    #[test]
+    fn who_has_proved_a_key_is_displaced_by_nobody() {
+        let room = room(2);
+        let mut known: Vec<_> = (0..2).map(|_| room.enter().unwrap()).collect();
+        assert!(known.iter_mut().all(Place::keep));
+        assert!(room.enter().is_none());
+        known.pop();
+        assert!(room.enter().is_some());
+    }
+
+    #[test]
+    fn there_are_never_more_places_nor_fewer() {
+        let room = room(2);
+        for _ in 0..10 {
+            let places: Vec<_> = (0..5).map(|_| room.enter().unwrap()).collect();
+            assert_eq!(lock(&room.inside).taken, 2);
+            drop(places);
+            assert_eq!(lock(&room.inside).taken, 0);
+            assert!(lock(&room.inside).owing.is_empty());
+        }
+    }
+}
