@@ -63,6 +63,8 @@ pub use error::{Error, Result, chain};
 
 /// How long a stop may take, of the 10 s that service managers are promised.
 const STOP: Duration = Duration::from_secs(8);
+/// Open files for those who ask at `--metrics-listen`: few.
+const OPERATORS: usize = 128;
 const USER_AGENT: &str = concat!("purser-server/", env!("CARGO_PKG_VERSION"));
 
 /// Serves until `stop`, then closes sessions and lets calls under way end. At each `reload` the TLS
@@ -102,6 +104,8 @@ pub async fn run(settings: Settings, reload: Arc<Notify>, stop: CancellationToke
     tasks.close();
     let dispatch =
         Dispatch::start(store.clone(), Arc::clone(&vault), channel_key, name, told, stop.clone()).await?;
+    // Callers, registries and the database share them.
+    let open_files = usize::try_from(open_files::raise()).unwrap_or(usize::MAX);
     let (uses, used) = last_use::Uses::channel();
     let known_keys = KnownKeys::new(uses)?;
     let noting = tokio::spawn(last_use::write(store.clone(), used, stop.clone()));
@@ -110,7 +114,7 @@ pub async fn run(settings: Settings, reload: Arc<Notify>, stop: CancellationToke
         store,
         vault,
         dispatch: dispatch.clone(),
-        registries: RegistryClient::new(egress(&settings), USER_AGENT).at_most(asked_at_once()),
+        registries: RegistryClient::new(egress(&settings), USER_AGENT).at_most(open_files / 4),
         catalogs: CatalogCache::new(),
         known_keys,
         metrics,
@@ -148,10 +152,10 @@ pub async fn run(settings: Settings, reload: Arc<Notify>, stop: CancellationToke
     };
     let local = tokio::spawn(local_agent::run(app, organization, local, stop.clone()));
     let reloading = tokio::spawn(read_again(tls.clone(), reload));
-    let serving = http::serve(listener, tls, router, sockets, stop.clone(), STOP);
+    let serving = http::serve(listener, open_files, tls, router, sockets, stop.clone(), STOP);
     let serving_operators = async {
         if let Some((listener, router)) = for_operators {
-            http::serve(listener, None, router, TaskTracker::new(), stop.clone(), STOP).await;
+            http::serve(listener, OPERATORS, None, router, TaskTracker::new(), stop.clone(), STOP).await;
         }
     };
     let stopping = async {
@@ -214,11 +218,6 @@ async fn open(settings: &Settings) -> Result<(Store, Arc<Vault>)> {
 fn egress(settings: &Settings) -> EgressPolicy {
     EgressPolicy::new(settings.egress_allow.clone(), settings.egress_deny.clone())
         .allow_loopback(settings.listen.ip().is_loopback())
-}
-
-/// How many registries are asked at once: callers, agents and the database need sockets, too.
-fn asked_at_once() -> usize {
-    usize::try_from(open_files::raise() / 4).unwrap_or(usize::MAX)
 }
 
 /// What agents dial, as much as this process can know of it by itself.
