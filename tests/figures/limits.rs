@@ -35,7 +35,7 @@ const BURDENED: Duration = Duration::from_secs(20);
 const SETTLE: Duration = Duration::from_secs(3);
 /// How often memory is looked at.
 const LOOK: Duration = Duration::from_millis(50);
-/// How long files may stay open after who opened them has gone.
+/// How long sockets may stay open after who opened them has gone.
 const CLOSING: Duration = Duration::from_secs(60);
 /// Changes of the entry, so that there is a past to be told.
 const CHANGES: usize = 300;
@@ -66,12 +66,12 @@ pub async fn rows() -> Vec<Row> {
         client.mutate("registry.update", input).await;
     }
     let (others, burdens) = (key(&client, "viewer").await, key(&client, "admin").await);
-    let mut other = Other::connect(purser.address(), &others, &entry.to_string()).await;
+    let other = Other::new(purser.address(), &others, &entry.to_string());
     // What is only made once is made now.
     other.call_for(SETTLE).await;
     tokio::time::sleep(SETTLE).await;
-    let (alone, files) = (resident(&purser), open_files(&purser));
-    note(&format!("alone: {} KiB, {files} files", alone));
+    let (alone, files) = (resident(&purser), open_sockets(&purser));
+    note(&format!("alone: {} KiB, {files} sockets", alone));
     let (mut idle, mut all) = (Vec::new(), Vec::new());
     let everything = burden::ALL.join(",");
     for (names, figure) in
@@ -82,12 +82,12 @@ pub async fn rows() -> Vec<Row> {
             Burden::put(names, purser.address(), &burdens).unwrap_or_else(|error| panic!("{names}: {error}"));
         let peak = Peak::of(purser.pid());
         let during = other.call_for(BURDENED).await;
-        let open = open_files(&purser);
+        let open = open_sockets(&purser);
         let peak_kib = peak.end().await;
         drop(burden);
         let left = still_open(&purser, files).await;
         let seen = Seen { figure, p99: p99(&during), peak_kib, files: open, left };
-        note(&format!("{names}: p99 {}, {peak_kib} KiB, {open} files, {left} left", show(seen.p99)));
+        note(&format!("{names}: p99 {}, {peak_kib} KiB, {open} sockets, {left} left", show(seen.p99)));
         all.push(seen);
     }
     let idle = p99(&idle);
@@ -113,10 +113,10 @@ fn row(seen: &Seen, idle: Duration, alone_kib: u64, files: usize) -> Row {
     let mib = |kib: u64| kib as f64 / 1024.0;
     Row {
         figure: seen.figure,
-        purser: format!("{}, {:.1} MiB, {} files", show(seen.p99), mib(seen.peak_kib), seen.files),
-        baseline: format!("{}, {:.1} MiB, {files} files", show(idle), mib(alone_kib)),
+        purser: format!("{}, {:.1} MiB, {} sockets", show(seen.p99), mib(seen.peak_kib), seen.files),
+        baseline: format!("{}, {:.1} MiB, {files} sockets", show(idle), mib(alone_kib)),
         ratio: format!(
-            "{:.2}×, {:.2}×, {} files left",
+            "{:.2}×, {:.2}×, {} left",
             seen.p99.as_secs_f64() / idle.as_secs_f64(),
             mib(seen.peak_kib) / mib(alone_kib),
             seen.left
@@ -127,49 +127,50 @@ fn row(seen: &Seen, idle: Duration, alone_kib: u64, files: usize) -> Row {
 
 /// The caller that is to notice nothing.
 struct Other {
-    stream: TcpStream,
+    address: String,
     request: String,
-    buffer: Vec<u8>,
 }
 
 impl Other {
-    async fn connect(address: &str, key: &str, entry: &str) -> Self {
-        let stream =
-            TcpStream::connect(address).await.unwrap_or_else(|error| panic!("no connection: {error}"));
-        stream.set_nodelay(true).unwrap_or_else(|error| panic!("no TCP_NODELAY: {error}"));
+    fn new(address: &str, key: &str, entry: &str) -> Self {
         let body = format!(r#"{{"registryId":{entry}}}"#);
         let request = format!(
             "POST /api/trpc/registry.one HTTP/1.1\r\nhost: purser\r\nx-api-key: {key}\r\n\
              content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
             body.len()
         );
-        Self { stream, request, buffer: vec![0; 64 * 1024] }
+        Self { address: address.to_owned(), request }
     }
 
-    async fn call_for(&mut self, long: Duration) -> Vec<Duration> {
+    async fn call_for(&self, long: Duration) -> Vec<Duration> {
+        let stream = TcpStream::connect(&self.address).await;
+        let mut stream = stream.unwrap_or_else(|error| panic!("no connection: {error}"));
+        stream.set_nodelay(true).unwrap_or_else(|error| panic!("no TCP_NODELAY: {error}"));
         let mut pace = interval(PACE);
         pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (begun, mut samples) = (Instant::now(), Vec::new());
         while begun.elapsed() < long {
             pace.tick().await;
             let asked = Instant::now();
-            self.call().await.unwrap_or_else(|error| panic!("the other caller was cut off: {error}"));
+            self.call(&mut stream)
+                .await
+                .unwrap_or_else(|error| panic!("the other caller was cut off: {error}"));
             samples.push(asked.elapsed());
         }
         samples
     }
 
-    async fn call(&mut self) -> std::io::Result<()> {
-        self.stream.write_all(self.request.as_bytes()).await?;
-        let mut filled = 0;
+    async fn call(&self, stream: &mut TcpStream) -> std::io::Result<()> {
+        stream.write_all(self.request.as_bytes()).await?;
+        let (mut buffer, mut filled) = ([0; 8 * 1024], 0);
         loop {
-            let read = self.stream.read(&mut self.buffer[filled..]).await?;
+            let read = stream.read(&mut buffer[filled..]).await?;
             if read == 0 {
                 return Err(std::io::ErrorKind::UnexpectedEof.into());
             }
             filled += read;
-            if let Some(status) = crate::load::whole(&self.buffer[..filled]) {
-                assert_eq!(status, 200, "{}", String::from_utf8_lossy(&self.buffer[..filled]));
+            if let Some(status) = crate::load::whole(&buffer[..filled]) {
+                assert_eq!(status, 200, "{}", String::from_utf8_lossy(&buffer[..filled]));
                 return Ok(());
             }
         }
@@ -207,15 +208,18 @@ fn resident(purser: &Purser) -> u64 {
     process::resident_kib(purser.pid()).unwrap_or_default()
 }
 
-fn open_files(purser: &Purser) -> usize {
-    process::open_files(purser.pid()).unwrap_or_default()
+/// Sockets only: how many files the database has open is its own affair.
+fn open_sockets(purser: &Purser) -> usize {
+    let files = std::fs::read_dir(format!("/proc/{}/fd", purser.pid()));
+    let links = files.into_iter().flatten().flatten().filter_map(|file| std::fs::read_link(file.path()).ok());
+    links.filter(|link| link.to_string_lossy().starts_with("socket:")).count()
 }
 
-/// How many files more than before are open when all has ended, or after as long as that may take.
+/// How many sockets more than before are open when all has ended, or after as long as that may take.
 async fn still_open(purser: &Purser, before: usize) -> usize {
     let until = Instant::now() + CLOSING;
     loop {
-        let left = open_files(purser).saturating_sub(before);
+        let left = open_sockets(purser).saturating_sub(before);
         if left == 0 || Instant::now() > until {
             return left;
         }
