@@ -68,6 +68,8 @@ pub use error::{Error, Result, chain};
 const STOP: Duration = Duration::from_secs(8);
 /// Sockets in an agent's handshake at once, where the system allows so many: twice the largest fleet.
 const HANDSHAKES: usize = 20_000;
+/// Open files for those who ask at `--metrics-listen`: few.
+const OPERATORS: usize = 128;
 const USER_AGENT: &str = concat!("purser-server/", env!("CARGO_PKG_VERSION"));
 
 /// Serves until `stop`, then closes sessions and lets calls under way end. At each `reload` the TLS
@@ -78,7 +80,8 @@ const USER_AGENT: &str = concat!("purser-server/", env!("CARGO_PKG_VERSION"));
 pub async fn run(settings: Settings, reload: Arc<Notify>, stop: CancellationToken) -> Result<()> {
     private_file::make_folder(&settings.data_dir).map_err(Error::internal("making the data folder"))?;
     let _lock = private_file::lock(&settings.data_dir).map_err(Error::internal("taking the data folder"))?;
-    let open_files = open_files::raise();
+    // Callers, agents, registries and the database share them.
+    let open_files = usize::try_from(open_files::raise()).unwrap_or(usize::MAX);
     let tls = tls(&settings)?;
     let (store, vault) = open(&settings).await?;
     let organization = first_start::organization(&store).await?;
@@ -119,12 +122,11 @@ pub async fn run(settings: Settings, reload: Arc<Notify>, stop: CancellationToke
     let known_keys = KnownKeys::new(uses)?;
     let noting = tokio::spawn(last_use::write(store.clone(), used, stop.clone()));
     let watching = tokio::spawn(known_keys.held_open().watch(store.clone(), stop.clone()));
-    let open_files = open_files::raise();
     let app = Arc::new(App {
         store,
         vault,
         dispatch: dispatch.clone(),
-        registries: RegistryClient::new(egress(&settings), USER_AGENT).at_most(asked_at_once(open_files)),
+        registries: RegistryClient::new(egress(&settings), USER_AGENT).at_most(open_files / 4),
         tests: OneByOne::default(),
         catalogs: CatalogCache::new(),
         known_keys,
@@ -164,10 +166,10 @@ pub async fn run(settings: Settings, reload: Arc<Notify>, stop: CancellationToke
     };
     let local = tokio::spawn(local_agent::run(app, organization, local, stop.clone()));
     let reloading = tokio::spawn(read_again(tls.clone(), reload));
-    let serving = http::serve(listener, tls, router, sockets, stop.clone(), STOP);
+    let serving = http::serve(listener, open_files, tls, router, sockets, stop.clone(), STOP);
     let serving_operators = async {
         if let Some((listener, router)) = for_operators {
-            http::serve(listener, None, router, TaskTracker::new(), stop.clone(), STOP).await;
+            http::serve(listener, OPERATORS, None, router, TaskTracker::new(), stop.clone(), STOP).await;
         }
     };
     let stopping = async {
@@ -232,15 +234,10 @@ fn egress(settings: &Settings) -> EgressPolicy {
         .allow_loopback(settings.listen.ip().is_loopback())
 }
 
-/// How many registries are asked at once: callers, agents and the database need sockets, too.
-fn asked_at_once(open_files: u64) -> usize {
-    usize::try_from(open_files / 4).unwrap_or(usize::MAX)
-}
-
 /// How many sockets may be in an agent's handshake at once: a fleet that returns as one, within half of what
 /// this process may have open.
-fn in_handshakes(open_files: u64) -> usize {
-    usize::try_from(open_files / 2).map_or(HANDSHAKES, |half| half.min(HANDSHAKES))
+fn in_handshakes(open_files: usize) -> usize {
+    HANDSHAKES.min(open_files / 2)
 }
 
 /// What agents dial, as much as this process can know of it by itself.

@@ -77,7 +77,8 @@ async fn call_until(address: String, request: String, until: Instant) -> u64 {
             let read = stream.read(&mut buffer[filled..]).await.unwrap_or_else(|error| panic!("{error}"));
             assert!(read > 0, "the connection was closed");
             filled += read;
-            if whole(&buffer[..filled]) {
+            if let Some(status) = whole(&buffer[..filled]) {
+                assert_eq!(status, 200, "{}", String::from_utf8_lossy(&buffer[..filled]));
                 break;
             }
         }
@@ -86,13 +87,15 @@ async fn call_until(address: String, request: String, until: Instant) -> u64 {
     answers
 }
 
-/// Whether a whole answer has been read; it must be a 200.
-fn whole(answer: &[u8]) -> bool {
-    let Some(head) = memchr::memmem::find(answer, b"\r\n\r\n") else { return false };
-    assert!(answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer[..head]));
+/// The status of an answer, once all of it has been read.
+pub fn whole(answer: &[u8]) -> Option<u16> {
+    let head = memchr::memmem::find(answer, b"\r\n\r\n")?;
     let name = b"content-length: ";
     let at = memchr::memmem::find(&answer[..head], name).unwrap_or_else(|| panic!("no length")) + name.len();
-    let digits = answer[at..].iter().take_while(|byte| byte.is_ascii_digit());
-    let length = digits.fold(0, |length, digit| length * 10 + usize::from(digit - b'0'));
-    answer.len() >= head + 4 + length
+    let number = |digits: &[u8]| {
+        let digits = digits.iter().take_while(|byte| byte.is_ascii_digit());
+        digits.fold(0, |number, digit| number * 10 + usize::from(digit - b'0'))
+    };
+    let status = u16::try_from(number(&answer[b"HTTP/1.1 ".len()..])).unwrap_or_default();
+    (answer.len() >= head + 4 + number(&answer[at..])).then_some(status)
 }

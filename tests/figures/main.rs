@@ -7,6 +7,7 @@ mod bare;
 mod cancel;
 mod catalog;
 mod fleet;
+mod limits;
 mod load;
 mod probes;
 mod rest;
@@ -23,6 +24,7 @@ fn main() -> ExitCode {
     match (arguments.next().as_deref(), arguments.next().as_deref()) {
         (Some(bare::ARGUMENT), _) => return bare::main(),
         (Some(how @ (catalog::PAGED | catalog::WHOLE)), Some(address)) => return catalog::main(how, address),
+        (Some(limits::burden::ARGUMENT), Some(names)) => return limits::burden::main(names),
         _ => {}
     }
     let runtime = tokio::runtime::Runtime::new();
@@ -51,6 +53,9 @@ fn main() -> ExitCode {
         }
         if wanted("probes") {
             rows.push(probes::dead_address().await);
+        }
+        if wanted("limits") {
+            rows.extend(limits::rows().await);
         }
         if wanted("fleet") {
             rows.extend(fleet::growth().await);

@@ -227,6 +227,11 @@ pub fn peak_resident_kib(pid: u32) -> Option<u64> {
     memory_kib(pid, "VmHWM:")
 }
 
+/// How many files and sockets process `pid` has open; `None` when it is gone.
+pub fn open_files(pid: u32) -> Option<usize> {
+    Some(fs::read_dir(format!("/proc/{pid}/fd")).ok()?.count())
+}
+
 fn memory_kib(pid: u32, field: &str) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix(field))?;

@@ -47,6 +47,7 @@ mod jobs;
 mod jsonrpc;
 mod key_matrix;
 mod large_jobs;
+mod limits;
 mod local_agent;
 mod matching;
 mod operations;

@@ -38,8 +38,8 @@ pub struct Place {
 
 impl Subscribers {
     /// None yet, in a process that may have so many files open: a quarter of them at most are for these.
-    pub fn within(open_files: u64) -> Self {
-        let of_all = usize::try_from(open_files / 4).unwrap_or(OF_ALL).clamp(1, OF_ALL);
+    pub fn within(open_files: usize) -> Self {
+        let of_all = (open_files / 4).clamp(1, OF_ALL);
         Self { held: Arc::default(), of_all }
     }
 
@@ -89,7 +89,7 @@ mod tests {
 
     #[test]
     fn a_key_has_its_places_and_takes_nobody_elses() {
-        let subscribers = Subscribers::within(4 * (OF_A_KEY as u64 + 10));
+        let subscribers = Subscribers::within(4 * (OF_A_KEY + 10));
         let (one, other) = (ApiKeyId::generate(), ApiKeyId::generate());
         let mut ones: Vec<_> = (0..OF_A_KEY).map(|_| subscribers.place(&one).unwrap()).collect();
         assert!(is_full(&subscribers, &one, "this API key"));
@@ -107,6 +107,6 @@ mod tests {
     fn some_are_let_in_whatever_the_limit_of_open_files() {
         assert_eq!(Subscribers::within(0).of_all, 1);
         assert_eq!(Subscribers::within(1024).of_all, 256);
-        assert_eq!(Subscribers::within(u64::MAX).of_all, OF_ALL);
+        assert_eq!(Subscribers::within(usize::MAX).of_all, OF_ALL);
     }
 }

@@ -9,7 +9,7 @@ use std::io;
 use axum::{
     body::{Body, Bytes},
     extract::{Query, Request, State},
-    http::{HeaderMap, Method, StatusCode, header},
+    http::{Method, StatusCode, header},
     response::Response,
 };
 use futures_util::stream;
@@ -44,7 +44,7 @@ pub(super) async fn handle(State(doors): State<Doors>, request: Request) -> Resp
         Ok(filters) => filters,
         Err(error) => return refuse(&rpc::public(&error)),
     };
-    let mut export = Export { doors, headers: request.headers().clone(), filters };
+    let mut export = Export { doors, key: auth::Key::shown_in(request.headers()), filters };
     // The first page before the answer begins: what is wrong with the call is said with a status.
     let (first, next) = match export.page(None).await {
         Ok(page) => page,
@@ -90,7 +90,7 @@ fn malformed(rule: &'static str) -> Error {
 
 struct Export {
     doors: Doors,
-    headers: HeaderMap,
+    key: auth::Key,
     filters: Map<String, Value>,
 }
 
@@ -107,7 +107,7 @@ impl Export {
         &mut self,
         cursor: Option<String>,
     ) -> std::result::Result<(Bytes, Option<String>), PublicError> {
-        let caller = auth::caller(&self.doors, &self.headers).await.map_err(|error| rpc::public(&error))?;
+        let caller = auth::caller_of(&self.doors, &self.key).await.map_err(|error| rpc::public(&error))?;
         self.filters.insert("limit".to_owned(), json!(PAGE));
         self.filters.insert("cursor".to_owned(), json!(cursor));
         let unreadable = |error| rpc::public(&Error::internal("reading a page of the audit")(error));

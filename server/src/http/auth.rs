@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+use secrecy::{ExposeSecret as _, SecretString};
 
 use super::Doors;
 use crate::{
@@ -17,7 +18,31 @@ const API_KEY: &str = "x-api-key";
 /// # Errors
 /// [`Error::Unauthorized`].
 pub(super) async fn caller(doors: &Doors, headers: &HeaderMap) -> Result<Arc<Caller>> {
-    let presented = presented_key(headers).ok_or(Error::Unauthorized)?;
+    find(doors, presented_key(headers)).await
+}
+
+/// What a request showed as its key. A copy: the headers themselves would keep all of what was read with them in
+/// memory, for as long as a socket or a stream lasts.
+#[derive(Clone)]
+pub(super) struct Key(Option<Arc<SecretString>>);
+
+impl Key {
+    /// The key in these headers, if there is one.
+    pub(super) fn shown_in(headers: &HeaderMap) -> Self {
+        Self(presented_key(headers).map(|key| Arc::new(SecretString::from(key))))
+    }
+}
+
+/// The caller of a key, as [`caller`].
+///
+/// # Errors
+/// [`Error::Unauthorized`].
+pub(super) async fn caller_of(doors: &Doors, key: &Key) -> Result<Arc<Caller>> {
+    find(doors, key.0.as_ref().map(|key| key.expose_secret())).await
+}
+
+async fn find(doors: &Doors, presented: Option<&str>) -> Result<Arc<Caller>> {
+    let presented = presented.ok_or(Error::Unauthorized)?;
     let app = &doors.app;
     let found = caller::authenticate(&app.store, &app.known_keys, &app.refusals, presented).await;
     found.inspect_err(|error| {

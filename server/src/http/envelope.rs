@@ -10,6 +10,8 @@ use purser_proto_schema::error::{Code, ErrorData, PublicError};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use super::batch::joined;
+
 const JSON: &str = "application/json";
 /// What an answer depends on besides the URL.
 const VARY: &str = "trpc-accept, accept";
@@ -82,11 +84,11 @@ pub(super) fn single(outcome: &Outcome) -> Response {
 }
 
 /// The answer to a batch: the common status, or 207.
-pub(super) fn batch(outcomes: &[Outcome]) -> Response {
+pub(super) fn batch(outcomes: Vec<Outcome>) -> Response {
     let first = outcomes.first().map_or(StatusCode::OK, Outcome::status);
     let common = outcomes.iter().all(|outcome| outcome.status() == first);
-    let bodies: Vec<String> = outcomes.iter().map(Outcome::envelope).collect();
-    respond(if common { first } else { StatusCode::MULTI_STATUS }, format!("[{}]", bodies.join(",")))
+    let bodies = outcomes.into_iter().map(|outcome| outcome.envelope()).collect();
+    respond(if common { first } else { StatusCode::MULTI_STATUS }, joined(bodies))
 }
 
 /// Any answer, as JSON.

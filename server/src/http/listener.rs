@@ -19,16 +19,18 @@ use hyper_util::{
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpSocket, TcpStream},
-    sync::Semaphore,
+    sync::{OwnedSemaphorePermit, Semaphore},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{Tls, around::Peer, write_deadline::WriteDeadline};
 
-/// Connections at once; further ones wait to be accepted.
+/// Connections at once, sockets included; further ones wait to be accepted.
 const CONNECTIONS: usize = 20_000;
 /// Connections that the system has made and nobody has accepted yet, if its own limit is no lower (4,096 on Linux).
 const BACKLOG: u32 = 16_384;
+/// The longest head of a request, and what is gathered of a body or an answer before it is passed on.
+const GATHERED: usize = 80 * 1024;
 /// How long a caller may take for the head of a request, and be idle between two.
 const HEAD: Duration = Duration::from_secs(30);
 /// How long to wait after the system refused to accept, such as for want of file descriptors.
@@ -47,19 +49,21 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// Serves until `stop`, then lets calls under way end, and sockets be told, at most `within`.
+/// Serves until `stop`, then lets calls under way end, and sockets be told, at most `within`. Callers may take
+/// half of the `open_files` that there may be: the other half is for registries and the database.
 pub async fn serve(
     listener: TcpListener,
+    open_files: usize,
     tls: Option<Arc<Tls>>,
     router: Router,
     sockets: TaskTracker,
     stop: CancellationToken,
     within: Duration,
 ) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let places = Arc::new(Semaphore::new(CONNECTIONS.min(open_files / 2)));
     let draining = GracefulShutdown::new();
     let mut http = Builder::new(TokioExecutor::new()).http1_only();
-    http.http1().timer(TokioTimer::new()).header_read_timeout(HEAD);
+    http.http1().timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(GATHERED);
     loop {
         let place = Arc::clone(&places).acquire_owned();
         let accepted = tokio::select! {
@@ -82,10 +86,9 @@ pub async fn serve(
         let (tls, stop) = (tls.clone(), stop.clone());
         tokio::spawn(async move {
             match tls {
-                None => connection.serve(stream).await,
-                Some(tls) => connection.secure(&tls, stream, &stop).await,
+                None => connection.serve(stream, place).await,
+                Some(tls) => connection.secure(&tls, stream, place, &stop).await,
             }
-            drop(place);
         });
     }
     drop(listener);
@@ -105,25 +108,35 @@ struct Connection {
 }
 
 impl Connection {
-    async fn secure(self, tls: &Tls, stream: TcpStream, stop: &CancellationToken) {
+    async fn secure(
+        self,
+        tls: &Tls,
+        stream: TcpStream,
+        place: OwnedSemaphorePermit,
+        stop: &CancellationToken,
+    ) {
         let shaken = tokio::select! {
             () = stop.cancelled() => return,
             shaken = tls.accept(stream) => shaken,
         };
         match shaken {
-            Ok(stream) => self.serve(stream).await,
+            Ok(stream) => self.serve(stream, place).await,
             // A caller that went away, took too long, does not speak TLS or does not trust us.
             Err(error) => tracing::debug!(%error, "a TLS handshake failed"),
         }
     }
 
-    async fn serve(self, stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) {
+    async fn serve(
+        self,
+        stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+        place: OwnedSemaphorePermit,
+    ) {
         let doors = TowerToHyperService::new(self.router);
         let service = service_fn(move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(self.peer);
             doors.call(request)
         });
-        let stream = TokioIo::new(WriteDeadline::new(stream));
+        let stream = TokioIo::new(WriteDeadline::new(stream, place));
         let connection = self.http.serve_connection_with_upgrades(stream, service).into_owned();
         if let Err(error) = self.draining.watch(connection).await {
             // A caller that went away, took too long or does not speak HTTP.

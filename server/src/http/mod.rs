@@ -21,11 +21,11 @@ use std::sync::Arc;
 
 use axum::{
     Router,
-    extract::DefaultBodyLimit,
     http::{HeaderName, HeaderValue, Method},
     middleware,
     routing::{any, get},
 };
+use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower_http::cors::CorsLayer;
 
@@ -42,6 +42,7 @@ mod allowance;
 mod around;
 mod audit_export;
 mod auth;
+mod batch;
 mod body;
 mod document;
 mod envelope;
@@ -72,6 +73,12 @@ pub use tls::{Source, Tls};
 const MAX_BODY: usize = 1024 * 1024;
 /// How long a caller may take to send a body.
 const BODY: std::time::Duration = std::time::Duration::from_secs(15);
+/// What is read of a body before its caller is looked at and it needs a place, in bytes.
+const SMALL_BODY: usize = 64 * 1024;
+/// Larger bodies that are held in memory at once; further ones wait.
+const LARGE_BODIES: usize = 8;
+/// How large the answers of one batch are together, in bytes, before no further one of its calls is made.
+const BATCH_ANSWERS: usize = 2 * 1024 * 1024;
 /// The most calls in one batch.
 const MAX_BATCH: usize = 100;
 /// Calls of one batch that are under way at once.
@@ -108,6 +115,7 @@ struct Doors {
     /// Sockets, which the listener does not know any more after their upgrade.
     sockets: TaskTracker,
     metrics: metrics::Access,
+    large_bodies: Arc<Semaphore>,
 }
 
 /// The doors, as they are reached.
@@ -132,7 +140,9 @@ pub fn router(
 ) -> Result<Router> {
     let Reached { tls, stop, sockets } = reached;
     let around = around::Around::of(&app, &procedures, tls);
-    let doors = Doors { app, procedures, stop, sockets, metrics: metrics::Access::at_the_doors(settings) };
+    let metrics = metrics::Access::at_the_doors(settings);
+    let large_bodies = Arc::new(Semaphore::new(LARGE_BODIES));
+    let doors = Doors { app, procedures, stop, sockets, metrics, large_bodies };
     let router = Router::new()
         .route("/api/trpc/{*path}", any(trpc::handle))
         .route("/api/openapi.json", get(openapi::handle))
@@ -145,7 +155,6 @@ pub fn router(
         .route("/healthz", any(health::live))
         .route("/readyz", any(health::ready))
         .route("/metrics", any(metrics::handle))
-        .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(middleware::from_fn(allowance::tell));
     let router = match cors(&settings.cors_allow_origin)? {
         Some(cors) => router.layer(cors),
@@ -163,7 +172,8 @@ pub fn operators_router(
 ) -> Router {
     let Reached { tls, stop, sockets } = reached;
     let around = around::Around::of(&app, &procedures, tls);
-    let doors = Doors { app, procedures, stop, sockets, metrics: metrics::Access::apart(settings) };
+    let (metrics, large_bodies) = (metrics::Access::apart(settings), Arc::new(Semaphore::new(0)));
+    let doors = Doors { app, procedures, stop, sockets, metrics, large_bodies };
     Router::new()
         .route("/healthz", any(health::live))
         .route("/readyz", any(health::ready))

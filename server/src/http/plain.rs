@@ -49,7 +49,7 @@ async fn answer(doors: &Doors, request: Request) -> Result<Box<RawValue>, Refusa
     let (method, headers) = (request.method().clone(), request.headers().clone());
     let query = request.uri().query().unwrap_or_default().to_owned();
     let body = if method == Method::POST {
-        Some(body::read_json(request).await?)
+        Some(body::read_json(doors, request).await?)
     } else if headers.contains_key(header::CONTENT_TYPE) && !body::is_json(&headers) {
         return Err(body::not_json().into());
     } else {
@@ -65,8 +65,8 @@ async fn answer(doors: &Doors, request: Request) -> Result<Box<RawValue>, Refusa
     let caller =
         auth::caller(doors, &headers).await.map_err(|error| unauthorized(of_call(rpc::public(&error))))?;
     let input = match &body {
-        Some(body) if body.is_empty() => Ok(None),
-        Some(body) => read(body),
+        Some(body) if body.bytes.is_empty() => Ok(None),
+        Some(body) => read(&body.bytes),
         None => parameters::read(info.name, &query),
     };
     let input = match input {

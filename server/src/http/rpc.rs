@@ -4,7 +4,7 @@
 //! fractional ids, does not run notifications, and quotes received values in errors; the methods
 //! behind it are jsonrpsee's. Every id that JSON-RPC allows is answered as it was sent.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use axum::{
     body::Body,
@@ -18,11 +18,16 @@ use purser_proto_schema::{
     error::{Code, PublicError},
     procedure::Kind,
 };
-use serde::Deserialize;
+use serde::{
+    Deserialize, Deserializer,
+    de::{self, SeqAccess, Visitor},
+};
 use serde_json::value::RawValue;
 
 use super::{
-    BATCH_WIDTH, Doors, MAX_BATCH, auth, body, in_process, openrpc, rpc_socket,
+    BATCH_WIDTH, Doors, MAX_BATCH, auth,
+    batch::{Room, joined, no_room},
+    body, in_process, openrpc, rpc_socket,
     rpc_subscriptions::{Begun, Subscriptions},
 };
 use crate::{domain::caller::Caller, error::Error, metrics::UNKNOWN, request, rpc};
@@ -39,7 +44,7 @@ pub(super) async fn handle(State(doors): State<Doors>, request: Request) -> Resp
             Err(error) => return refuse(&rpc::public(&error)),
         };
         return match WebSocketUpgrade::from_request_parts(&mut parts, &()).await {
-            Ok(upgrade) => rpc_socket::upgrade(doors, upgrade, parts.headers, caller),
+            Ok(upgrade) => rpc_socket::upgrade(doors, upgrade, &parts.headers, caller),
             Err(rejection) => rejection.into_response(),
         };
     }
@@ -54,11 +59,11 @@ pub(super) async fn handle(State(doors): State<Doors>, request: Request) -> Resp
         Err(Error::Unauthorized) => None,
         Err(error) => return refuse(&rpc::public(&error)),
     };
-    let body = match body::read_json(Request::from_parts(parts, body)).await {
+    let body = match body::read_json(&doors, Request::from_parts(parts, body)).await {
         Ok(body) => body,
         Err(error) => return refuse(&error),
     };
-    let served = serve(&doors, &body, caller.as_ref(), None).await;
+    let served = serve(&doors, &body.bytes, caller.as_ref(), None).await;
     match served.answer {
         Some(answer) if served.too_large => json(StatusCode::PAYLOAD_TOO_LARGE, answer),
         Some(answer) => json(StatusCode::OK, answer),
@@ -95,21 +100,30 @@ pub(super) async fn serve(
     caller: Option<&Arc<Caller>>,
     subscriptions: Option<&Subscriptions>,
 ) -> Served {
-    let Ok(raw) = serde_json::from_slice::<&RawValue>(text) else {
-        return Served::answer(failure(None, &protocol_error(PARSE_ERROR, "the text is not JSON")));
+    let calls = match Text::read(text) {
+        Text::NotJson => {
+            return Served::answer(failure(None, &protocol_error(PARSE_ERROR, "the text is not JSON")));
+        }
+        Text::One(call) => return serve_one(doors, call, caller, subscriptions, true).await,
+        Text::Batch(calls) if calls.is_empty() => {
+            let error = protocol_error(INVALID_REQUEST, "a batch has 1 to 100 calls");
+            return Served::answer(failure(None, &error));
+        }
+        Text::Batch(calls) => calls,
+        Text::LongBatch => {
+            let error = object(&PublicError::new(Code::PayloadTooLarge, "a batch has at most 100 calls"));
+            return Served { too_large: true, ..Served::answer(failure(None, &error)) };
+        }
     };
-    if !raw.get().starts_with('[') {
-        return serve_one(doors, raw, caller, subscriptions).await;
-    }
-    let calls: Vec<&RawValue> = serde_json::from_str(raw.get()).unwrap_or_default();
-    if calls.is_empty() {
-        return Served::answer(failure(None, &protocol_error(INVALID_REQUEST, "a batch has 1 to 100 calls")));
-    }
-    if calls.len() > MAX_BATCH {
-        let error = object(&PublicError::new(Code::PayloadTooLarge, "a batch has at most 100 calls"));
-        return Served { too_large: true, ..Served::answer(failure(None, &error)) };
-    }
-    let calls: Vec<_> = calls.into_iter().map(|call| serve_one(doors, call, caller, subscriptions)).collect();
+    let room = Room::default();
+    let calls: Vec<_> = calls
+        .into_iter()
+        .map(async |call| {
+            let served = serve_one(doors, call, caller, subscriptions, room.is_left()).await;
+            room.take(served.answer.as_ref().map_or(0, String::len));
+            served
+        })
+        .collect();
     let served: Vec<Served> = stream::iter(calls).buffered(BATCH_WIDTH).collect().await;
     let mut all = Served::default();
     let mut answers = Vec::with_capacity(served.len());
@@ -118,9 +132,59 @@ pub(super) async fn serve(
         all.begun.extend(one.begun);
     }
     if !answers.is_empty() {
-        all.answer = Some(format!("[{}]", answers.join(",")));
+        all.answer = Some(joined(answers));
     }
     all
+}
+
+/// What a text is. Of a batch with too many calls no more is looked at than shows that.
+enum Text<'a> {
+    NotJson,
+    One(&'a RawValue),
+    Batch(Vec<&'a RawValue>),
+    LongBatch,
+}
+
+impl<'a> Text<'a> {
+    fn read(text: &'a [u8]) -> Self {
+        if !text.trim_ascii_start().starts_with(b"[") {
+            return serde_json::from_slice(text).map_or(Self::NotJson, Self::One);
+        }
+        match serde_json::from_slice::<Calls<'_>>(text) {
+            Ok(Calls(calls)) => Self::Batch(calls),
+            // Nothing but `Calls` itself complains of anything but the syntax.
+            Err(error) if error.is_data() => Self::LongBatch,
+            Err(_) => Self::NotJson,
+        }
+    }
+}
+
+/// The calls of a batch, at most [`MAX_BATCH`].
+struct Calls<'a>(Vec<&'a RawValue>);
+
+impl<'de> Deserialize<'de> for Calls<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Seen;
+        impl<'de> Visitor<'de> for Seen {
+            type Value = Calls<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "at most {MAX_BATCH} calls")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut calls: A) -> Result<Self::Value, A::Error> {
+                let mut seen = Vec::new();
+                while let Some(call) = calls.next_element()? {
+                    if seen.len() == MAX_BATCH {
+                        return Err(de::Error::invalid_length(MAX_BATCH + 1, &self));
+                    }
+                    seen.push(call);
+                }
+                Ok(Calls(seen))
+            }
+        }
+        deserializer.deserialize_seq(Seen)
+    }
 }
 
 /// A call as it is received. Unknown members are ignored, as JSON-RPC's extensions need.
@@ -137,7 +201,7 @@ struct Call<'a> {
 }
 
 /// `null` is an id; only an absent one makes a notification.
-fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
     <&RawValue>::deserialize(deserializer).map(Some)
 }
 
@@ -146,6 +210,7 @@ async fn serve_one(
     raw: &RawValue,
     caller: Option<&Arc<Caller>>,
     subscriptions: Option<&Subscriptions>,
+    room: bool,
 ) -> Served {
     let (call, method) = match read(raw) {
         Ok(read) => read,
@@ -153,6 +218,8 @@ async fn serve_one(
     };
     let mut begun = Vec::new();
     let answer = match doors.procedures.info(&method) {
+        // What is not answered takes no room.
+        _ if !room && call.id.is_some() => Err(object(&no_room())),
         Some(info) if info.kind == Kind::Subscription => match (subscriptions, call.id) {
             (Some(subscriptions), Some(_)) => {
                 subscriptions.begin(info, call.params, caller).await.map(|subscription| {

@@ -4,6 +4,9 @@
 //! Calls of a socket run side by side, at most [`IN_FLIGHT`]; then the socket is read no further, so a
 //! caller that does not read its answers only slows itself down. When it hangs up nobody waits for its
 //! calls any more, and its subscriptions ([`rpc_subscriptions`](super::rpc_subscriptions)) end.
+//!
+//! Most sockets are quiet most of the time: one that says nothing is one task with small buffers and two timers,
+//! and keeps nothing of the request that opened it but the key.
 
 use std::{
     sync::Arc,
@@ -18,17 +21,15 @@ use axum::{
     http::HeaderMap,
     response::Response,
 };
-use futures_util::{SinkExt, StreamExt, stream::SplitSink};
 use tokio::{
-    sync::{Semaphore, mpsc},
-    task::JoinSet,
+    sync::mpsc,
+    task::{JoinError, JoinSet},
     time::{interval, timeout},
 };
-use tokio_util::sync::CancellationToken;
 
 use super::{
-    Doors, MAX_BODY, auth, rpc,
-    rpc_subscriptions::{Notification, Subscriptions},
+    BATCH_WIDTH, Doors, MAX_BODY, auth, rpc,
+    rpc_subscriptions::{Begun, Notification, Subscriptions},
 };
 use crate::{
     domain::caller::Caller,
@@ -36,140 +37,226 @@ use crate::{
     traces::Span,
 };
 
-/// Calls of one socket under way at once.
+/// Calls of one socket under way at once, those whose answer is not written yet included.
 const IN_FLIGHT: usize = 32;
 /// How often the caller is pinged.
 const PING: Duration = Duration::from_secs(30);
-/// How long a caller may be silent, pongs included.
-const SILENCE: Duration = Duration::from_secs(90);
+/// How long a caller may be silent, pongs included; looked at with each ping.
+const SILENCE: Duration = Duration::from_secs(85);
 /// How long calls under way may take that are still answered before the socket is closed.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
 /// How long a write may take.
 const WRITE: Duration = Duration::from_secs(15);
+/// What one read takes, and what is gathered before a write.
+const BUFFER: usize = 1024;
 
 pub(super) fn upgrade(
     doors: Doors,
     upgrade: WebSocketUpgrade,
-    headers: HeaderMap,
+    headers: &HeaderMap,
     caller: Arc<Caller>,
 ) -> Response {
     let opened_by = request::current();
+    let key = auth::Key::shown_in(headers);
+    let upgrade = upgrade.max_message_size(MAX_BODY).max_frame_size(MAX_BODY);
+    let upgrade = upgrade.read_buffer_size(BUFFER).write_buffer_size(BUFFER);
     // Known from now on, so that a stop waits until it was told.
     let known = doors.sockets.token();
-    upgrade.max_message_size(MAX_BODY).max_frame_size(MAX_BODY).on_upgrade(|socket| async move {
-        request::within(opened_by.clone(), serve(doors, socket, headers, caller, opened_by)).await;
+    upgrade.on_upgrade(|socket| async move {
+        let talk = Talk {
+            doors,
+            socket,
+            key,
+            opened_by: opened_by.clone(),
+            subscriptions: None,
+            calls: JoinSet::new(),
+            in_flight: 0,
+            number: 0,
+            heard: Instant::now(),
+        };
+        // Boxed, since every future that is around another has it twice: before it runs, and while.
+        request::within(opened_by, Box::pin(talk.serve(caller))).await;
         drop(known);
     })
 }
 
-async fn serve(
+/// A socket and what is under way on it.
+struct Talk {
     doors: Doors,
     socket: WebSocket,
-    headers: HeaderMap,
-    caller: Arc<Caller>,
+    key: auth::Key,
     opened_by: Option<Request>,
-) {
-    let open = doors.app.known_keys.hold_open(&caller);
-    let key_ended = open.ended();
-    tokio::pin!(key_ended);
-    let (writer, mut reader) = socket.split();
-    let (answers, to_write) = mpsc::channel::<Message>(IN_FLIGHT);
-    let broken = CancellationToken::new();
-    let (subscriptions, to_tell) = Subscriptions::new(doors.clone(), headers.clone());
-    let subscriptions = Arc::new(subscriptions);
-    let writing = tokio::spawn(write(writer, to_write, to_tell, doors.stop.clone(), broken.clone()));
-    let places = Arc::new(Semaphore::new(IN_FLIGHT));
-    let mut calls = JoinSet::new();
-    let mut number = 0;
-    let last = loop {
-        let message = tokio::select! {
-            () = broken.cancelled() => break None,
-            () = &mut key_ended => break Some(key_is_over()),
-            message = timeout(SILENCE, reader.next()) => message,
+    /// From the first message on.
+    subscriptions: Option<(Arc<Subscriptions>, mpsc::Receiver<Box<Notification>>)>,
+    calls: JoinSet<Answered>,
+    in_flight: usize,
+    number: u64,
+    heard: Instant,
+}
+
+/// What became of a message.
+struct Answered {
+    answer: Option<String>,
+    begun: Vec<Begun>,
+    weight: usize,
+}
+
+/// Why a socket is read no further.
+enum End {
+    /// Nobody is there any more.
+    Gone,
+    /// The caller is told why.
+    Told(CloseFrame),
+}
+
+type Step = Result<(), End>;
+
+impl Talk {
+    async fn serve(mut self, caller: Arc<Caller>) {
+        let open = self.doors.app.known_keys.hold_open(&caller);
+        drop(caller);
+        let key_ended = open.ended();
+        tokio::pin!(key_ended);
+        let mut pings = interval(PING);
+        let end = loop {
+            let step = tokio::select! {
+                biased;
+                () = self.doors.stop.cancelled() => Err(stopping()),
+                () = &mut key_ended => Err(key_is_over()),
+                _ = pings.tick() => self.ping().await,
+                Some(answered) = self.calls.join_next() => self.answered(answered).await,
+                message = self.socket.recv(), if self.in_flight < IN_FLIGHT => match message {
+                    Some(Ok(message)) => Box::pin(self.received(message)).await,
+                    Some(Err(_)) | None => Err(End::Gone),
+                },
+                Some(notification) = next(&mut self.subscriptions) => match notification.message() {
+                    Some(message) => self.write(message).await,
+                    None => Ok(()),
+                },
+            };
+            if let Err(end) = step {
+                break end;
+            }
         };
+        if let End::Told(frame) = end {
+            if !self.doors.stop.is_cancelled() {
+                // The call that removed the socket's own key is answered.
+                let _ = timeout(LAST_ANSWERS, Box::pin(self.last_answers())).await;
+            }
+            let _ = self.write(Message::Close(Some(frame))).await;
+        }
+        self.calls.shutdown().await;
+    }
+
+    async fn received(&mut self, message: Message) -> Step {
+        self.heard = Instant::now();
         let text = match message {
-            Ok(Some(Ok(Message::Text(text)))) => text,
-            Ok(Some(Ok(Message::Ping(_) | Message::Pong(_)))) => continue,
-            Ok(Some(Ok(Message::Binary(_)))) => {
-                let frame = CloseFrame { code: close_code::UNSUPPORTED, reason: "send text".into() };
-                break Some(Message::Close(Some(frame)));
+            Message::Text(text) => text,
+            Message::Ping(_) | Message::Pong(_) => return Ok(()),
+            Message::Binary(_) => {
+                return Err(End::Told(CloseFrame {
+                    code: close_code::UNSUPPORTED,
+                    reason: "send text".into(),
+                }));
             }
-            Ok(Some(Ok(Message::Close(_)) | Err(_)) | None) | Err(_) => break None,
+            Message::Close(_) => return Err(End::Gone),
         };
-        let place = tokio::select! {
-            () = broken.cancelled() => break None,
-            () = &mut key_ended => break Some(key_is_over()),
-            place = Arc::clone(&places).acquire_owned() => place,
+        let Ok(caller) = auth::caller_of(&self.doors, &self.key).await else {
+            return Err(key_is_over());
         };
-        let Ok(caller) = auth::caller(&doors, &headers).await else {
-            break Some(key_is_over());
-        };
-        while calls.try_join_next().is_some() {}
-        let (doors, answers, subscriptions) = (doors.clone(), answers.clone(), Arc::clone(&subscriptions));
-        number += 1;
-        let message = opened_by.as_ref().map(|socket| socket.message(number));
+        let (subscriptions, _) = self.subscriptions.get_or_insert_with(|| {
+            let (subscriptions, told) = Subscriptions::new(self.doors.clone(), self.key.clone());
+            (Arc::new(subscriptions), told)
+        });
+        let (doors, subscriptions) = (self.doors.clone(), Arc::clone(subscriptions));
+        // So many of a batch's calls are under way at once.
+        let weight = if text.trim_start().starts_with('[') { BATCH_WIDTH } else { 1 };
+        self.in_flight += weight;
+        self.number += 1;
+        let message = self.opened_by.as_ref().map(|socket| socket.message(self.number));
         let (id, begun) = (message.as_ref().map(|message| message.id.clone()), Instant::now());
-        calls.spawn(request::within(message, async move {
+        self.calls.spawn(request::within(message, async move {
             let served = rpc::serve(&doors, text.as_bytes(), Some(&caller), Some(&subscriptions)).await;
-            if let Some(answer) = served.answer {
-                let _ = answers.send(Message::Text(answer.into())).await;
-            }
-            served.begun.into_iter().for_each(|begun| subscriptions.start(begun));
             if let Some(id) = id {
                 let span = || Span::of_request(&id, "message websocket".to_owned(), begun.elapsed());
                 doors.app.traces.tell(span);
             }
-            drop(place);
+            Answered { answer: served.answer, begun: served.begun, weight }
         }));
-    };
-    if let Some(last) = last {
-        // The call that removed the socket's own key is answered.
-        let _ = timeout(LAST_ANSWERS, async { while calls.join_next().await.is_some() {} }).await;
-        let _ = answers.try_send(last);
+        Ok(())
     }
-    calls.shutdown().await;
-    drop(answers);
-    let _ = timeout(WRITE, writing).await;
+
+    async fn answered(&mut self, answered: Result<Answered, JoinError>) -> Step {
+        // Panics are caught around each procedure, and nobody else ends a call.
+        let Answered { answer, begun, weight } = answered.map_err(|_| End::Gone)?;
+        if let Some(answer) = answer {
+            self.write(Message::Text(answer.into())).await?;
+        }
+        if let Some((subscriptions, _)) = &self.subscriptions {
+            begun.into_iter().for_each(|begun| subscriptions.start(begun));
+        }
+        if self.in_flight >= IN_FLIGHT {
+            // Until now it was not listened to.
+            self.heard = Instant::now();
+        }
+        self.in_flight -= weight;
+        Ok(())
+    }
+
+    async fn last_answers(&mut self) {
+        while let Some(answered) = self.calls.join_next().await {
+            if self.answered(answered).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn ping(&mut self) -> Step {
+        if self.in_flight < IN_FLIGHT && self.heard.elapsed() > SILENCE {
+            return Err(End::Gone);
+        }
+        self.write(Message::Ping(Default::default())).await
+    }
+
+    async fn write(&mut self, message: Message) -> Step {
+        let writing = timeout(WRITE, self.socket.send(message));
+        tokio::pin!(writing);
+        let stop = &self.doors.stop;
+        let written = tokio::select! {
+            biased;
+            written = &mut writing => written,
+            // One that does not read does not hold a stop.
+            () = stop.cancelled() => match timeout(LAST_ANSWERS, writing).await {
+                Ok(written) => written,
+                Err(_) => return Err(End::Gone),
+            },
+        };
+        match written {
+            Ok(Ok(())) => Ok(()),
+            _ => Err(End::Gone),
+        }
+    }
+}
+
+/// What the next subscription tells; nothing where there is none.
+async fn next(
+    subscriptions: &mut Option<(Arc<Subscriptions>, mpsc::Receiver<Box<Notification>>)>,
+) -> Option<Box<Notification>> {
+    match subscriptions {
+        Some((_, told)) => told.recv().await,
+        None => None,
+    }
+}
+
+fn key_is_over() -> End {
+    End::Told(key_is_over_frame())
 }
 
 /// What ends a socket, or a subscription's telling, whose key is not valid any more.
-pub(super) fn key_is_over() -> Message {
-    let reason = "the API key is not valid any more".into();
-    Message::Close(Some(CloseFrame { code: close_code::POLICY, reason }))
+pub(super) fn key_is_over_frame() -> CloseFrame {
+    CloseFrame { code: close_code::POLICY, reason: "the API key is not valid any more".into() }
 }
 
-async fn write(
-    mut writer: SplitSink<WebSocket, Message>,
-    mut answers: mpsc::Receiver<Message>,
-    mut notifications: mpsc::Receiver<Notification>,
-    stop: CancellationToken,
-    broken: CancellationToken,
-) {
-    let _ends_reading = broken.drop_guard();
-    let mut pings = interval(PING);
-    loop {
-        let message = tokio::select! {
-            biased;
-            () = stop.cancelled() => {
-                let frame = CloseFrame { code: close_code::AWAY, reason: "the server is stopping".into() };
-                let _ = timeout(WRITE, writer.send(Message::Close(Some(frame)))).await;
-                return;
-            }
-            _ = pings.tick() => Message::Ping(Default::default()),
-            // A subscription's number goes out before what it tells.
-            answer = answers.recv() => match answer {
-                Some(answer) => answer,
-                None => return,
-            },
-            Some(notification) = notifications.recv() => match notification.message() {
-                Some(message) => message,
-                None => continue,
-            },
-        };
-        let closing = matches!(message, Message::Close(_));
-        match timeout(WRITE, writer.send(message)).await {
-            Ok(Ok(())) if !closing => {}
-            _ => return,
-        }
-    }
+fn stopping() -> End {
+    End::Told(CloseFrame { code: close_code::AWAY, reason: "the server is stopping".into() })
 }

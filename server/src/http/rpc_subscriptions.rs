@@ -14,7 +14,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use axum::{extract::ws::Message, http::HeaderMap};
+use axum::extract::ws::Message;
 use futures_util::StreamExt;
 use jsonrpsee::types::ErrorObjectOwned;
 use purser_proto_schema::{
@@ -26,7 +26,7 @@ use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::{Doors, auth, in_process, rpc_socket::key_is_over};
+use super::{Doors, auth, in_process, rpc_socket::key_is_over_frame};
 use crate::{
     domain::{caller::Caller, tracked::Tracked},
     error::Error,
@@ -52,8 +52,8 @@ impl Notification {
 /// The table. Dropping it ends what is in it.
 pub(super) struct Subscriptions {
     doors: Doors,
-    headers: HeaderMap,
-    notifications: mpsc::Sender<Notification>,
+    key: auth::Key,
+    notifications: mpsc::Sender<Box<Notification>>,
     table: Arc<Mutex<Table>>,
     all: CancellationToken,
     _end: DropGuard,
@@ -88,12 +88,12 @@ impl Drop for Place {
 }
 
 impl Subscriptions {
-    /// None yet, of a socket that was opened with `headers`.
-    pub(super) fn new(doors: Doors, headers: HeaderMap) -> (Self, mpsc::Receiver<Notification>) {
+    /// None yet, of a socket that was opened with a key.
+    pub(super) fn new(doors: Doors, key: auth::Key) -> (Self, mpsc::Receiver<Box<Notification>>) {
         let (notifications, to_write) = mpsc::channel(1);
         let all = CancellationToken::new();
         let end = all.clone().drop_guard();
-        (Self { doors, headers, notifications, table: Arc::default(), all, _end: end }, to_write)
+        (Self { doors, key, notifications, table: Arc::default(), all, _end: end }, to_write)
     }
 
     /// Begins one, or says why not.
@@ -143,27 +143,28 @@ impl Subscriptions {
 
     /// Lets one tell. Its answer must be on its way.
     pub(super) fn start(&self, begun: Begun) {
-        let (doors, headers) = (self.doors.clone(), self.headers.clone());
+        let (doors, key) = (self.doors.clone(), self.key.clone());
         let notifications = self.notifications.clone();
         let of = request::current();
         tokio::spawn(async move {
             let ended = begun.place.ended.clone();
-            let telling = request::within(of, tell(doors, headers, begun, notifications));
+            let telling = request::within(of, tell(doors, key, begun, notifications));
             ended.run_until_cancelled(telling).await;
         });
     }
 }
 
-async fn tell(doors: Doors, headers: HeaderMap, begun: Begun, notifications: mpsc::Sender<Notification>) {
+async fn tell(doors: Doors, key: auth::Key, begun: Begun, notifications: mpsc::Sender<Box<Notification>>) {
     let Begun { id, info, mut events, place } = begun;
     while let Some(event) = events.next().await {
         // As with each call: a key that was revoked or has expired is told nothing more.
         let is_over = matches!(&event, Err(error) if error.code() == Code::Unauthorized.number());
-        let message = match auth::caller(&doors, &headers).await {
+        let message = match auth::caller_of(&doors, &key).await {
             Ok(_) if !is_over => Message::Text(notification(info.name, id, event).into()),
-            Ok(_) | Err(_) => key_is_over(),
+            Ok(_) | Err(_) => Message::Close(Some(key_is_over_frame())),
         };
-        if notifications.send(Notification { message, of: place.ended.clone() }).await.is_err() {
+        let notification = Notification { message, of: place.ended.clone() };
+        if notifications.send(Box::new(notification)).await.is_err() {
             return;
         }
     }

@@ -61,7 +61,7 @@ pub(super) async fn serve(
             let telling = Telling {
                 doors: doors.clone(),
                 info,
-                headers,
+                key: auth::Key::shown_in(&headers),
                 superjson: input.superjson,
                 events,
                 over: false,
@@ -121,7 +121,7 @@ fn with_last_event_id(input: Option<Box<RawValue>>, id: &str) -> Option<Box<RawV
 struct Telling {
     doors: Doors,
     info: &'static ProcedureInfo,
-    headers: HeaderMap,
+    key: auth::Key,
     superjson: bool,
     events: WireEvents,
     over: bool,
@@ -140,7 +140,7 @@ impl Telling {
         let message = match event {
             Err(_) => message(Some("ping"), "", None),
             // As with each call: a key that was revoked or has expired is told nothing more.
-            Ok(Some(Ok(event))) => match auth::caller(&self.doors, &self.headers).await {
+            Ok(Some(Ok(event))) => match auth::caller_of(&self.doors, &self.key).await {
                 Ok(_) => message(None, &in_dialect(event.data.get(), self.superjson), Some(&event.id)),
                 Err(error) => self.end(&rpc::public(&error).at(self.info.name)),
             },

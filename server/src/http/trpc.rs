@@ -23,7 +23,9 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::{
-    BATCH_WIDTH, Doors, MAX_BATCH, auth, body,
+    BATCH_WIDTH, Doors, MAX_BATCH, auth,
+    batch::{Room, no_room},
+    body,
     envelope::{self, Outcome, public, respond, single},
     in_process, jsonl, sse, superjson,
 };
@@ -52,7 +54,7 @@ pub(super) async fn handle(State(doors): State<Doors>, request: Request) -> Resp
     // A v10 client whose base URL ends with a slash sends two of them.
     let path =
         request.uri().path().strip_prefix(MOUNT).unwrap_or_default().trim_start_matches('/').to_owned();
-    match prepare(request).await {
+    match prepare(&doors, request).await {
         Ok(prepared) => serve(&doors, &path, prepared).await,
         Err(error) => single(&Outcome::refused(error)),
     }
@@ -64,25 +66,34 @@ struct Prepared {
     headers: HeaderMap,
     batch: bool,
     asked: sse::Asked,
+    /// Kept until the answer is made.
+    body: Option<body::Read>,
 }
 
-async fn prepare(request: Request) -> std::result::Result<Prepared, PublicError> {
+async fn prepare(doors: &Doors, request: Request) -> std::result::Result<Prepared, PublicError> {
     let options = Query::<Options>::try_from_uri(request.uri());
-    let (method, headers, text) = if request.method() == Method::GET {
+    let (method, headers, body) = if request.method() == Method::GET {
         let (head, _) = request.into_parts();
         (head.method, head.headers, None)
     } else {
         let (method, headers) = (request.method().clone(), request.headers().clone());
-        (method, headers, Some(body::read_json(request).await?))
+        (method, headers, Some(body::read_json(doors, request).await?))
     };
     let Query(options) =
         options.map_err(|_| PublicError::new(Code::BadRequest, "the query string cannot be read"))?;
+    let text = body.as_ref().map(|body| body.bytes.clone());
     let text = text.or(options.input.map(Bytes::from)).filter(|text| !text.is_empty());
     // Read lazily: without a key even malformed JSON is a 401.
     let input = text.map(|text| serde_json::from_slice(&text)).transpose().map_err(|_| not_json());
     let batch = options.batch.is_some_and(|batch| !batch.is_empty());
     let Options { last_event_id, connection_params, .. } = options;
-    Ok(Prepared { method, headers, batch, asked: sse::Asked { input, last_event_id, connection_params } })
+    Ok(Prepared {
+        method,
+        headers,
+        batch,
+        asked: sse::Asked { input, last_event_id, connection_params },
+        body,
+    })
 }
 
 fn not_json() -> PublicError {
@@ -91,7 +102,7 @@ fn not_json() -> PublicError {
 
 async fn serve(doors: &Doors, path: &str, request: Prepared) -> Response {
     let path = percent_decode(path);
-    let Prepared { method, headers, batch, asked } = request;
+    let Prepared { method, headers, batch, asked, body: _body } = request;
     if !batch && let Some(info) = doors.procedures.info(&path).filter(|info| begins(info, &method)) {
         return sse::serve(doors, info, headers, asked).await;
     }
@@ -100,7 +111,7 @@ async fn serve(doors: &Doors, path: &str, request: Prepared) -> Response {
         let input = asked.input.as_ref().map(Option::as_deref);
         return single(&call(doors, &path, &method, &caller, input).await);
     }
-    let names: Vec<String> = path.split(',').map(ToOwned::to_owned).collect();
+    let names: Vec<String> = path.split(',').take(MAX_BATCH + 1).map(ToOwned::to_owned).collect();
     if names.len() > MAX_BATCH {
         let error = PublicError::new(Code::PayloadTooLarge, "a batch has at most 100 calls");
         return single(&Outcome::refused(error));
@@ -117,9 +128,18 @@ async fn serve(doors: &Doors, path: &str, request: Prepared) -> Response {
     if jsonl::is_wanted(&headers) {
         return jsonl::answer(batch);
     }
-    let calls = stream::iter(0..batch.len()).map(|at| batch.call(at));
+    let room = Room::default();
+    let calls = stream::iter(0..batch.len()).map(async |at| {
+        if !room.is_left() {
+            let error = no_room().at(&batch.names[at]);
+            return Outcome { result: Err(error), superjson: batch.speaks_superjson() };
+        }
+        let outcome = batch.call(at).await;
+        room.take(outcome.result.as_ref().map_or(0, |data| data.get().len()));
+        outcome
+    });
     let outcomes: Vec<Outcome> = calls.buffered(BATCH_WIDTH).collect().await;
-    envelope::batch(&outcomes)
+    envelope::batch(outcomes)
 }
 
 fn split_batch(input: Option<&RawValue>) -> Option<HashMap<String, Box<RawValue>>> {

@@ -17,15 +17,17 @@ use tokio::{
 const STALL: Duration = Duration::from_secs(30);
 
 /// The socket.
-pub(super) struct WriteDeadline<S> {
+pub(super) struct WriteDeadline<S, P> {
     socket: S,
+    /// Its place among all, given back with it: also a WebSocket's, which its connection does not outlive.
+    _place: P,
     /// Set while a write waits.
     until: Option<Pin<Box<Sleep>>>,
 }
 
-impl<S> WriteDeadline<S> {
-    pub(super) fn new(socket: S) -> Self {
-        Self { socket, until: None }
+impl<S, P> WriteDeadline<S, P> {
+    pub(super) fn new(socket: S, place: P) -> Self {
+        Self { socket, _place: place, until: None }
     }
 
     /// What became of an attempt to write: an error once it has waited too long.
@@ -40,7 +42,7 @@ impl<S> WriteDeadline<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for WriteDeadline<S> {
+impl<S: AsyncRead + Unpin, P: Unpin> AsyncRead for WriteDeadline<S, P> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -50,7 +52,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for WriteDeadline<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for WriteDeadline<S> {
+impl<S: AsyncWrite + Unpin, P: Unpin> AsyncWrite for WriteDeadline<S, P> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let tried = Pin::new(&mut self.socket).poll_write(cx, bytes);
         self.judge(tried, cx)
@@ -89,7 +91,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_reader_may_be_slow_but_not_stall() {
         let (here, mut there) = duplex(8);
-        let mut socket = WriteDeadline::new(here);
+        let mut socket = WriteDeadline::new(here, ());
         let writing = tokio::spawn(async move {
             let slow = socket.write_all(&[0; 64]).await;
             (slow, socket.write_all(&[0; 64]).await)
