@@ -246,9 +246,10 @@ impl Shared {
     }
 
     /// How often something is done for each agent that is done every `base` in a small fleet: all agents
-    /// of a large one together take as much as those of a small one.
+    /// of a large one together take as much as those of a small one. Those that are about to be let in count, or
+    /// the first ones of a fleet that returns would keep a small one's pace.
     pub(super) fn at_the_fleets_pace(&self, base: Duration) -> Duration {
-        let fleet = self.sessions.read().map_or(0, |sessions| sessions.len());
+        let fleet = self.sessions.read().map_or(0, |sessions| sessions.len()) + self.waiting.proven();
         base.mul_f64((fleet as f64 / SMALL_FLEET as f64).max(1.0))
     }
 }

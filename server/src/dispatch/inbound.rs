@@ -57,6 +57,8 @@ impl ServerCallsServer for Inbound {
         // says the same in the end, whatever dies.
         if let Some(job) = session.as_ref().and_then(|session| session.test(&verdict.attempt.target_id)) {
             shared.watches.told(&job, &verdict.verdict);
+            // It is woken on this thread, and would else wait until the statements below were made.
+            tokio::task::yield_now().await;
         }
         let _turn = shared.steps.acquire().await;
         Box::pin(finish(&shared, session.as_ref(), &self.fence, verdict)).await.map_err(try_again)

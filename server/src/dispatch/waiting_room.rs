@@ -58,6 +58,12 @@ impl WaitingRoom {
         inside.owing.insert(number, displace);
         Some(Place { room: Arc::clone(self), number, displaced, kept: false })
     }
+
+    /// How many have proved a key, and are about to be agents.
+    pub(super) fn proven(&self) -> usize {
+        let inside = lock(&self.inside);
+        inside.taken - inside.owing.len()
+    }
 }
 
 impl Place {
@@ -102,6 +108,7 @@ mod tests {
         assert!(known.keep());
         let mut silent: Vec<_> = (0..2).map(|_| room.enter().unwrap()).collect();
         assert!(silent.iter_mut().all(|place| place.displaced().now_or_never().is_none()));
+        assert_eq!(room.proven(), 1);
         let mut next = room.enter().unwrap();
         assert!(silent[0].displaced().now_or_never().is_some());
         assert!(!silent[0].keep(), "it has no place any more");
