@@ -232,6 +232,13 @@ pub fn open_files(pid: u32) -> Option<usize> {
     Some(fs::read_dir(format!("/proc/{pid}/fd")).ok()?.count())
 }
 
+/// How many sockets process `pid` has open; `None` when it is gone. Unlike files, none is a database's that is kept.
+pub fn open_sockets(pid: u32) -> Option<usize> {
+    let open = fs::read_dir(format!("/proc/{pid}/fd")).ok()?;
+    let links = open.flatten().filter_map(|entry| fs::read_link(entry.path()).ok());
+    Some(links.filter(|link| link.to_string_lossy().starts_with("socket:")).count())
+}
+
 fn memory_kib(pid: u32, field: &str) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix(field))?;

@@ -4,7 +4,7 @@ use std::{fs, time::Duration};
 
 use futures_util::{StreamExt as _, stream};
 use http::{Method, StatusCode};
-use purser_tests::{Client, Purser, Streamed, eventually, percent, tenant::Grant};
+use purser_tests::{Client, Purser, Streamed, eventually, percent, process, tenant::Grant};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -218,8 +218,8 @@ async fn a_key_that_has_expired_is_told_nothing_more() {
     assert_eq!(stream.told().await, None);
 }
 
-fn open_files(purser: &Purser) -> usize {
-    fs::read_dir(format!("/proc/{}/fd", purser.pid())).unwrap().count()
+fn open_sockets(purser: &Purser) -> usize {
+    process::open_sockets(purser.pid()).unwrap()
 }
 
 #[tokio::test]
@@ -227,12 +227,11 @@ async fn a_stream_whose_client_is_gone_leaves_nothing_behind() {
     let purser = Purser::start().await;
     let client = purser.client();
     let job = waiting_job(&client).await;
-    // What the database opens at first use is opened.
     client.subscribe(&path(&job), &[]).await.message().await;
     let before = eventually(Duration::from_secs(20), async || {
-        let seen = open_files(&purser);
+        let seen = open_sockets(&purser);
         tokio::time::sleep(Duration::from_millis(300)).await;
-        (seen == open_files(&purser)).then_some(seen)
+        (seen == open_sockets(&purser)).then_some(seen)
     })
     .await;
     let mut streams = Vec::new();
@@ -240,9 +239,9 @@ async fn a_stream_whose_client_is_gone_leaves_nothing_behind() {
         let url = if at % 2 == 0 { path(&job) } else { "/api/trpc/registry.events".to_owned() };
         streams.push(client.subscribe(&url, &[]).await);
     }
-    assert!(open_files(&purser) >= before + 60);
+    assert!(open_sockets(&purser) >= before + 60);
     drop(streams);
-    eventually(Duration::from_secs(20), async || (open_files(&purser) <= before + 5).then_some(())).await;
+    eventually(Duration::from_secs(20), async || (open_sockets(&purser) <= before + 5).then_some(())).await;
 }
 
 /// A watcher over a socket that takes in next to nothing by itself.

@@ -1,9 +1,9 @@
 //! Reading a request's body: bounded in size, in time, and in how much of all bodies is in memory at once.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
-    body::{Bytes, HttpBody as _},
+    body::{Body, Bytes, HttpBody as _},
     extract::Request,
     http::{HeaderMap, header},
 };
@@ -14,6 +14,8 @@ use tokio::{sync::OwnedSemaphorePermit, time::timeout};
 use super::{BODY, Doors, MAX_BODY, SMALL_BODY, auth};
 use crate::rpc;
 
+/// How long what is too large is read on.
+const DRAINING: Duration = Duration::from_secs(2);
 const JSON: &str = "application/json";
 
 /// Whether the request says that its body is JSON. Parameters and case do not matter.
@@ -55,6 +57,10 @@ async fn read(doors: &Doors, request: Request) -> Result<Read, PublicError> {
     let (parts, mut body) = request.into_parts();
     let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
     if announced > MAX_BODY {
+        // Whoever sends much more hears it before.
+        if announced <= 2 * MAX_BODY {
+            drain(&mut body).await;
+        }
         return Err(too_large());
     }
     let (mut bytes, mut place) = (Vec::new(), None);
@@ -63,6 +69,8 @@ async fn read(doors: &Doors, request: Request) -> Result<Read, PublicError> {
         let Ok(data) = frame.into_data() else { continue };
         let length = bytes.len() + data.len();
         if length > MAX_BODY {
+            drop(bytes);
+            drain(&mut body).await;
             return Err(too_large());
         }
         if length > SMALL_BODY && place.is_none() {
@@ -74,6 +82,20 @@ async fn read(doors: &Doors, request: Request) -> Result<Read, PublicError> {
         bytes.extend_from_slice(&data);
     }
     Ok(Read { bytes: bytes.into(), _place: place })
+}
+
+/// Reads on, and keeps nothing, so that the caller has sent what it has before the connection is closed: many look for
+/// an answer only then. Not for long.
+async fn drain(body: &mut Body) {
+    let reading = async {
+        let mut left = MAX_BODY;
+        while let Some(Ok(frame)) = body.frame().await {
+            let length = frame.data_ref().map_or(0, Bytes::len);
+            let Some(less) = left.checked_sub(length) else { return };
+            left = less;
+        }
+    };
+    let _ = timeout(DRAINING, reading).await;
 }
 
 fn too_large() -> PublicError {

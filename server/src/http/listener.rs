@@ -26,7 +26,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{Tls, around::Peer, write_deadline::WriteDeadline};
 
 /// Connections at once, sockets included; further ones wait to be accepted.
-const CONNECTIONS: usize = 20_000;
+const CONNECTIONS: usize = 40_000;
 /// Connections that the system has made and nobody has accepted yet, if its own limit is no lower (4,096 on Linux).
 const BACKLOG: u32 = 16_384;
 /// The longest head of a request, and what is gathered of a body or an answer before it is passed on.
@@ -49,8 +49,8 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// Serves until `stop`, then lets calls under way end, and sockets be told, at most `within`. Callers may take
-/// half of the `open_files` that there may be: the other half is for registries and the database.
+/// Serves until `stop`, then lets calls under way end, and sockets be told, at most `within`. Callers and
+/// agents may take five eighths of the `open_files` that there may be: the rest is for registries and the database.
 pub async fn serve(
     listener: TcpListener,
     open_files: usize,
@@ -60,7 +60,7 @@ pub async fn serve(
     stop: CancellationToken,
     within: Duration,
 ) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS.min(open_files / 2)));
+    let places = Arc::new(Semaphore::new(CONNECTIONS.min(open_files / 8 * 5)));
     let draining = GracefulShutdown::new();
     let mut http = Builder::new(TokioExecutor::new()).http1_only();
     http.http1().timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(GATHERED);
