@@ -23,8 +23,10 @@ const PER_JOB: usize = 10_000;
 const CALLS: usize = 16;
 /// Until memory and timers are at rest.
 const SETTLE: Duration = Duration::from_secs(15);
-/// How long idle processor time is counted.
+/// How long idle processor time is counted at least, and for each thousand agents: as long as any agent is left in peace
+/// between two heartbeats.
 const IDLE: Duration = Duration::from_secs(45);
+const IDLE_OF_A_THOUSAND: Duration = Duration::from_secs(18);
 /// How long anything here may take.
 const PATIENCE: Duration = Duration::from_secs(300);
 /// What this process and the server have open besides a socket per agent.
@@ -93,7 +95,7 @@ async fn fleet_of(agents: usize) -> Seen {
     note(&format!("{agents} agents dialled at once: {}", all_in(&tally, agents).await));
     tokio::time::sleep(SETTLE).await;
     let memory = format!("{:.1} KiB", (rss(&purser) - alone) / tally.online().max(1) as f64);
-    let idle = format!("{:.2} %", idle_share(&purser).await);
+    let idle = format!("{:.2} %", idle_share(&purser, agents).await);
     note(&format!(
         "{agents} agents: server {:.1} MiB, alone {:.1} MiB",
         rss(&purser) / 1024.0,
@@ -140,11 +142,13 @@ fn rss(purser: &Purser) -> f64 {
     process::resident_kib(purser.pid()).unwrap_or_default() as f64
 }
 
-async fn idle_share(purser: &Purser) -> f64 {
+async fn idle_share(purser: &Purser, agents: usize) -> f64 {
+    let thousands = u32::try_from(agents / 1_000).unwrap_or(u32::MAX);
+    let window = IDLE.max(IDLE_OF_A_THOUSAND * thousands);
     let before = process::processor_time(purser.pid());
-    tokio::time::sleep(IDLE).await;
+    tokio::time::sleep(window).await;
     let used = process::processor_time(purser.pid()) - before;
-    100.0 * used.as_secs_f64() / IDLE.as_secs_f64()
+    100.0 * used.as_secs_f64() / window.as_secs_f64()
 }
 
 /// The server inherits it.

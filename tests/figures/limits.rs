@@ -210,9 +210,7 @@ fn resident(purser: &Purser) -> u64 {
 
 /// Sockets only: how many files the database has open is its own affair.
 fn open_sockets(purser: &Purser) -> usize {
-    let files = std::fs::read_dir(format!("/proc/{}/fd", purser.pid()));
-    let links = files.into_iter().flatten().flatten().filter_map(|file| std::fs::read_link(file.path()).ok());
-    links.filter(|link| link.to_string_lossy().starts_with("socket:")).count()
+    process::open_sockets(purser.pid()).unwrap_or_default()
 }
 
 /// How many sockets more than before are open when all has ended, or after as long as that may take.
