@@ -111,9 +111,9 @@ impl Peer {
 
     /// Says a reason to the other side and ends the session, within [`WRITE_DEADLINE`].
     pub async fn close(&self, code: CloseCode) {
-        if self.outbound.texts().close(code) {
-            let _ = timeout(WRITE_DEADLINE, self.end.token.cancelled()).await;
-        }
+        // Where something else is being said, that is let finish.
+        self.outbound.texts().close(code);
+        let _ = timeout(WRITE_DEADLINE, self.end.token.cancelled()).await;
         self.end.token.cancel();
     }
 

@@ -53,9 +53,12 @@ impl ServerCallsServer for Inbound {
 
     async fn target_verdict(&self, verdict: VerdictReport) -> RpcResult<VerdictReceipt> {
         let (shared, session) = (self.shared()?, self.session());
-        // Whoever waits for a test is told at once. The agent keeps the verdict until it is stored, so that the job
-        // says the same in the end, whatever dies.
-        if let Some(job) = session.as_ref().and_then(|session| session.test(&verdict.attempt.target_id)) {
+        // Whoever waits for a test is told at once, if this is the newest session that this process knows of. The
+        // agent keeps the verdict until it is stored, so that the job says the same in the end, whatever dies; only
+        // where a newer session stands at another control plane, or the server was just removed, it says otherwise.
+        let newest =
+            shared.session(&self.fence.server_id).filter(|newest| newest.fence.epoch == self.fence.epoch);
+        if let Some(job) = newest.and_then(|session| session.test(&verdict.attempt.target_id)) {
             shared.watches.told(&job, &verdict.verdict);
             // It is woken on this thread, and would else wait until the statements below were made.
             tokio::task::yield_now().await;

@@ -188,8 +188,9 @@ pub async fn wait(
         // Woken, polled or out of patience: in any case the job is looked at again; its targets, which may be
         // many and end one by one, only at the end.
         sign(app, call, until, accepted.changes.ended()).await;
-        let waited = Instant::now() >= until || call.gone.is_cancelled() || app.dispatch.is_stopping();
-        if waited || app.store.job_status(call.organization(), &accepted.id).await?.is_final() {
+        if has_waited(app, call, until)
+            || app.store.job_status(call.organization(), &accepted.id).await?.is_final()
+        {
             return app.store.job_one(call.organization(), &accepted.id).await;
         }
     }
@@ -203,15 +204,25 @@ pub async fn wait_for_verdict(
     patience: Duration,
 ) -> Result<Option<Verdict>> {
     let until = Instant::now() + patience;
-    match sign(app, call, until, accepted.changes.heard()).await {
-        Some(Heard::Verdict(told)) => return Ok(Some(Arc::unwrap_or_clone(told))),
-        // The only target is the whole job, which need not be read again.
-        Some(Heard::End(Some(target))) => return verdict(&target),
-        Some(Heard::End(None)) | None => {}
+    loop {
+        match sign(app, call, until, accepted.changes.heard()).await {
+            Some(Heard::Verdict(told)) => return Ok(Some(Arc::unwrap_or_clone(told))),
+            // The only target is the whole job, which need not be read again.
+            Some(Heard::End(Some(target))) => return verdict(&target),
+            Some(Heard::End(None)) | None => {}
+        }
+        if has_waited(app, call, until)
+            || app.store.job_status(call.organization(), &accepted.id).await?.is_final()
+        {
+            let (_, targets) = app.store.job_one(call.organization(), &accepted.id).await?;
+            return Ok(targets.first().map(verdict).transpose()?.flatten());
+        }
     }
-    let left = until.saturating_duration_since(Instant::now());
-    let (_, targets) = wait(app, call, accepted, left).await?;
-    Ok(targets.first().map(verdict).transpose()?.flatten())
+}
+
+/// Whether nobody waits any longer: out of patience, gone, or stopping.
+fn has_waited(app: &App, call: &Call, until: Instant) -> bool {
+    Instant::now() >= until || call.gone.is_cancelled() || app.dispatch.is_stopping()
 }
 
 /// Waits for a sign that a job may have ended, until it is time to look without one.

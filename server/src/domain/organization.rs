@@ -45,13 +45,13 @@ pub async fn one(app: Arc<App>, call: Arc<Call>, input: OneInput) -> Result<Orga
 
 /// `organization.update`
 pub async fn update(app: Arc<App>, call: Arc<Call>, input: UpdateInput) -> Result<Organization> {
-    call.about_organization(&input.organization_id);
     require_visible(&call, &input.organization_id)?;
     let mut issues = Issues::default();
     let name = input.name.as_deref().map(|name| names::check(&mut issues, "name", name));
     issues.into_result(())?;
     let changed = app.store.organization_update(&input.organization_id, name, input.updated_at).await;
     let changed = view(changed.map_err(name_taken)?);
+    call.about_organization(&changed.organization_id);
     call.audit_in(Some(&changed.organization_id));
     Ok(changed)
 }

@@ -14,12 +14,14 @@ use axum::{
 };
 use futures_util::{Stream, StreamExt, future::ready, stream};
 use tokio::time::timeout;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     BATCH_WIDTH,
     envelope::{Outcome, in_dialect, respond, unbuffered},
     trpc::Batch,
 };
+use crate::{error::Error, request, rpc};
 
 const MEDIA_TYPE: &str = "application/jsonl";
 /// After how long without a line a space is sent: `jsonl.pingMs` of tRPC's own server.
@@ -34,15 +36,22 @@ pub(super) fn is_wanted(headers: &HeaderMap) -> bool {
     accepted.flat_map(|value| value.split(',')).any(|media| media.trim() == MEDIA_TYPE)
 }
 
-/// The answer to a batch; its calls begin when its body is read.
+/// The answer to a batch; its calls begin when its body is read. Each is a task of its own: whoever stops reading stops
+/// none of them half-way, with what it holds, such as a connection to the database.
 pub(super) fn answer(batch: Arc<Batch>) -> Response {
     let superjson = batch.speaks_superjson();
     let promises: Vec<_> = (0..batch.len()).map(|at| format!(r#""{at}":[[0],[null,0,{at}]]"#)).collect();
     let head = line(&format!("{{{}}}", promises.join(",")), superjson);
     let calls = stream::iter(0..batch.len()).map(move |at| {
         let batch = Arc::clone(&batch);
+        let call = request::within(request::current(), async move { batch.call(at).await });
         async move {
-            let outcome = Outcome { superjson: false, ..batch.call(at).await };
+            let called = AbortOnDropHandle::new(tokio::spawn(call)).await;
+            let outcome = called.unwrap_or_else(|error| {
+                // Panics are caught around each procedure, and nobody else ends a call that is waited for.
+                Outcome::refused(rpc::public(&Error::internal("answering a call of a batch")(error)))
+            });
+            let outcome = Outcome { superjson: false, ..outcome };
             line(&format!("[{at},0,[[{}]]]", outcome.envelope()), superjson)
         }
     });
