@@ -206,3 +206,15 @@ async fn who_does_not_read_is_cut_when_a_write_takes_too_long() {
         assert_eq!((begun.elapsed() - ping_every.unwrap_or_default()).as_secs(), WRITE_DEADLINE.as_secs());
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_second_reason_to_close_lets_the_first_be_said() {
+    for _ in 0..20 {
+        let mut scene = shaken().await;
+        let methods = RpcModule::new(()).into();
+        let peer = Peer::start(scene.reader, scene.writer, scene.sealer, scene.opener, methods, LIVENESS);
+        tokio::join!(peer.close(CloseCode::Superseded), peer.close(CloseCode::NotInForce));
+        assert!(matches!(scene.heard.recv().await, Some(Sent::Closed(CloseCode::Superseded))));
+        assert!(matches!(*peer.ended().await, ChannelError::ClosedHere(CloseCode::Superseded)));
+    }
+}
