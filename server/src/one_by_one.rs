@@ -5,7 +5,7 @@
 //! What a piece waits for (a registry, a timer) it waits for beside the others; only its steps in between are taken
 //! one by one.
 
-use std::{future::poll_fn, pin::pin, sync::Arc, task::ready};
+use std::{future::poll_fn, sync::Arc, task::ready};
 
 use tokio::sync::Semaphore;
 use tokio_util::sync::PollSemaphore;
@@ -24,7 +24,8 @@ impl OneByOne {
     /// Does a piece of work. It has to be polled when it is woken, since its turn holds up the others.
     pub async fn take<T>(&self, work: impl Future<Output = T>) -> T {
         let mut turns = PollSemaphore::new(Arc::clone(&self.0));
-        let mut work = pin!(work);
+        // In a box: as long as it waits, a caller would else hold it twice, and a test is no small thing.
+        let mut work = Box::pin(work);
         poll_fn(|context| {
             // Nobody closes it.
             let _turn = ready!(turns.poll_acquire(context));

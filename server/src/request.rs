@@ -13,6 +13,7 @@ use std::{
     },
 };
 
+use futures_util::future::Either;
 use tracing::Instrument as _;
 use uuid::Uuid;
 
@@ -129,11 +130,11 @@ pub fn current() -> Option<Request> {
 }
 
 /// Does work for a request, where there is one. Each log line of it says which. An error's level, so that no filter leaves the id out
-/// of a line that it lets pass.
-pub async fn within<F: Future>(request: Option<Request>, work: F) -> F::Output {
-    let Some(request) = request else { return work.await };
-    let span = tracing::error_span!("request", id = %request.id);
-    CURRENT.scope(request, work.instrument(span)).await
+/// of a line that it lets pass. An `async fn` would hold the work twice: as what it was given, and as what it waits for.
+pub fn within<F: Future>(request: Option<Request>, work: F) -> impl Future<Output = F::Output> {
+    let Some(request) = request else { return Either::Left(work) };
+    let span = tracing::error_span!(parent: None, "request", id = %request.id);
+    Either::Right(CURRENT.scope(request, work.instrument(span)))
 }
 
 #[cfg(test)]

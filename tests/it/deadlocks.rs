@@ -51,11 +51,6 @@ impl Scene {
         asked.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         let job = client.mutate("image.pull", asked).await;
         let running = session.target().await;
-        eventually(SOON, async || {
-            let taken = database.value("SELECT COUNT(*) FROM job_target WHERE status = 'running'");
-            (taken == "1").then_some(())
-        })
-        .await;
         let waiting =
             database.value("SELECT target_id FROM job_target WHERE status = 'queued' ORDER BY ctid");
         let waiting: Vec<_> = waiting.lines().map(str::to_owned).collect();

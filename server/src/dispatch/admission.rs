@@ -7,6 +7,7 @@
 //! instead of dialling again and again.
 
 use std::{
+    pin::Pin,
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -91,7 +92,7 @@ async fn shake<'a, R: WireReader, W: WireWriter>(
     };
     let mut place = shared.waiting.enter().ok_or(Some(CloseCode::Busy))?;
     let introduced = tokio::select! {
-        introduced = timeout(HANDSHAKE_DEADLINE, noise::receive(reader, writer, &shared.channel_key)) => {
+        introduced = Box::pin(timeout(HANDSHAKE_DEADLINE, noise::receive(reader, writer, &shared.channel_key))) => {
             introduced.map_err(too_slow)?.map_err(failed)?
         }
         () = place.displaced() => return Err(Some(CloseCode::Busy)),
@@ -101,7 +102,8 @@ async fn shake<'a, R: WireReader, W: WireWriter>(
     }
     let turn = timeout(ADMISSION_DEADLINE, shared.admissions.acquire()).await;
     let Ok(Ok(turn)) = turn else { return Err(Some(CloseCode::Busy)) };
-    let admitted = timeout(HANDSHAKE_DEADLINE, admit(shared, introduced, writer)).await;
+    // A whole fleet may wait for its turn, and few are let in at once: what that takes is in a box of its own.
+    let admitted = Box::pin(timeout(HANDSHAKE_DEADLINE, admit(shared, introduced, writer))).await;
     Ok(admitted.map_err(too_slow)?.map_err(failed)?.map(|terms| (terms, turn)))
 }
 
@@ -111,8 +113,10 @@ async fn say<W: WireWriter>(writer: &mut W, code: CloseCode) {
 
 /// A session about to begin.
 struct Terms {
-    admitted: Admitted,
     fence: Fence,
+    organization_id: OrganizationId,
+    name: String,
+    enrolled: bool,
     heartbeat: Duration,
     reconciled: Reconciled,
     sealer: noise::Sealer,
@@ -183,7 +187,10 @@ async fn admit<W: WireWriter>(
         drop: reconciled.drop.clone(),
     };
     let (sealer, opener) = introduced.welcome(writer, welcome).await?;
-    Ok(Some(Box::new(Terms { admitted, fence, heartbeat, reconciled, sealer, opener })))
+    let Admitted { row, enrolled, .. } = admitted;
+    let (organization_id, name) = (OrganizationId::from_stored(row.organization_id), row.name);
+    let terms = Terms { fence, organization_id, name, enrolled, heartbeat, reconciled, sealer, opener };
+    Ok(Some(Box::new(terms)))
 }
 
 async fn look_up(shared: &Shared, hello: &Hello, key: &[u8]) -> Result<Admittance> {
@@ -263,7 +270,26 @@ async fn live<R: WireReader, W: WireWriter>(
     reader: R,
     writer: W,
 ) {
-    let Terms { admitted, fence, heartbeat, reconciled, sealer, opener } = *terms;
+    let (session, run, begin) = set_up(shared, terms, turn, reader, writer);
+    let (reason, began) = tokio::join!(run, begin);
+    if began {
+        Box::pin(end(shared, &session, &reason)).await;
+    }
+}
+
+/// A session, its life, and its beginning, which tells whether it began. No `async fn`, which would keep the terms.
+fn set_up<'a, R: WireReader, W: WireWriter>(
+    shared: &'a Arc<Shared>,
+    terms: Box<Terms>,
+    turn: SemaphorePermit<'a>,
+    reader: R,
+    writer: W,
+) -> (
+    Arc<Session>,
+    impl Future<Output = Arc<ChannelError>> + use<R, W>,
+    Pin<Box<dyn Future<Output = bool> + Send + 'a>>,
+) {
+    let Terms { fence, organization_id, name, enrolled, heartbeat, reconciled, sealer, opener } = *terms;
     let late = Arc::new(OnceLock::new());
     let inbound = super::inbound::Inbound {
         shared: Arc::downgrade(shared),
@@ -272,22 +298,19 @@ async fn live<R: WireReader, W: WireWriter>(
     };
     let liveness = Liveness { ping_every: Some(heartbeat), lost_after: heartbeat * 3 };
     let (peer, run) = Peer::new(reader, writer, sealer, opener, inbound.into_rpc().into(), liveness);
-    let turns = shared.turns.of(&OrganizationId::from_stored(admitted.row.organization_id));
-    let session = Arc::new(Session::new(fence, admitted.row.name, peer, turns));
+    let turns = shared.turns.of(&organization_id);
+    let session = Arc::new(Session::new(fence, name, peer, turns));
     // Nobody else sets it.
     let _ = late.set(Arc::downgrade(&session));
-    let begin = Box::pin(begin(shared, &session, turn, reconciled.going_on, admitted.enrolled));
-    let (reason, began) = tokio::join!(run, begin);
-    if began {
-        Box::pin(end(shared, &session, &reason)).await;
-    }
+    let begin = begin(shared, Arc::clone(&session), turn, reconciled.going_on, enrolled);
+    (session, run, Box::pin(begin))
 }
 
 /// Begins a session, unless it is superseded already. What the database has to do for it is part of its turn: all
 /// sessions of a fleet may begin at once.
 async fn begin(
     shared: &Arc<Shared>,
-    session: &Arc<Session>,
+    session: Arc<Session>,
     turn: SemaphorePermit<'_>,
     going_on: Vec<TargetRow>,
     enrolled: bool,
@@ -298,14 +321,14 @@ async fn begin(
             session.enter(target, kind);
         }
     }
-    if let Err(reason) = take_over(shared, session) {
+    if let Err(reason) = take_over(shared, &session) {
         drop(turn);
         session.close(reason).await;
         return false;
     }
     tracing::info!(server = %fence.server_id, name = session.name, epoch = fence.epoch,
         enrolled, resumed = going_on.len(), "agent connected");
-    shared.tasks.spawn(pump::run(Arc::clone(shared), Arc::clone(session)));
+    shared.tasks.spawn(pump::run(Arc::clone(shared), Arc::clone(&session)));
     // Held first: whoever cancels from now on knows whom to ask, and whoever did before is found here.
     if let Err(error) = shared.hold(fence).await {
         report("noting who holds a session", &fence.server_id, &error);
@@ -316,7 +339,7 @@ async fn begin(
     if let Ok(false) = in_force {
         session.close(CloseCode::NotInForce).await;
     }
-    if let Err(error) = resume::stop_ended(shared, session, &going_on).await {
+    if let Err(error) = resume::stop_ended(shared, &session, &going_on).await {
         report("looking for what was cancelled meanwhile", &fence.server_id, &error);
     }
     true

@@ -54,7 +54,7 @@ mod tests {
             registry_id: None,
             credentials: "anonymous".into(),
             sealed_auth: None,
-            status: "running".into(),
+            status: "dispatched".into(),
             attempt,
             cancel_requested: false,
             queue_deadline: now,

@@ -41,7 +41,8 @@ impl Place {
     /// Hands the target over, which is stored as the session's by now.
     pub fn fill(mut self, target: TargetRow) {
         self.target = None;
-        let handing = pump::hand_over_completed(Arc::clone(&self.shared), Arc::clone(&self.session), target);
+        let handing =
+            pump::hand_over_completed(Arc::clone(&self.shared), Arc::clone(&self.session), Box::new(target));
         self.shared.tasks.spawn(handing);
     }
 }

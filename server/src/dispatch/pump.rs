@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use purser_proto_schema::{
     agent::{
-        calls::{AgentCallsClient, StartReply, StartTarget, VerdictReport},
+        calls::{AgentCallsClient, Attempt, StartReply, StartTarget, VerdictReport},
         close::CloseCode,
         command::{Command, Failure, Verdict},
     },
@@ -73,14 +73,12 @@ async fn next(shared: &Arc<Shared>, session: &Arc<Session>) -> Result<bool> {
     if free.is_empty() || session.peer().end_token().is_cancelled() {
         return Ok(false);
     }
-    // Only looked at first: a claim makes every other writer wait.
-    if !shared.store.target_waits(&session.fence.server_id, &free).await? {
-        session.found_empty(signs);
-        return Ok(false);
-    }
     let target = match shared.store.target_claim(&session.fence, &free).await {
-        Ok(Claim::Target(target)) => *target,
-        Ok(Claim::Nothing) => return Ok(false),
+        Ok(Claim::Target(target)) => target,
+        Ok(Claim::Nothing) => {
+            session.found_empty(signs);
+            return Ok(false);
+        }
         Err(error) => {
             // It may have happened all the same, and only the next handshake gives the target out then.
             session.peer().cut();
@@ -97,15 +95,16 @@ async fn next(shared: &Arc<Shared>, session: &Arc<Session>) -> Result<bool> {
     Ok(true)
 }
 
-/// Gives a claimed target, which has its place, to the agent: with its credential.
-pub(super) async fn hand_over_completed(shared: Arc<Shared>, session: Arc<Session>, target: TargetRow) {
+/// Gives a claimed target, which has its place, to the agent: with its credential. A whole fleet may be asked at
+/// once, so what is not for the wait until the agent answers is in boxes of its own.
+pub(super) async fn hand_over_completed(shared: Arc<Shared>, session: Arc<Session>, target: Box<TargetRow>) {
     shared.moved(&target.job());
     let handed_over = match Box::pin(plan::complete(&shared.store, &shared.vault, &target)).await {
         Ok(Ok(command)) => hand_over(&shared, &session, &target, command).await,
-        Ok(Err(failure)) => fail(&shared, &session, &target, failure).await,
+        Ok(Err(failure)) => Box::pin(fail(&shared, &session, &target, failure)).await,
         Err(error) => {
             report("preparing a target", &session.fence.server_id, &error);
-            not_prepared(&shared, &session, &target).await
+            Box::pin(not_prepared(&shared, &session, &target)).await
         }
     };
     if let Err(error) = handed_over {
@@ -158,24 +157,36 @@ async fn hand_over(
         stall_ms: u64::try_from(target.stall_limit_ms).ok(),
         command,
     };
-    match session.client().target_start(request).await {
-        Ok(StartReply::Accepted) => {
+    let reply = match session.client().target_start(request).await {
+        Ok(reply) => reply,
+        Err(error) => {
+            // Taken or not, nobody knows: the next handshake tells, so this session must end.
+            tracing::warn!(server = %target.server_id, target = %target.target_id, error = %error,
+                "the agent did not answer a start; ending its session");
+            session.peer().cut();
+            return Ok(());
+        }
+    };
+    Box::pin(answered(shared, session, target, attempt, reply)).await
+}
+
+/// What follows from an agent's answer to a start.
+async fn answered(
+    shared: &Arc<Shared>,
+    session: &Arc<Session>,
+    target: &TargetRow,
+    attempt: Attempt,
+    reply: StartReply,
+) -> Result<()> {
+    match reply {
+        StartReply::Accepted => {
             // Whoever asked before the agent knew the target asked in vain.
-            let turn = shared.steps.acquire().await;
-            let cancel = if target.job_kind()? == JobKind::TestRegistry {
-                // It has ended before another state would be of use.
-                shared.store.target_cancel_requested(&attempt).await?
-            } else {
-                let taken = Box::pin(shared.store.target_running(&attempt, &session.fence)).await?;
-                taken.is_some_and(|target| target.cancel_requested)
-            };
-            drop(turn);
-            if cancel {
+            if shared.store.target_cancel_requested(&attempt).await? {
                 session.cancel(attempt).await;
             }
             Ok(())
         }
-        Ok(StartReply::Duplicate { verdict }) => {
+        StartReply::Duplicate { verdict } => {
             let told = VerdictReport { attempt, verdict };
             // What cannot be stored now is told once more by the agent.
             if let Err(why) = inbound::finish(shared, Some(session), &session.fence, told).await {
@@ -184,7 +195,7 @@ async fn hand_over(
             }
             Ok(())
         }
-        Ok(StartReply::Busy) => {
+        StartReply::Busy => {
             let put_back = shared.store.target_put_back(&attempt, &session.fence).await?;
             shared.moved(&target.job());
             if put_back.is_some_and(|target| target.cancel_requested) {
@@ -197,20 +208,13 @@ async fn hand_over(
             shared.leave(session, &attempt.target_id);
             Ok(())
         }
-        Ok(StartReply::Unsupported) => {
+        StartReply::Unsupported => {
             let failure = Failure::new(
                 DiagnosisCode::Other,
                 "the agent of this server does not know how to do this",
                 "Update purser-agent on that host.",
             );
             fail(shared, session, target, failure).await
-        }
-        Err(error) => {
-            // Taken or not, nobody knows: the next handshake tells, so this session must end.
-            tracing::warn!(server = %target.server_id, target = %target.target_id, error = %error,
-                "the agent did not answer a start; ending its session");
-            session.peer().cut();
-            Ok(())
         }
     }
 }

@@ -40,7 +40,6 @@ pub(super) async fn reconcile(shared: &Arc<Shared>, fence: &Fence, resume: &Resu
                 reconciled.drop.push(attempt_of(&target));
                 shared.changed(shared.store.target_cancelled(&target.id(), Some(fence)).await?);
             } else {
-                shared.store.target_running(&attempt_of(&target), fence).await?;
                 reconciled.going_on.push(target);
             }
         } else {
@@ -135,7 +134,7 @@ mod tests {
         }
         reconcile(&scene.shared, &newest, &resume).await.unwrap();
         for (target, status) in
-            [(&again, "queued"), (&failed, "failed"), (&cancelled, "cancelled"), (&mentioned, "running")]
+            [(&again, "queued"), (&failed, "failed"), (&cancelled, "cancelled"), (&mentioned, "dispatched")]
         {
             assert_eq!(scene.now(target).await.status, status, "{}", target.kind);
         }

@@ -4,6 +4,7 @@
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{Router, http::Request};
+use futures_util::FutureExt as _;
 use hyper::{
     body::Incoming,
     service::{Service as _, service_fn},
@@ -83,13 +84,11 @@ pub async fn serve(
             peer: Peer(peer.ip()),
             draining: draining.watcher(),
         };
-        let (tls, stop) = (tls.clone(), stop.clone());
-        tokio::spawn(async move {
-            match tls {
-                None => connection.serve(stream, place).await,
-                Some(tls) => connection.secure(&tls, stream, place, &stop).await,
-            }
-        });
+        // A task each: one for both would have room for a TLS session on every connection.
+        match &tls {
+            None => tokio::spawn(connection.serve(stream, place)),
+            Some(tls) => tokio::spawn(connection.secure(Arc::clone(tls), stream, place, stop.clone())),
+        };
     }
     drop(listener);
     sockets.close();
@@ -110,27 +109,27 @@ struct Connection {
 impl Connection {
     async fn secure(
         self,
-        tls: &Tls,
+        tls: Arc<Tls>,
         stream: TcpStream,
         place: OwnedSemaphorePermit,
-        stop: &CancellationToken,
+        stop: CancellationToken,
     ) {
         let shaken = tokio::select! {
             () = stop.cancelled() => return,
-            shaken = tls.accept(stream) => shaken,
+            shaken = Box::pin(tls.accept(stream)) => shaken,
         };
         match shaken {
-            Ok(stream) => self.serve(stream, place).await,
+            Ok(stream) => Box::pin(self.serve(stream, place)).await,
             // A caller that went away, took too long, does not speak TLS or does not trust us.
             Err(error) => tracing::debug!(%error, "a TLS handshake failed"),
         }
     }
 
-    async fn serve(
-        self,
-        stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
-        place: OwnedSemaphorePermit,
-    ) {
+    /// No `async fn`, which would hold the connection twice: as what it was given, and as what it waits for.
+    fn serve<S>(self, stream: S, place: OwnedSemaphorePermit) -> impl Future<Output = ()> + Send + use<S>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
         let doors = TowerToHyperService::new(self.router);
         let service = service_fn(move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(self.peer);
@@ -138,9 +137,11 @@ impl Connection {
         });
         let stream = TokioIo::new(WriteDeadline::new(stream, place));
         let connection = self.http.serve_connection_with_upgrades(stream, service).into_owned();
-        if let Err(error) = self.draining.watch(connection).await {
-            // A caller that went away, took too long or does not speak HTTP.
-            tracing::debug!(%error, "a connection ended");
-        }
+        self.draining.watch(connection).map(|ended| {
+            if let Err(error) = ended {
+                // A caller that went away, took too long or does not speak HTTP.
+                tracing::debug!(%error, "a connection ended");
+            }
+        })
     }
 }

@@ -233,7 +233,9 @@ where
     let gone = CancellationToken::new();
     let _gone_when_dropped = gone.clone().drop_guard();
     let (call, input) = admit::<P>(&app, params.as_str(), extensions.get::<Arc<Caller>>(), gone)?;
-    let work = AssertUnwindSafe(handler(Arc::clone(&app), Arc::clone(&call), input)).catch_unwind();
+    // In a box: what holds it hands it on, and each that does would have room for it.
+    let work = Box::pin(handler(Arc::clone(&app), Arc::clone(&call), input));
+    let work = AssertUnwindSafe(work).catch_unwind();
     match P::INFO.kind {
         Kind::Query | Kind::Subscription => work.await.unwrap_or_else(|_| Err(panicked())),
         // In a task of its own: a caller that hangs up must not leave it half done.

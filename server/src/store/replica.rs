@@ -250,7 +250,7 @@ impl Store {
             .col_expr(job_target::Column::Progress, Expr::value(progress))
             .filter(job_target::Column::TargetId.eq(attempt.target_id.as_str()))
             .filter(job_target::Column::Attempt.eq(attempt.attempt))
-            .filter(job_target::Column::Status.is_in(super::TargetState::WITH_AGENT))
+            .filter(job_target::Column::Status.eq(super::TargetState::Dispatched.as_str()))
             .exec(&self.writer)
             .await
             .map_err(failed)?;

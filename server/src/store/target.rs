@@ -30,10 +30,8 @@ use crate::error::{Error, Result};
 pub enum TargetState {
     /// Stored, with no agent yet.
     Queued,
-    /// Given to an agent that has not said that it took it.
+    /// Given to an agent. Whether that took it, it says at the next handshake.
     Dispatched,
-    /// Taken by an agent.
-    Running,
     /// Ended well.
     Succeeded,
     /// Ended with an error.
@@ -44,16 +42,13 @@ pub enum TargetState {
 
 impl TargetState {
     /// The states that are not final, as column values.
-    pub const OPEN: [&'static str; 3] = ["queued", "dispatched", "running"];
-    /// The states in which an agent may be at work, as column values.
-    pub const WITH_AGENT: [&'static str; 2] = ["dispatched", "running"];
+    pub const OPEN: [&'static str; 2] = ["queued", "dispatched"];
 
     /// The column's value.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Queued => "queued",
             Self::Dispatched => "dispatched",
-            Self::Running => "running",
             Self::Succeeded => "succeeded",
             Self::Failed => "failed",
             Self::Cancelled => "cancelled",
@@ -67,7 +62,7 @@ impl TargetState {
     pub fn shown(column: &str) -> Result<JobStatus> {
         Ok(match column {
             "queued" => JobStatus::Queued,
-            "dispatched" | "running" => JobStatus::Running,
+            "dispatched" => JobStatus::Running,
             "succeeded" => JobStatus::Succeeded,
             "failed" => JobStatus::Failed,
             "cancelled" => JobStatus::Cancelled,
@@ -125,14 +120,31 @@ impl Store {
         Ok(found.is_some())
     }
 
-    /// Whether the server's queue holds a target of one of the kinds. Takes no lock.
-    pub async fn target_waits(&self, id: &ServerId, kinds: &[JobKind]) -> Result<bool> {
-        Ok(oldest_queued(id, kinds).one(&self.db).await.map_err(failed)?.is_some())
+    /// Takes the server's oldest queued target of one of the kinds, counts the attempt and starts its
+    /// clock. Takes no lock where there is none.
+    pub async fn target_claim(&self, fence: &Fence, kinds: &[JobKind]) -> Result<Claim> {
+        loop {
+            let found = oldest_queued(&fence.server_id, kinds).one(&self.db).await.map_err(failed)?;
+            let Some(queued) = found else { return Ok(Claim::Nothing) };
+            if queued.max_parallel.is_some() {
+                return self.claim_in_turn(fence, kinds).await;
+            }
+            let mut batch = self.batch();
+            batch.then_show(dispatching(&queued, fence).into_query().returning_all());
+            batch.then(&started(&queued.job_id).into_query());
+            if let Some(target) = first(self.run(batch).await?)? {
+                return Ok(Claim::Target(Box::new(target)));
+            }
+            if !holds(&self.db, fence).await? {
+                return Ok(Claim::Fenced);
+            }
+            // Somebody ended it meanwhile; another one is the oldest.
+        }
     }
 
-    /// Takes the server's oldest queued target of one of the kinds, counts the attempt and starts its
-    /// clock.
-    pub async fn target_claim(&self, fence: &Fence, kinds: &[JobKind]) -> Result<Claim> {
+    /// As [`target_claim`](Self::target_claim), for a target that may have to wait for its siblings: nobody
+    /// begins one of them meanwhile.
+    async fn claim_in_turn(&self, fence: &Fence, kinds: &[JobKind]) -> Result<Claim> {
         let transaction = self.write().await?;
         if !holds(&transaction, fence).await? {
             return Ok(Claim::Fenced);
@@ -150,22 +162,13 @@ impl Store {
         Ok(Claim::Target(Box::new(row)))
     }
 
-    /// Notes that the session's agent took the target, and gives it as it is then: somebody may have
-    /// asked to stop it before the agent knew it. `None` when it is not waiting for that any more, or the
-    /// session is not in force.
-    pub async fn target_running(&self, attempt: &Attempt, fence: &Fence) -> Result<Option<TargetRow>> {
-        let moved = job_target::Entity::update_many()
-            .col_expr(job_target::Column::Status, Expr::value(TargetState::Running.as_str()));
-        self.target_move(moved, attempt, fence).await
-    }
-
     /// Whether somebody asked to stop a target, of which this attempt is the present one. Takes no lock.
     pub async fn target_cancel_requested(&self, attempt: &Attempt) -> Result<bool> {
         let asked: Option<bool> = job_target::Entity::find_by_id(attempt.target_id.as_str())
             .select_only()
             .column(job_target::Column::CancelRequested)
             .filter(job_target::Column::Attempt.eq(attempt.attempt))
-            .filter(job_target::Column::Status.is_in(TargetState::WITH_AGENT))
+            .filter(job_target::Column::Status.eq(TargetState::Dispatched.as_str()))
             .into_tuple()
             .one(&self.db)
             .await
@@ -195,7 +198,7 @@ impl Store {
         self.target_move(moved, attempt, fence).await
     }
 
-    /// Moves a target that a session gave to its agent, which has not taken it yet.
+    /// Moves a target that a session was given, and that its agent did not take.
     async fn target_move(
         &self,
         moved: UpdateMany<job_target::Entity>,
@@ -223,7 +226,7 @@ impl Store {
         };
         let now = this_moment();
         let stored = ending(attempt, state, verdict, now)?
-            .filter(job_target::Column::Status.is_in(TargetState::WITH_AGENT))
+            .filter(job_target::Column::Status.eq(TargetState::Dispatched.as_str()))
             .filter(in_force(fence));
         let mut batch = self.batch();
         batch.then_show(stored.into_query().returning_all());
@@ -286,7 +289,7 @@ impl Store {
             .col_expr(job_target::Column::QueueDeadline, Expr::value(queue_deadline))
             .filter(job_target::Column::TargetId.eq(attempt.target_id.as_str()))
             .filter(job_target::Column::Attempt.eq(attempt.attempt))
-            .filter(job_target::Column::Status.is_in(TargetState::WITH_AGENT))
+            .filter(job_target::Column::Status.eq(TargetState::Dispatched.as_str()))
             .filter(in_force(fence))
             .exec(&self.writer)
             .await
@@ -298,7 +301,7 @@ impl Store {
     pub async fn targets_with_agent(&self, id: &ServerId) -> Result<Vec<TargetRow>> {
         job_target::Entity::find()
             .filter(job_target::Column::ServerId.eq(id.as_str()))
-            .filter(job_target::Column::Status.is_in(TargetState::WITH_AGENT))
+            .filter(job_target::Column::Status.eq(TargetState::Dispatched.as_str()))
             .all(&self.db)
             .await
             .map_err(failed)
@@ -341,7 +344,7 @@ impl Store {
             .eq(TargetState::Queued.as_str())
             .and(job_target::Column::QueueDeadline.lt(now));
         let running = job_target::Column::Status
-            .is_in(TargetState::WITH_AGENT)
+            .eq(TargetState::Dispatched.as_str())
             .and(job_target::Column::RunDeadline.lt(now - grace));
         job_target::Entity::find()
             .filter(queued.or(running))
