@@ -3,7 +3,7 @@
 //! Nothing is written, and no live session is touched, before the agent's key is proven and known.
 //!
 //! All agents of a fleet dial at once when their server returns. Each has a place in the [waiting
-//! room](super::waiting_room), says what it has to say, and waits there until the database has looked it up,
+//! room](crate::waiting_room), says what it has to say, and waits there until the database has looked it up,
 //! instead of dialling again and again.
 
 use std::{
@@ -99,7 +99,13 @@ async fn shake<'a, R: WireReader, W: WireWriter>(
     if !place.keep() {
         return Err(Some(CloseCode::Busy));
     }
-    let turn = timeout(ADMISSION_DEADLINE, shared.admissions.acquire()).await;
+    let busy = |_| Some(CloseCode::Busy);
+    let (line, _room) = if introduced.is_long {
+        (&shared.long_admissions, Some(shared.long_waiting.try_acquire().map_err(busy)?))
+    } else {
+        (&shared.admissions, None)
+    };
+    let turn = timeout(ADMISSION_DEADLINE, line.acquire()).await;
     let Ok(Ok(turn)) = turn else { return Err(Some(CloseCode::Busy)) };
     let admitted = timeout(HANDSHAKE_DEADLINE, admit(shared, introduced, writer)).await;
     Ok(admitted.map_err(too_slow)?.map_err(failed)?.map(|terms| (terms, turn)))
@@ -363,3 +369,6 @@ fn leave(shared: &Shared, session: &Session) {
         sessions.remove(&session.fence.server_id);
     }
 }
+
+#[cfg(test)]
+mod tests;

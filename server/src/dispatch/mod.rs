@@ -34,6 +34,7 @@ use crate::{
     store::{ServerRow, Signal, Store, TargetRow},
     traces::{Span, Traces},
     vault::Vault,
+    waiting_room::WaitingRoom,
 };
 
 mod admission;
@@ -50,7 +51,6 @@ mod resume;
 mod scene;
 mod session;
 mod turns;
-mod waiting_room;
 mod watches;
 
 pub use place::Place;
@@ -58,12 +58,15 @@ pub use replicas::Name;
 use replicas::Replicas;
 use session::Session;
 use turns::Turns;
-use waiting_room::WaitingRoom;
 use watches::Watches;
 pub use watches::{Change, Heard, Watch};
 
 /// Agents that are looked up at once; more wait.
 const ADMISSIONS: usize = 64;
+/// Of those with a long hello, which is held meanwhile, so many are looked up at once beside them, so that none of
+/// them waits behind a whole fleet; and so many may wait, or strangers could fill the memory with it.
+const LONG_ADMISSIONS: usize = 8;
+const LONG_WAITING: usize = 256;
 /// Steps of targets that are written at once; more wait, and take little memory until it is their turn: a job for
 /// a fleet has a step of each target to take at once.
 const STEPS: usize = 64;
@@ -100,6 +103,8 @@ struct Shared {
     replicas: Replicas,
     waiting: Arc<WaitingRoom>,
     admissions: Semaphore,
+    long_admissions: Semaphore,
+    long_waiting: Semaphore,
     steps: Semaphore,
     stop: CancellationToken,
     tasks: TaskTracker,
@@ -131,6 +136,8 @@ impl Dispatch {
             replicas: Replicas::new(name),
             waiting: Arc::new(WaitingRoom::new(places)),
             admissions: Semaphore::new(ADMISSIONS),
+            long_admissions: Semaphore::new(LONG_ADMISSIONS),
+            long_waiting: Semaphore::new(LONG_WAITING),
             steps: Semaphore::new(STEPS),
             stop,
             tasks: TaskTracker::new(),
