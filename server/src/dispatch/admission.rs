@@ -45,8 +45,6 @@ use crate::{
 const REFUSED: &str = "agent.refused";
 /// How often the server pings a small fleet.
 const HEARTBEAT: Duration = Duration::from_secs(15);
-/// Agents beyond which the interval grows in proportion.
-const SMALL_FLEET: usize = 1_000;
 /// For telling a stranger what was wrong.
 const FAREWELL: Duration = Duration::from_secs(2);
 /// The longest name of an agent's run.
@@ -250,14 +248,6 @@ impl Shared {
         let refusal = Refusal { organization_id, api_key_id: None, server_id, action: REFUSED, outcome };
         self.told.refusals.note(refusal);
     }
-
-    /// How often something is done for each agent that is done every `base` in a small fleet: all agents
-    /// of a large one together take as much as those of a small one. Those that are about to be let in count, or
-    /// the first ones of a fleet that returns would keep a small one's pace.
-    pub(super) fn at_the_fleets_pace(&self, base: Duration) -> Duration {
-        let fleet = self.sessions.read().map_or(0, |sessions| sessions.len()) + self.waiting.proven();
-        base.mul_f64((fleet as f64 / SMALL_FLEET as f64).max(1.0))
-    }
 }
 
 /// The session itself: from welcome to the end of the socket. What its beginning and end take is in boxes of
@@ -271,15 +261,16 @@ async fn live<R: WireReader, W: WireWriter>(
 ) {
     let Terms { admitted, fence, heartbeat, reconciled, sealer, opener } = *terms;
     let late = Arc::new(OnceLock::new());
+    let line = shared.turns.of(&OrganizationId::from_stored(admitted.row.organization_id));
     let inbound = super::inbound::Inbound {
         shared: Arc::downgrade(shared),
         fence: fence.clone(),
         session: Arc::clone(&late),
+        line: Arc::clone(&line),
     };
     let liveness = Liveness { ping_every: Some(heartbeat), lost_after: heartbeat * 3 };
     let (peer, run) = Peer::new(reader, writer, sealer, opener, inbound.into_rpc().into(), liveness);
-    let turns = shared.turns.of(&OrganizationId::from_stored(admitted.row.organization_id));
-    let session = Arc::new(Session::new(fence, admitted.row.name, peer, turns));
+    let session = Arc::new(Session::new(fence, admitted.row.name, peer, line));
     // Nobody else sets it.
     let _ = late.set(Arc::downgrade(&session));
     let begin = Box::pin(begin(shared, &session, turn, reconciled.going_on, admitted.enrolled));

@@ -10,7 +10,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError, RwLock},
+    sync::{Arc, Mutex, PoisonError, RwLock, atomic::AtomicUsize},
     time::Duration,
 };
 
@@ -40,6 +40,7 @@ use crate::{
 mod admission;
 mod again;
 mod deadlines;
+mod fleet;
 mod inbound;
 mod limited;
 mod place;
@@ -50,6 +51,7 @@ mod resume;
 #[cfg(test)]
 mod scene;
 mod session;
+mod storing;
 mod turns;
 mod watches;
 
@@ -57,6 +59,7 @@ pub use place::Place;
 pub use replicas::Name;
 use replicas::Replicas;
 use session::Session;
+use storing::Storing;
 use turns::Turns;
 use watches::Watches;
 pub use watches::{Change, Heard, Watch};
@@ -67,9 +70,6 @@ const ADMISSIONS: usize = 64;
 /// them waits behind a whole fleet; and so many may wait, or strangers could fill the memory with it.
 const LONG_ADMISSIONS: usize = 8;
 const LONG_WAITING: usize = 256;
-/// Steps of targets that are written at once; more wait, and take little memory until it is their turn: a job for
-/// a fleet has a step of each target to take at once.
-const STEPS: usize = 64;
 
 /// How often a target is given out in one round: after its agent died with it, and after what heals.
 const ATTEMPTS: u32 = 3;
@@ -99,13 +99,15 @@ struct Shared {
     sessions: RwLock<HashMap<ServerId, Arc<Session>>>,
     watches: Arc<Watches>,
     turns: Turns,
+    storing: Storing,
     told: Told,
     replicas: Replicas,
     waiting: Arc<WaitingRoom>,
+    /// That were not removed, when they were last counted.
+    servers: AtomicUsize,
     admissions: Semaphore,
     long_admissions: Semaphore,
     long_waiting: Semaphore,
-    steps: Semaphore,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -132,16 +134,19 @@ impl Dispatch {
             sessions: RwLock::default(),
             watches: Arc::default(),
             turns: Turns::default(),
+            storing: Storing::default(),
             told,
             replicas: Replicas::new(name),
             waiting: Arc::new(WaitingRoom::new(places)),
+            servers: AtomicUsize::new(0),
             admissions: Semaphore::new(ADMISSIONS),
             long_admissions: Semaphore::new(LONG_ADMISSIONS),
             long_waiting: Semaphore::new(LONG_WAITING),
-            steps: Semaphore::new(STEPS),
             stop,
             tasks: TaskTracker::new(),
         });
+        shared.count_servers().await?;
+        shared.tasks.spawn(fleet::keep_counted(Arc::clone(&shared)));
         shared.tasks.spawn(deadlines::keep(Arc::clone(&shared)));
         if shared.store.is_shared() {
             replicas::join(&shared).await?;

@@ -32,7 +32,7 @@ pub(super) async fn run(shared: Arc<Shared>, session: Arc<Session>) {
     loop {
         // In boxes of their own: this task waits nearly always, and would keep room for them. When a job is for
         // a whole fleet, all its sessions are woken at once, and nearly all wait for this turn.
-        let turn = session.turn().await;
+        let turn = session.line().claim().await;
         let found = Box::pin(next(&shared, &session)).await;
         drop(turn);
         match found {
@@ -161,7 +161,7 @@ async fn hand_over(
     match session.client().target_start(request).await {
         Ok(StartReply::Accepted) => {
             // Whoever asked before the agent knew the target asked in vain.
-            let turn = shared.steps.acquire().await;
+            let turn = session.line().step().await;
             let cancel = if target.job_kind()? == JobKind::TestRegistry {
                 // It has ended before another state would be of use.
                 shared.store.target_cancel_requested(&attempt).await?

@@ -76,11 +76,15 @@ impl Scene {
         let liveness = Liveness { ping_every: None, lost_after: Duration::from_secs(24 * 3600) };
         let calls = Calls.into_rpc().into();
         let peer = Peer::start(ear, mouth, sealer, opener, calls, liveness);
-        // It is told before its session is in the table.
+        // It is told before its session is in the table, and looks into the queue.
         let session = timeout(DEADLINE, async {
             loop {
                 match self.shared.session(&self.server) {
-                    Some(session) if session.fence.epoch == welcome.session_epoch => return session,
+                    Some(session)
+                        if session.fence.epoch == welcome.session_epoch && session.nobody_waits() =>
+                    {
+                        return session;
+                    }
                     _ => tokio::task::yield_now().await,
                 }
             }
