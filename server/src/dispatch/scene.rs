@@ -14,7 +14,10 @@ use tempfile::TempDir;
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{Dispatch, Name, Session, Shared, Told};
+use super::{
+    Dispatch, Name, Session, Shared, Told,
+    plan::{Plan, PlannedRegistry, Work},
+};
 use crate::{
     metrics::Metrics,
     refusals::Refusals,
@@ -135,7 +138,7 @@ impl Scene {
             server_id: self.server.to_string(),
             kind: kind.into(),
             image: None,
-            plan: String::new(),
+            plan: self.plan(kind),
             registry_id: None,
             credentials: "anonymous".into(),
             sealed_auth: None,
@@ -156,6 +159,21 @@ impl Scene {
             fail_fast: false,
             request_id: None,
         }
+    }
+
+    /// What a target of a kind is to do, without a credential.
+    fn plan(&self, kind: &str) -> String {
+        let (image, platform) = ("registry.test/image:1".to_owned(), None);
+        let work = match kind {
+            "testRegistry" => Work::TestRegistry { scope: None },
+            "pull" => Work::Pull { image, platform },
+            "push" => Work::Push { source: image.clone(), target: image },
+            other => panic!("{other}"),
+        };
+        let address = "registry.test".to_owned();
+        let registry =
+            PlannedRegistry { address, insecure: false, ca_certificate: None, realm_allow: Vec::new() };
+        serde_json::to_string(&Plan { work, registry }).unwrap()
     }
 
     /// Accepts a job with this one target.

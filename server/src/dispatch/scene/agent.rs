@@ -27,12 +27,16 @@ use super::{Dispatch, JOIN_SECRET, Scene, Session};
 
 /// More than is ever under way.
 const ROOM: usize = 64;
+/// Between two signs of life.
+const PING: Duration = Duration::from_secs(5);
 /// How long any step may take.
 const DEADLINE: Duration = Duration::from_secs(60);
 
 /// An agent in its session.
 pub(in super::super) struct Agent {
     pub(in super::super) peer: Peer,
+    /// What it was given. It takes everything.
+    pub(in super::super) started: mpsc::Receiver<StartTarget>,
     /// The other end of its session.
     pub(in super::super) session: Arc<Session>,
 }
@@ -73,8 +77,10 @@ impl Scene {
         let pinned = self.shared.channel_key.fingerprint();
         let (answer, sealer, opener) = initiate(&mut ear, &mut mouth, &self.key, &pinned, &hello).await?;
         let Answer::Welcome(welcome) = answer else { panic!("{answer:?}") };
-        let liveness = Liveness { ping_every: None, lost_after: Duration::from_secs(24 * 3600) };
-        let calls = Calls.into_rpc().into();
+        let (starts, started) = mpsc::channel(ROOM);
+        // It has nobody else to answer the server's pings, which are signs of life.
+        let liveness = Liveness { ping_every: Some(PING), lost_after: Duration::from_secs(24 * 3600) };
+        let calls = Calls { starts }.into_rpc().into();
         let peer = Peer::start(ear, mouth, sealer, opener, calls, liveness);
         // It is told before its session is in the table, and looks into the queue.
         let session = timeout(DEADLINE, async {
@@ -90,15 +96,19 @@ impl Scene {
             }
         });
         let session = session.await.expect("the session begins");
-        Ok(Agent { peer, session })
+        Ok(Agent { peer, started, session })
     }
 }
 
-struct Calls;
+struct Calls {
+    starts: mpsc::Sender<StartTarget>,
+}
 
 #[async_trait]
 impl AgentCallsServer for Calls {
-    async fn target_start(&self, _: StartTarget) -> RpcResult<StartReply> {
+    async fn target_start(&self, request: StartTarget) -> RpcResult<StartReply> {
+        // A test that does not look has dropped the other end.
+        let _ = self.starts.send(request).await;
         Ok(StartReply::Accepted)
     }
 
