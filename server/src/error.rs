@@ -80,6 +80,13 @@ pub enum Error {
     /// It is not done now, and the same call may succeed in a moment without anybody's doing.
     #[error("{0}")]
     Unavailable(&'static str),
+    /// The database gave no connection in time, or began nothing on it: surely nothing was done.
+    #[error("the database is too busy, or away")]
+    NotBegun {
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// A fault of ours.
     #[error("{what}")]
     Internal {
@@ -98,6 +105,11 @@ impl Error {
         E: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         move |source| Self::Internal { what, source: source.into() }
+    }
+
+    /// Whether it is one that surely changed nothing in the database.
+    pub fn is_not_begun(&self) -> bool {
+        matches!(self, Self::NotBegun { .. })
     }
 
     /// An input with one bad field.

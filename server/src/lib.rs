@@ -46,6 +46,7 @@ mod secret_hash;
 mod store;
 mod traces;
 mod vault;
+mod waiting_room;
 
 use app::App;
 use config::Settings;

@@ -20,6 +20,7 @@ macro_rules! on_each_engine {
 
 mod answers;
 mod api_keys;
+mod at_once;
 mod audit;
 mod audit_export;
 mod backoff;

@@ -4,10 +4,14 @@
 use std::time::Duration;
 
 use futures_util::{SinkExt as _, StreamExt as _, future::join_all, stream::FuturesUnordered};
-use purser_proto_schema::agent::{
-    handshake::ProtocolRange,
-    noise::{ChannelError, StaticKey},
-    wire::WireWriter as _,
+use purser_proto_schema::{
+    agent::{
+        calls::Attempt,
+        handshake::ProtocolRange,
+        noise::{ChannelError, StaticKey},
+        wire::WireWriter as _,
+    },
+    ids::TargetId,
 };
 use purser_tests::{
     Agent, Purser, Testbed,
@@ -178,6 +182,42 @@ async fn a_crowd_that_says_nothing_displaces_itself_and_no_agent() {
         crowd.push(silent());
     }
     // The crowd stays.
+    assert!(agent.try_dial(purser.address()).await.expect("it is not turned away").is_ok());
+    drop(crowd);
+}
+
+/// As many as may send more than anyone at once, and one.
+const TOO_MANY_LONG: usize = 64 + 1;
+
+/// Says a hello of 60 KB but for its end, and gives the code with which the server ends that.
+async fn half_a_long_hello(address: &str) -> u16 {
+    let mut socket = double::open(address).await;
+    socket.send(Message::binary(vec![9; 32])).await.unwrap();
+    timeout(SOON, socket.next()).await.unwrap();
+    // A masked binary frame.
+    let frame = [&[0x82, 0xfe][..], &60_000_u16.to_be_bytes(), &[0; 4], &[7; 5 * 1024]].concat();
+    socket.get_mut().write_all(&frame).await.unwrap();
+    said(&mut socket).await.expect("a close with a code").0
+}
+
+#[tokio::test]
+async fn strangers_who_say_half_a_long_hello_keep_no_agent_out() {
+    let purser = Purser::start().await;
+    let mut agent = fleet(&purser, 1).await.remove(0);
+    agent.running = (0..200).map(|_| Attempt { target_id: TargetId::generate(), attempt: 1 }).collect();
+    let stranger = || half_a_long_hello(purser.address());
+    let mut crowd: FuturesUnordered<_> = (0..TOO_MANY_LONG).map(|_| stranger()).collect();
+    // On a slow machine the first ones said nothing for too long before the last ones came.
+    let mut displaced = false;
+    for _ in 0..5 * TOO_MANY_LONG {
+        displaced = crowd.next().await == Some(4429);
+        if displaced {
+            break;
+        }
+        crowd.push(stranger());
+    }
+    assert!(displaced, "the first one goes for the last");
+    // All places are taken.
     assert!(agent.try_dial(purser.address()).await.expect("it is not turned away").is_ok());
     drop(crowd);
 }

@@ -73,6 +73,7 @@ impl CloseCode {
             ChannelError::Noise(_) => Some(Self::Undecryptable),
             ChannelError::Malformed => Some(Self::Malformed),
             ChannelError::Silent => Some(Self::TooSlow),
+            ChannelError::Displaced => Some(Self::Busy),
             ChannelError::Wire(_)
             | ChannelError::Closed { .. }
             | ChannelError::ClosedHere(_)

@@ -43,7 +43,8 @@ pub const PATH: &str = "/agent";
 /// The longest JSON text inside the channel, in bytes.
 pub const MAX_TEXT_BYTES: usize = 4 * 1024 * 1024;
 
-/// How long who dials may take for its part of the handshake.
+/// How long who dials may take until it has proved its key and said what it has to say. Then it waits for its turn, up
+/// to [`ADMISSION_DEADLINE`]; and from its turn on, to be looked up and welcomed, it is this long again.
 pub const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
 
 /// How long who has proved its key may have to wait for the server to get to it: when a server returns, its

@@ -72,6 +72,9 @@ pub enum ChannelError {
     /// A text over [`MAX_TEXT_BYTES`].
     #[error("a message is longer than {MAX_TEXT_BYTES} bytes")]
     TooLong,
+    /// Others needed the room for what it was sending.
+    #[error("others who dial need its place")]
+    Displaced,
     /// What was inside is not what belongs there.
     #[error("a message has another form than the protocol says")]
     Malformed,
@@ -182,12 +185,14 @@ pub struct Introduced {
     pub agent_key: [u8; KEY],
     /// What it says of itself.
     pub hello: Hello,
+    /// Whether that is longer than anyone's may be: it takes its room until it is dropped.
+    pub is_long: bool,
     sealer: Sealer,
     opener: Opener,
 }
 
-/// The server's side of the handshake, until the agent is known. The reader's ration stays that of a
-/// stranger, for whoever looks up the agent to lift.
+/// The server's side of the handshake, until the agent is known. From then on the reader takes nothing, until
+/// whoever looks up the agent gives it another ration.
 ///
 /// # Errors
 /// Any [`ChannelError`] but `AnotherServer`.
@@ -201,11 +206,15 @@ pub async fn receive<R: WireReader, W: WireWriter>(
     receive_handshake(reader, &mut state).await?;
     send_handshake(writer, &mut state, &[]).await?;
     reader.ration(Ration::Bytes { bytes: HELLO_RATION, more: LONG_HELLO });
-    let hello = parse(&receive_handshake(reader, &mut state).await?)?;
+    let hello = receive_handshake(reader, &mut state).await?;
+    // What is given to few is somebody else's from now on, however long the agent has to wait.
+    reader.ration(Ration::Bytes { bytes: 0, more: 0 });
+    let is_long = hello.len() > HELLO_RATION;
+    let hello = parse(&hello)?;
     let remote = state.get_remote_static().ok_or(ChannelError::Malformed)?;
     let agent_key = remote.try_into().map_err(|_| ChannelError::Malformed)?;
     let (sealer, opener) = halves(state)?;
-    Ok(Introduced { agent_key, hello, sealer, opener })
+    Ok(Introduced { agent_key, hello, is_long, sealer, opener })
 }
 
 impl Introduced {
@@ -272,6 +281,7 @@ async fn next_binary<R: WireReader>(reader: &mut R) -> Result<Bytes, ChannelErro
             Incoming::Liveness => {}
             Incoming::Closed { code, reason } => return Err(ChannelError::Closed { code, reason }),
             Incoming::TooLong => return Err(ChannelError::TooLong),
+            Incoming::Displaced => return Err(ChannelError::Displaced),
             Incoming::Unexpected => return Err(ChannelError::Unexpected),
         }
     }

@@ -261,6 +261,7 @@ async fn read_loop<R: WireReader>(
             Ok(Some(Ok(Incoming::Liveness))) => continue,
             Ok(Some(Ok(Incoming::Closed { code, reason }))) => return ChannelError::Closed { code, reason },
             Ok(Some(Ok(Incoming::TooLong))) => return ChannelError::TooLong,
+            Ok(Some(Ok(Incoming::Displaced))) => return ChannelError::Displaced,
             Ok(Some(Ok(Incoming::Unexpected))) => return ChannelError::Unexpected,
             Ok(Some(Ok(Incoming::Binary(message)))) => match opener.open(&message) {
                 Ok(text) => text,

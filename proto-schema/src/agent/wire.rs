@@ -23,6 +23,8 @@ pub enum Incoming {
     },
     /// A message over the limit.
     TooLong,
+    /// Others need the room for what this one was sending: see [`Ration`].
+    Displaced,
     /// Something that the channel does not know, such as a text message.
     Unexpected,
 }
@@ -39,7 +41,8 @@ pub enum Ration {
     Bytes {
         /// From anyone.
         bytes: usize,
-        /// After these, from few at once: who sends more waits until it is one of them.
+        /// After these, from few at once: where they are too many, the first of them has to go, and then comes
+        /// [`Incoming::Displaced`].
         more: usize,
     },
     /// Whatever is sent.

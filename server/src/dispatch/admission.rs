@@ -3,7 +3,7 @@
 //! Nothing is written, and no live session is touched, before the agent's key is proven and known.
 //!
 //! All agents of a fleet dial at once when their server returns. Each has a place in the [waiting
-//! room](super::waiting_room), says what it has to say, and waits there until the database has looked it up,
+//! room](crate::waiting_room), says what it has to say, and waits there until the database has looked it up,
 //! instead of dialling again and again.
 
 use std::{
@@ -46,8 +46,6 @@ use crate::{
 const REFUSED: &str = "agent.refused";
 /// How often the server pings a small fleet.
 const HEARTBEAT: Duration = Duration::from_secs(15);
-/// Agents beyond which the interval grows in proportion.
-const SMALL_FLEET: usize = 1_000;
 /// For telling a stranger what was wrong.
 const FAREWELL: Duration = Duration::from_secs(2);
 /// The longest name of an agent's run.
@@ -100,7 +98,13 @@ async fn shake<'a, R: WireReader, W: WireWriter>(
     if !place.keep() {
         return Err(Some(CloseCode::Busy));
     }
-    let turn = timeout(ADMISSION_DEADLINE, shared.admissions.acquire()).await;
+    let busy = |_| Some(CloseCode::Busy);
+    let (line, _room) = if introduced.is_long {
+        (&shared.long_admissions, Some(shared.long_waiting.try_acquire().map_err(busy)?))
+    } else {
+        (&shared.admissions, None)
+    };
+    let turn = timeout(ADMISSION_DEADLINE, line.acquire()).await;
     let Ok(Ok(turn)) = turn else { return Err(Some(CloseCode::Busy)) };
     // A whole fleet may wait for its turn, and few are let in at once: what that takes is in a box of its own.
     let admitted = Box::pin(timeout(HANDSHAKE_DEADLINE, admit(shared, introduced, writer))).await;
@@ -251,14 +255,6 @@ impl Shared {
         let refusal = Refusal { organization_id, api_key_id: None, server_id, action: REFUSED, outcome };
         self.told.refusals.note(refusal);
     }
-
-    /// How often something is done for each agent that is done every `base` in a small fleet: all agents
-    /// of a large one together take as much as those of a small one. Those that are about to be let in count, or
-    /// the first ones of a fleet that returns would keep a small one's pace.
-    pub(super) fn at_the_fleets_pace(&self, base: Duration) -> Duration {
-        let fleet = self.sessions.read().map_or(0, |sessions| sessions.len()) + self.waiting.proven();
-        base.mul_f64((fleet as f64 / SMALL_FLEET as f64).max(1.0))
-    }
 }
 
 /// The session itself: from welcome to the end of the socket. What its beginning and end take is in boxes of
@@ -291,15 +287,16 @@ fn set_up<'a, R: WireReader, W: WireWriter>(
 ) {
     let Terms { fence, organization_id, name, enrolled, heartbeat, reconciled, sealer, opener } = *terms;
     let late = Arc::new(OnceLock::new());
+    let line = shared.turns.of(&organization_id);
     let inbound = super::inbound::Inbound {
         shared: Arc::downgrade(shared),
         fence: fence.clone(),
         session: Arc::clone(&late),
+        line: Arc::clone(&line),
     };
     let liveness = Liveness { ping_every: Some(heartbeat), lost_after: heartbeat * 3 };
     let (peer, run) = Peer::new(reader, writer, sealer, opener, inbound.into_rpc().into(), liveness);
-    let turns = shared.turns.of(&organization_id);
-    let session = Arc::new(Session::new(fence, name, peer, turns));
+    let session = Arc::new(Session::new(fence, name, peer, line));
     // Nobody else sets it.
     let _ = late.set(Arc::downgrade(&session));
     let begin = begin(shared, Arc::clone(&session), turn, reconciled.going_on, enrolled);
@@ -386,3 +383,6 @@ fn leave(shared: &Shared, session: &Session) {
         sessions.remove(&session.fence.server_id);
     }
 }
+
+#[cfg(test)]
+mod tests;

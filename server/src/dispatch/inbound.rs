@@ -15,7 +15,7 @@ use purser_proto_schema::agent::{
     command::Verdict,
 };
 
-use super::{Session, Shared, again, report};
+use super::{Session, Shared, again, report, turns::Line};
 use crate::store::{Ending, Fence, TargetRow};
 
 /// JSON-RPC's number for "not now": the agent repeats the call.
@@ -27,6 +27,8 @@ pub(super) struct Inbound {
     pub(super) fence: Fence,
     /// Set once the session stands. It stands before the agent can call.
     pub(super) session: Arc<OnceLock<Weak<Session>>>,
+    /// Where its verdicts wait to be stored.
+    pub(super) line: Arc<Line>,
 }
 
 impl Inbound {
@@ -63,8 +65,12 @@ impl ServerCallsServer for Inbound {
             // It is woken on this thread, and would else wait until the statements below were made.
             tokio::task::yield_now().await;
         }
-        let _turn = shared.steps.acquire().await;
-        Box::pin(finish(&shared, session.as_ref(), &self.fence, verdict)).await.map_err(try_again)
+        let attempt = verdict.attempt.clone();
+        let store = async {
+            let _turn = self.line.step().await;
+            Box::pin(finish(&shared, session.as_ref(), &self.fence, verdict)).await
+        };
+        shared.storing.once(self.fence.epoch, &attempt, store).await.map_err(try_again)
     }
 
     async fn agent_status(&self, status: AgentStatus) -> RpcResult<()> {
@@ -180,6 +186,7 @@ fn try_again(why: &'static str) -> ErrorObjectOwned {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
     use purser_proto_schema::{
         agent::command::{Failure, Outcome},
         job::JobKind,
@@ -187,7 +194,10 @@ mod tests {
     use purser_registry_client::DiagnosisCode;
 
     use super::{super::scene::Scene, *};
-    use crate::{dispatch::attempt_of, store::Claim};
+    use crate::{
+        dispatch::{Heard, attempt_of, turns::STEPS},
+        store::Claim,
+    };
 
     fn done() -> Verdict {
         let outcome = Outcome::Image { digest: "sha256:0".to_owned(), size_bytes: None };
@@ -197,6 +207,67 @@ mod tests {
     fn failed(retry_after_ms: Option<u64>) -> Verdict {
         let failure = Failure::new(DiagnosisCode::Connect, "nobody listens", "start it");
         Verdict::Failed { failure: Failure { retry_after_ms, ..failure }, duration_ms: 1 }
+    }
+
+    /// What a session of this epoch says, which has gone already.
+    fn inbound(scene: &Scene, session: &Arc<Session>, epoch: i64) -> Inbound {
+        Inbound {
+            shared: Arc::downgrade(&scene.shared),
+            fence: Fence { epoch, ..session.fence.clone() },
+            session: Arc::default(),
+            line: Arc::clone(session.line()),
+        }
+    }
+
+    /// Its agent was not answered in time.
+    #[tokio::test]
+    async fn a_verdict_that_is_told_again_while_it_is_in_line_is_stored_once() {
+        let scene = Scene::set().await;
+        let agent = scene.agent().await;
+        let target = scene.given(&agent.session.fence, "pull").await;
+        let inbound = inbound(&scene, &agent.session, agent.session.fence.epoch);
+        let told = VerdictReport { attempt: attempt_of(&target), verdict: done() };
+        let mut steps = Vec::new();
+        for _ in 0..STEPS {
+            steps.push(agent.session.line().step().await.unwrap());
+        }
+        let (first, again, ()) =
+            tokio::join!(inbound.target_verdict(told.clone()), inbound.target_verdict(told), async {
+                tokio::task::yield_now().await;
+                assert_eq!(scene.now(&target).await.status, "dispatched", "it is in line");
+                drop(steps);
+            });
+        // Each in its turn, the second would have found it ended.
+        assert_eq!((first.unwrap(), again.unwrap()), (VerdictReceipt::Stored, VerdictReceipt::Stored));
+    }
+
+    /// Its word is refused, and the newer session's may be another.
+    #[tokio::test]
+    async fn who_waits_for_a_test_hears_nothing_of_a_superseded_session() {
+        let scene = Scene::set().await;
+        let agent = scene.agent().await;
+        let newest = &agent.session;
+        let test = scene.given(&newest.fence, "testRegistry").await;
+        newest.enter(&test, JobKind::TestRegistry);
+        let mut watch = scene.shared.watches.watch(&test.job());
+        let told = VerdictReport { attempt: attempt_of(&test), verdict: Verdict::Cancelled };
+        let older = inbound(&scene, newest, newest.fence.epoch - 1).target_verdict(told).await;
+        assert_eq!(older.unwrap_err().message(), CloseCode::NotInForce.reason());
+        assert!(watch.heard().now_or_never().is_none());
+        let told = VerdictReport { attempt: attempt_of(&test), verdict: failed(None) };
+        // It is told before it has its turn to be stored.
+        let mut steps = Vec::new();
+        for _ in 0..STEPS {
+            steps.push(newest.line().step().await.unwrap());
+        }
+        let inbound = inbound(&scene, newest, newest.fence.epoch);
+        let (stored, heard) = tokio::join!(inbound.target_verdict(told), async {
+            let heard = watch.heard().await;
+            drop(steps);
+            heard
+        });
+        assert!(matches!(heard, Heard::Verdict(verdict) if matches!(*verdict, Verdict::Failed { .. })));
+        assert_eq!(stored.unwrap(), VerdictReceipt::Stored);
     }
 
     /// A network that was cut and is back may deliver what an older connection still held.

@@ -10,7 +10,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError, RwLock},
+    sync::{Arc, Mutex, PoisonError, RwLock, atomic::AtomicUsize},
     time::Duration,
 };
 
@@ -34,11 +34,13 @@ use crate::{
     store::{ServerRow, Signal, Store, TargetRow},
     traces::{Span, Traces},
     vault::Vault,
+    waiting_room::WaitingRoom,
 };
 
 mod admission;
 mod again;
 mod deadlines;
+mod fleet;
 mod inbound;
 mod limited;
 mod place;
@@ -49,24 +51,25 @@ mod resume;
 #[cfg(test)]
 mod scene;
 mod session;
+mod storing;
 mod turns;
-mod waiting_room;
 mod watches;
 
 pub use place::Place;
 pub use replicas::Name;
 use replicas::Replicas;
 use session::Session;
+use storing::Storing;
 use turns::Turns;
-use waiting_room::WaitingRoom;
 use watches::Watches;
 pub use watches::{Change, Heard, Watch};
 
 /// Agents that are looked up at once; more wait.
 const ADMISSIONS: usize = 64;
-/// Steps of targets that are written at once; more wait, and take little memory until it is their turn: a job for
-/// a fleet has a step of each target to take at once.
-const STEPS: usize = 64;
+/// Of those with a long hello, which is held meanwhile, so many are looked up at once beside them, so that none of
+/// them waits behind a whole fleet; and so many may wait, or strangers could fill the memory with it.
+const LONG_ADMISSIONS: usize = 8;
+const LONG_WAITING: usize = 256;
 
 /// How often a target is given out in one round: after its agent died with it, and after what heals.
 const ATTEMPTS: u32 = 3;
@@ -96,11 +99,15 @@ struct Shared {
     sessions: RwLock<HashMap<ServerId, Arc<Session>>>,
     watches: Arc<Watches>,
     turns: Turns,
+    storing: Storing,
     told: Told,
     replicas: Replicas,
     waiting: Arc<WaitingRoom>,
+    /// That were not removed, when they were last counted.
+    servers: AtomicUsize,
     admissions: Semaphore,
-    steps: Semaphore,
+    long_admissions: Semaphore,
+    long_waiting: Semaphore,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -127,14 +134,19 @@ impl Dispatch {
             sessions: RwLock::default(),
             watches: Arc::default(),
             turns: Turns::default(),
+            storing: Storing::default(),
             told,
             replicas: Replicas::new(name),
             waiting: Arc::new(WaitingRoom::new(places)),
+            servers: AtomicUsize::new(0),
             admissions: Semaphore::new(ADMISSIONS),
-            steps: Semaphore::new(STEPS),
+            long_admissions: Semaphore::new(LONG_ADMISSIONS),
+            long_waiting: Semaphore::new(LONG_WAITING),
             stop,
             tasks: TaskTracker::new(),
         });
+        shared.count_servers().await?;
+        shared.tasks.spawn(fleet::keep_counted(Arc::clone(&shared)));
         shared.tasks.spawn(deadlines::keep(Arc::clone(&shared)));
         if shared.store.is_shared() {
             replicas::join(&shared).await?;

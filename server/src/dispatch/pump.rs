@@ -15,7 +15,7 @@ use purser_registry_client::DiagnosisCode;
 
 use super::{Session, Shared, attempt_of, inbound, plan, report, resume};
 use crate::{
-    error::Result,
+    error::{Error, Result},
     store::{Claim, Fence, TargetRow},
 };
 
@@ -26,19 +26,25 @@ const BUSY: Duration = Duration::from_secs(2);
 /// Before a target that could not be prepared is tried again.
 const PREPARED_AGAIN: Duration = Duration::from_secs(5);
 
+/// Before what the database could not do is tried again, in a small fleet.
+const AFTER_FAILURE: Duration = Duration::from_secs(5);
+
 /// Runs until the session ends.
 pub(super) async fn run(shared: Arc<Shared>, session: Arc<Session>) {
     let ended = session.peer().end_token();
     loop {
         // In boxes of their own: this task waits nearly always, and would keep room for them. When a job is for
         // a whole fleet, all its sessions are woken at once, and nearly all wait for this turn.
-        let turn = session.turn().await;
+        let turn = session.line().claim().await;
         let found = Box::pin(next(&shared, &session)).await;
         drop(turn);
         match found {
             Ok(true) => continue,
             Ok(false) => {}
-            Err(error) => report("looking for queued targets", &session.fence.server_id, &error),
+            Err(error) => {
+                report("looking for queued targets", &session.fence.server_id, &error);
+                if pause(&shared, &session).await { continue } else { return }
+            }
         }
         tokio::select! {
             () = ended.cancelled() => return,
@@ -66,6 +72,39 @@ async fn close_unless_in_force(shared: &Shared, session: &Session) {
     }
 }
 
+/// Leaves the database alone for a moment. False when the session has ended by then.
+async fn pause(shared: &Shared, session: &Session) -> bool {
+    let ended = session.peer().end_token();
+    tokio::select! {
+        () = ended.cancelled() => false,
+        () = tokio::time::sleep(shared.at_the_fleets_pace(AFTER_FAILURE)) => true,
+    }
+}
+
+/// Does what a target of the session needs in the database: again and again while it fails so that it `may` be done
+/// again, as long as the session lives.
+async fn persist<T, Once>(
+    shared: &Shared,
+    session: &Session,
+    may: impl Fn(&Error) -> bool,
+    work: impl Fn() -> Once,
+) -> Result<T>
+where
+    Once: Future<Output = Result<T>>,
+{
+    loop {
+        match work().await {
+            Err(error) if may(&error) => {
+                report("waiting for the database", &session.fence.server_id, &error);
+                if !pause(shared, session).await {
+                    return Err(error);
+                }
+            }
+            done => return done,
+        }
+    }
+}
+
 /// Claims one target and hands it over. False when nothing more can be claimed now.
 async fn next(shared: &Arc<Shared>, session: &Arc<Session>) -> Result<bool> {
     let signs = session.signs();
@@ -81,7 +120,9 @@ async fn next(shared: &Arc<Shared>, session: &Arc<Session>) -> Result<bool> {
         }
         Err(error) => {
             // It may have happened all the same, and only the next handshake gives the target out then.
-            session.peer().cut();
+            if !error.is_not_begun() {
+                session.peer().cut();
+            }
             return Err(error);
         }
         Ok(Claim::Fenced) => {
@@ -127,10 +168,10 @@ async fn not_prepared(shared: &Arc<Shared>, session: &Arc<Session>, target: &Tar
     }
     let (attempt, not_before) = (attempt_of(target), chrono::Utc::now() + PREPARED_AGAIN);
     let why = Verdict::Failed { failure, duration_ms: 0 };
-    let waiting = shared.store.target_not_prepared(&attempt, &session.fence, &why, not_before).await?;
+    let put_back = || shared.store.target_not_prepared(&attempt, &session.fence, &why, not_before);
+    let waiting = persist(shared, session, Error::is_not_begun, put_back).await?;
     if waiting.is_some_and(|target| target.cancel_requested) {
-        let cancelled = shared.store.target_cancelled(&attempt.target_id, Some(&session.fence)).await?;
-        shared.changed(cancelled);
+        cancelled(shared, session, &attempt).await?;
     }
     shared.moved(&target.job());
     shared.wake_at(target.server(), not_before);
@@ -181,7 +222,12 @@ async fn answered(
     match reply {
         StartReply::Accepted => {
             // Whoever asked before the agent knew the target asked in vain.
-            if shared.store.target_cancel_requested(&attempt).await? {
+            let asked = || async {
+                let _turn = session.line().step().await;
+                shared.store.target_cancel_requested(&attempt).await
+            };
+            // What is only read may be read again whatever was wrong.
+            if persist(shared, session, |_| true, asked).await? {
                 session.cancel(attempt).await;
             }
             Ok(())
@@ -196,12 +242,11 @@ async fn answered(
             Ok(())
         }
         StartReply::Busy => {
-            let put_back = shared.store.target_put_back(&attempt, &session.fence).await?;
+            let put_back = || shared.store.target_put_back(&attempt, &session.fence);
+            let put_back = persist(shared, session, Error::is_not_begun, put_back).await?;
             shared.moved(&target.job());
             if put_back.is_some_and(|target| target.cancel_requested) {
-                let cancelled =
-                    shared.store.target_cancelled(&attempt.target_id, Some(&session.fence)).await?;
-                shared.changed(cancelled);
+                cancelled(shared, session, &attempt).await?;
             }
             // Keeps its place for a moment, which is what leaves the agent alone.
             tokio::time::sleep(BUSY).await;
@@ -219,8 +264,16 @@ async fn answered(
     }
 }
 
+/// Cancels a target that was put back, since somebody asked to stop it while it was with the session.
+async fn cancelled(shared: &Arc<Shared>, session: &Session, attempt: &Attempt) -> Result<()> {
+    let cancelled = || shared.store.target_cancelled(&attempt.target_id, Some(&session.fence));
+    shared.changed(persist(shared, session, Error::is_not_begun, cancelled).await?);
+    Ok(())
+}
+
 async fn fail(shared: &Arc<Shared>, session: &Session, target: &TargetRow, failure: Failure) -> Result<()> {
-    let failed = end_failed(shared, target, Some(&session.fence), failure).await?;
+    let fail = || end_failed(shared, target, Some(&session.fence), failure.clone());
+    let failed = persist(shared, session, Error::is_not_begun, fail).await?;
     shared.changed(failed);
     shared.leave(session, &target.id());
     Ok(())
@@ -250,3 +303,6 @@ fn remaining_ms(target: &TargetRow) -> u64 {
         .map_or(target.run_limit_ms, |deadline| (deadline - chrono::Utc::now()).num_milliseconds());
     u64::try_from(until).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,21 +1,27 @@
 //! For tests of this room: a dispatch over a database of its own (SQLite, in a temporary folder) with one
-//! server. No agent is there: what a session says is played by calling what it would call.
+//! server. What a session says is played by calling what it would call, or by an [`agent`] that dials.
 
 use std::sync::Arc;
 
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use chrono::{TimeDelta, Utc};
 use purser_proto_schema::{
-    agent::noise::StaticKey,
+    agent::{noise::StaticKey, wire::Ration},
     ids::{JobId, JoinTokenId, OrganizationId, ServerId, TargetId},
     job::JobKind,
 };
 use tempfile::TempDir;
+use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{Dispatch, Name, Shared, Told};
+use super::{
+    Dispatch, Name, Session, Shared, Told,
+    plan::{Plan, PlannedRegistry, Work},
+};
 use crate::{
     metrics::Metrics,
     refusals::Refusals,
+    secret_hash,
     store::{
         Admission, Admittance, AuditEntry, Claim, Fence, JobRow, NewJob, NewJoinToken, ServerRow, Store,
         TargetRow,
@@ -24,13 +30,22 @@ use crate::{
     vault::Vault,
 };
 
-const AGENT_KEY: &str = "key of the agent";
+pub(super) mod agent;
+
+const JOIN_SECRET: &str = "secret of the join token";
+
+/// Sockets in their handshake at once: a large fleet's.
+pub(super) const PLACES: usize = 4_000;
 
 /// A dispatch, its server, and how many targets were made.
 pub(super) struct Scene {
     pub(super) shared: Arc<Shared>,
     pub(super) organization: OrganizationId,
     pub(super) server: ServerId,
+    /// The agent's.
+    key: StaticKey,
+    /// What the last reader was told to take.
+    pub(super) ration: watch::Sender<Ration>,
     stop: CancellationToken,
     _folder: TempDir,
 }
@@ -67,12 +82,12 @@ impl Scene {
         };
         let token = NewJoinToken {
             join_token_id: JoinTokenId::generate().into(),
-            secret_hash: "hash".into(),
+            secret_hash: secret_hash::of_random(JOIN_SECRET),
             expires_at: Utc::now() + TimeDelta::minutes(5),
         };
         store.server_insert(row, token).await.unwrap();
-        let stop = CancellationToken::new();
-        let key = StaticKey::generate().unwrap();
+        let (stop, ration) = (CancellationToken::new(), watch::Sender::new(Ration::Endless));
+        let (channel_key, key) = (StaticKey::generate().unwrap(), StaticKey::generate().unwrap());
         let name = Name::new(None);
         let (metrics, tasks) = (Metrics::new().unwrap(), TaskTracker::new());
         let told = Told {
@@ -80,17 +95,26 @@ impl Scene {
             traces: Traces::start(None, Arc::clone(&metrics), &tasks, stop.clone()),
             metrics,
         };
-        let dispatch =
-            Dispatch::start(store, Arc::new(vault), key, name, told, 8, stop.clone()).await.unwrap();
-        Self { shared: Arc::clone(&dispatch.shared), organization, server, stop, _folder: folder }
+        let dispatch = Dispatch::start(store, Arc::new(vault), channel_key, name, told, PLACES, stop.clone())
+            .await
+            .unwrap();
+        Self {
+            shared: Arc::clone(&dispatch.shared),
+            organization,
+            server,
+            key,
+            ration,
+            stop,
+            _folder: folder,
+        }
     }
 
     /// An agent is let in: its session is the newest from now on.
     pub(super) async fn session(&self) -> Fence {
         let admission = Admission {
             server_id: &self.server,
-            agent_key: AGENT_KEY,
-            join_secret_hash: Some("hash"),
+            agent_key: &URL_SAFE_NO_PAD.encode(self.key.public()),
+            join_secret_hash: Some(&secret_hash::of_random(JOIN_SECRET)),
             agent_version: "0",
             instance: None,
             engine: None,
@@ -114,7 +138,7 @@ impl Scene {
             server_id: self.server.to_string(),
             kind: kind.into(),
             image: None,
-            plan: String::new(),
+            plan: self.plan(kind),
             registry_id: None,
             credentials: "anonymous".into(),
             sealed_auth: None,
@@ -135,6 +159,21 @@ impl Scene {
             fail_fast: false,
             request_id: None,
         }
+    }
+
+    /// What a target of a kind is to do, without a credential.
+    fn plan(&self, kind: &str) -> String {
+        let (image, platform) = ("registry.test/image:1".to_owned(), None);
+        let work = match kind {
+            "testRegistry" => Work::TestRegistry { scope: None },
+            "pull" => Work::Pull { image, platform },
+            "push" => Work::Push { source: image.clone(), target: image },
+            other => panic!("{other}"),
+        };
+        let address = "registry.test".to_owned();
+        let registry =
+            PlannedRegistry { address, insecure: false, ca_certificate: None, realm_allow: Vec::new() };
+        serde_json::to_string(&Plan { work, registry }).unwrap()
     }
 
     /// Accepts a job with this one target.

@@ -21,9 +21,9 @@ use purser_proto_schema::{
     ids::{JobId, TargetId},
     job::{JobKind, Progress},
 };
-use tokio::sync::{Notify, Semaphore, SemaphorePermit};
+use tokio::sync::Notify;
 
-use super::lock;
+use super::{lock, turns::Line};
 use crate::store::{Fence, TargetRow};
 
 /// Pulls and pushes that a host works on at once.
@@ -53,7 +53,7 @@ pub(super) struct Session {
     /// hold nothing for the places that were free.
     signs: AtomicU64,
     empty_after: AtomicU64,
-    turns: Arc<Semaphore>,
+    line: Arc<Line>,
 }
 
 /// A target that has a place.
@@ -85,7 +85,7 @@ impl UnderWay {
 }
 
 impl Session {
-    pub(super) fn new(fence: Fence, name: String, peer: Peer, turns: Arc<Semaphore>) -> Self {
+    pub(super) fn new(fence: Fence, name: String, peer: Peer, line: Arc<Line>) -> Self {
         Self {
             fence,
             name,
@@ -95,7 +95,7 @@ impl Session {
             signs: AtomicU64::new(0),
             // Nobody has looked yet.
             empty_after: AtomicU64::new(u64::MAX),
-            turns,
+            line,
         }
     }
 
@@ -113,6 +113,11 @@ impl Session {
     /// Notes that the queue held nothing for the free places, after so many signs.
     pub(super) fn found_empty(&self, signs: u64) {
         self.empty_after.store(signs, Ordering::SeqCst);
+    }
+
+    /// Whether the queue held nothing when it was last looked at, and there was no sign since.
+    pub(super) fn nobody_waits(&self) -> bool {
+        self.empty_after.load(Ordering::SeqCst) == self.signs()
     }
 
     /// Waits until the queue may hold something.
@@ -141,8 +146,7 @@ impl Session {
     /// Takes a place for a target, if there is one for its kind, and nobody who came before waits for it.
     pub(super) fn enter_if_free(&self, target: &TargetRow, kind: JobKind) -> bool {
         let mut under_way = lock(&self.under_way);
-        let nobody_waits = self.empty_after.load(Ordering::SeqCst) == self.signs();
-        let free = nobody_waits && free_kinds(&under_way).contains(&kind);
+        let free = self.nobody_waits() && free_kinds(&under_way).contains(&kind);
         if free {
             under_way.insert(target.id(), UnderWay::new(target, kind));
         }
@@ -163,9 +167,9 @@ impl Session {
         self.free_kinds().contains(&JobKind::Pull)
     }
 
-    /// Waits for this organization's turn at the database.
-    pub(super) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
-        self.turns.acquire().await.ok()
+    /// Where it waits for its organization's turn at the database.
+    pub(super) fn line(&self) -> &Arc<Line> {
+        &self.line
     }
 
     /// Keeps how far a target is, while it has a place, and gives its job. Calls may overtake each other:

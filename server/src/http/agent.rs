@@ -1,13 +1,14 @@
 //! `/agent`: the agents' channel. The upgrade says nothing of who dials; the handshake inside does.
 //!
 //! Until that is done, a socket takes no more than a handshake needs: the bytes are counted below the
-//! WebSocket, which would hold a whole message of a session's size for anybody.
+//! WebSocket, which would hold a whole message of a session's size for anybody. A few may send more than anyone, and
+//! whoever began with that the longest ago goes for who comes.
 
 use std::{
     io,
     pin::Pin,
     sync::{
-        Arc,
+        Arc, LazyLock, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     task::{Context, Poll, ready},
@@ -31,10 +32,7 @@ use purser_proto_schema::agent::{
     close::CloseCode,
     wire::{Incoming, Ration, WireError, WireReader, WireWriter},
 };
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    sync::{AcquireError, Semaphore, SemaphorePermit},
-};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{
@@ -45,7 +43,11 @@ use tokio_tungstenite::{
 };
 
 use super::Doors;
-use crate::{domain::server, request};
+use crate::{
+    domain::server,
+    request,
+    waiting_room::{Place, WaitingRoom},
+};
 
 /// A sealed text: a little more than the text.
 const MAX_MESSAGE: usize = MAX_TEXT_BYTES + MAX_TEXT_BYTES / 1024;
@@ -53,9 +55,11 @@ const MAX_MESSAGE: usize = MAX_TEXT_BYTES + MAX_TEXT_BYTES / 1024;
 const READ_BUFFER: usize = 1024;
 /// A close frame without a code.
 const NO_CODE: u16 = 1005;
-/// Those that may send more than anyone before their key is known: what they send is held until then.
-static LONG: Semaphore = Semaphore::const_new(LONG_AT_ONCE);
+/// Those that may send more than anyone before their key is known: what they send is held until it is whole.
+static LONG: LazyLock<Arc<WaitingRoom>> = LazyLock::new(|| Arc::new(WaitingRoom::new(LONG_AT_ONCE)));
 const LONG_AT_ONCE: usize = 64;
+/// How a read fails that displaced it.
+const DISPLACED: io::ErrorKind = io::ErrorKind::QuotaExceeded;
 
 pub(super) async fn handle(State(doors): State<Doors>, mut request: Request) -> Response {
     let upgrade = hyper::upgrade::on(&mut request);
@@ -80,7 +84,7 @@ async fn serve(doors: Doors, upgrade: OnUpgrade) {
         }
     };
     let rations = Rations::default();
-    let rationed = Rationed { below: TokioIo::new(upgraded), rations: rations.clone(), long: None };
+    let rationed = Rationed { below: TokioIo::new(upgraded), rations: rations.clone() };
     let socket = WebSocketStream::from_raw_socket(rationed, Role::Server, Some(limits())).await;
     let (writer, reader) = socket.split();
     server::serve_agent(&doors.app, Reader { socket: reader, rations }, Writer(writer)).await;
@@ -102,11 +106,14 @@ struct Rations(Arc<Left>);
 struct Left {
     bytes: AtomicUsize,
     more: AtomicUsize,
+    /// Its place among the few that may send more.
+    long: Mutex<Option<Box<Place>>>,
 }
 
 impl Default for Rations {
     fn default() -> Self {
-        Self(Arc::new(Left { bytes: AtomicUsize::new(Self::ENDLESS), more: AtomicUsize::new(0) }))
+        let (bytes, more) = (AtomicUsize::new(Self::ENDLESS), AtomicUsize::new(0));
+        Self(Arc::new(Left { bytes, more, long: Mutex::default() }))
     }
 }
 
@@ -118,8 +125,19 @@ impl Rations {
             Ration::Bytes { bytes, more } => (bytes, more),
             Ration::Endless => (Self::ENDLESS, 0),
         };
+        self.set_long(None);
         self.0.more.store(more, Ordering::Relaxed);
         self.0.bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    fn set_long(&self, place: Option<Box<Place>>) {
+        *self.0.long.lock().unwrap_or_else(PoisonError::into_inner) = place;
+    }
+
+    /// Ready when the place among the few is somebody else's.
+    fn poll_displaced(&self, context: &mut Context<'_>) -> Poll<()> {
+        let mut long = self.0.long.lock().unwrap_or_else(PoisonError::into_inner);
+        long.as_mut().map_or(Poll::Pending, |place| place.poll_displaced(context))
     }
 
     fn left(&self) -> usize {
@@ -143,41 +161,29 @@ impl Rations {
 struct Rationed<S> {
     below: S,
     rations: Rations,
-    long: Option<Long>,
-}
-
-type Permit = Result<SemaphorePermit<'static>, AcquireError>;
-
-/// Who sends more than anyone may.
-enum Long {
-    Waits(Pin<Box<dyn Future<Output = Permit> + Send>>),
-    /// One of few, until its ration is endless.
-    May {
-        _permit: SemaphorePermit<'static>,
-    },
 }
 
 impl<S> Rationed<S> {
     /// Goes on where the ration is not used up, or more is to be had.
-    fn poll_ration(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn ration(&mut self, context: &mut Context<'_>) -> io::Result<()> {
         match self.rations.left() {
-            Rations::ENDLESS => self.long = None,
+            Rations::ENDLESS => return Ok(()),
             0 => {
                 let more = self.rations.more();
                 if more == 0 {
-                    return Poll::Ready(Err(io::ErrorKind::FileTooLarge.into()));
-                }
-                let long = self.long.get_or_insert_with(|| Long::Waits(Box::pin(LONG.acquire())));
-                if let Long::Waits(turn) = long {
-                    let permit = ready!(turn.as_mut().poll(context)).map_err(io::Error::other)?;
-                    *long = Long::May { _permit: permit };
+                    return Err(io::ErrorKind::FileTooLarge.into());
                 }
                 // There is no more after that.
                 self.rations.set(Ration::Bytes { bytes: more, more: 0 });
+                self.rations.set_long(Some(Box::new(LONG.enter().ok_or(DISPLACED)?)));
             }
             _ => {}
         }
-        Poll::Ready(Ok(()))
+        if self.rations.poll_displaced(context).is_ready() {
+            self.rations.set(Ration::Bytes { bytes: 0, more: 0 });
+            return Err(DISPLACED.into());
+        }
+        Ok(())
     }
 }
 
@@ -187,7 +193,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Rationed<S> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        ready!(self.poll_ration(context))?;
+        self.ration(context)?;
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.below).poll_read(context, buffer))?;
         self.rations.take(buffer.filled().len() - before);
@@ -233,6 +239,7 @@ impl WireReader for Reader {
             Ok(Message::Text(_) | Message::Frame(_)) => Incoming::Unexpected,
             Err(Error::ConnectionClosed | Error::AlreadyClosed) => return None,
             Err(Error::Capacity(_)) => Incoming::TooLong,
+            Err(Error::Io(error)) if error.kind() == DISPLACED => Incoming::Displaced,
             Err(_) if self.rations.left() == 0 => Incoming::TooLong,
             Err(error) => return Some(Err(WireError(Box::new(error)))),
         }))
@@ -273,13 +280,14 @@ mod tests {
 
     use super::*;
 
-    /// A connection on which so much has come already.
+    /// A connection on which so much has come already, and which stays open.
     fn sent(bytes: &[u8], ration: Ration) -> Rationed<DuplexStream> {
         let (mut other, below) = duplex(64);
         tokio::io::AsyncWriteExt::write_all(&mut other, bytes).now_or_never().unwrap().unwrap();
+        std::mem::forget(other);
         let rations = Rations::default();
         rations.set(ration);
-        Rationed { below, rations, long: None }
+        Rationed { below, rations }
     }
 
     /// What is read of it at once: nothing while it waits.
@@ -297,21 +305,46 @@ mod tests {
         assert_eq!(read(&mut connection).unwrap().unwrap(), 8);
     }
 
-    #[test]
-    fn who_sends_more_than_anyone_may_is_one_of_few_or_waits() {
-        let ration = Ration::Bytes { bytes: 8, more: 8 };
-        let mut connections: Vec<_> = (0..=LONG_AT_ONCE).map(|_| sent(&[7; 32], ration)).collect();
+    /// So many that each have sent what anyone may, and a first part of what few may.
+    fn long(so_many: usize) -> Vec<Rationed<DuplexStream>> {
+        let ration = Ration::Bytes { bytes: 8, more: 16 };
+        let mut connections: Vec<_> = (0..so_many).map(|_| sent(&[7; 16], ration)).collect();
         for connection in &mut connections {
             assert_eq!(read(connection).unwrap().unwrap(), 8);
-        }
-        let (last, first) = connections.split_last_mut().unwrap();
-        for connection in first.iter_mut() {
             assert_eq!(read(connection).unwrap().unwrap(), 8);
         }
-        assert!(read(last).is_none(), "it waits");
-        assert!(read(&mut first[0]).unwrap().is_err(), "more is not endless");
-        first[1].rations.set(Ration::Endless);
-        assert_eq!(read(&mut first[1]).unwrap().unwrap(), 8);
-        assert_eq!(read(last).unwrap().unwrap(), 8, "a place was given back");
+        connections
+    }
+
+    #[test]
+    fn who_sends_more_than_anyone_may_goes_for_who_comes_where_they_are_too_many() {
+        let mut strangers = long(LONG_AT_ONCE);
+        assert!(strangers.iter_mut().all(|stranger| read(stranger).is_none()), "each has a place");
+        let mut agent = long(1).remove(0);
+        assert!(read(&mut agent).is_none(), "it has a place");
+        assert_eq!(read(&mut strangers[0]).unwrap().unwrap_err().kind(), DISPLACED);
+        assert!(strangers[1..].iter_mut().all(|stranger| read(stranger).is_none()));
+    }
+
+    #[test]
+    fn who_has_said_all_gives_its_place_back_before_it_is_known() {
+        let mut connections = long(LONG_AT_ONCE);
+        connections[1].rations.set(Ration::Bytes { bytes: 0, more: 0 });
+        let next = long(1);
+        assert!(read(&mut connections[0]).is_none(), "nobody had to go");
+        drop(next);
+        drop(connections);
+        let mut more = long(LONG_AT_ONCE);
+        assert!(more.iter_mut().all(|connection| read(connection).is_none()));
+    }
+
+    #[test]
+    fn what_few_may_send_has_an_end() {
+        let mut connection = sent(&[7; 32], Ration::Bytes { bytes: 8, more: 8 });
+        assert_eq!(read(&mut connection).unwrap().unwrap(), 8);
+        assert_eq!(read(&mut connection).unwrap().unwrap(), 8);
+        assert_eq!(read(&mut connection).unwrap().unwrap_err().kind(), io::ErrorKind::FileTooLarge);
+        connection.rations.set(Ration::Endless);
+        assert_eq!(read(&mut connection).unwrap().unwrap(), 8);
     }
 }

@@ -46,7 +46,7 @@ async fn find(doors: &Doors, presented: Option<&str>) -> Result<Arc<Caller>> {
     let app = &doors.app;
     let found = caller::authenticate(&app.store, &app.known_keys, &app.refusals, presented).await;
     found.inspect_err(|error| {
-        if let Error::Internal { .. } = error {
+        if let Error::Internal { .. } | Error::NotBegun { .. } = error {
             tracing::error!(error = %crate::error::chain(error), "a key could not be looked up");
         }
     })

@@ -32,6 +32,7 @@ pub fn public(error: &Error) -> PublicError {
         | Error::Changed(_)
         | Error::Precondition(_)
         | Error::NotSupported { .. }
+        | Error::NotBegun { .. }
         | Error::Internal { .. } => {}
     }
     public
@@ -40,7 +41,7 @@ pub fn public(error: &Error) -> PublicError {
 /// An error as a JSON-RPC error object of a procedure. What only the operator may know is logged
 /// here, once, with its chain.
 pub fn wire(procedure: &str, error: Error) -> ErrorObjectOwned {
-    if let Error::Internal { .. } = &error {
+    if let Error::Internal { .. } | Error::NotBegun { .. } = &error {
         tracing::error!(procedure, error = %chain(&error), "a call failed");
     }
     let public = public(&error).at(procedure);
@@ -62,13 +63,15 @@ pub(super) fn code(error: &Error) -> Code {
         Error::ServerOffline(_) | Error::Precondition(_) => Code::PreconditionFailed,
         Error::NotSupported { .. } => Code::NotImplemented,
         Error::Unavailable(_) => Code::ServiceUnavailable,
-        Error::Internal { .. } => Code::InternalServerError,
+        Error::Internal { .. } | Error::NotBegun { .. } => Code::InternalServerError,
     }
 }
 
 fn message(error: &Error) -> String {
     match error {
-        Error::Internal { .. } => "internal error; the operator finds the cause in the log".to_owned(),
+        Error::Internal { .. } | Error::NotBegun { .. } => {
+            "internal error; the operator finds the cause in the log".to_owned()
+        }
         other => other.to_string(),
     }
 }

@@ -169,7 +169,30 @@ impl Store {
             sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
             ..TransactionOptions::default()
         };
-        self.writer.begin_with_options(options).await.map_err(failed)
+        self.writer.begin_with_options(options).await.map_err(not_begun)
+    }
+}
+
+/// For tests: connections that nobody else gets as long as this lives.
+#[cfg(test)]
+pub struct Held {
+    _connections: Vec<DatabaseTransaction>,
+}
+
+#[cfg(test)]
+impl Store {
+    /// Keeps SQLite's one connection that writes busy.
+    pub async fn hold_writer(&self) -> Held {
+        Held { _connections: vec![self.write().await.unwrap()] }
+    }
+
+    /// Keeps all of SQLite's connections that read busy.
+    pub async fn hold_readers(&self) -> Held {
+        let mut connections = Vec::new();
+        for _ in 0..CONNECTIONS {
+            connections.push(self.db.begin().await.unwrap());
+        }
+        Held { _connections: connections }
     }
 }
 
@@ -224,8 +247,16 @@ fn postgres_options(url: &str) -> ConnectOptions {
     options
 }
 
+fn not_begun(error: DbErr) -> Error {
+    Error::NotBegun { source: Box::new(error) }
+}
+
 /// The one classification of database failures.
 fn failed(error: DbErr) -> Error {
+    // Of a pool that gave no connection; what fails on one is another.
+    if let DbErr::ConnectionAcquire(_) | DbErr::Conn(_) = error {
+        return not_begun(error);
+    }
     match error.sql_err() {
         Some(SqlErr::UniqueConstraintViolation(_)) => {
             Error::Conflict("another one with this name exists already".to_owned())

@@ -10,7 +10,7 @@ use purser_proto_schema::{
 };
 use sea_orm::{
     ActiveModelTrait, ActiveValue::Set, ColumnTrait, ConnectionTrait, DatabaseTransaction, EntityTrait,
-    IntoActiveModel, QueryFilter, QueryOrder, QuerySelect, Select, sea_query::Expr,
+    IntoActiveModel, PaginatorTrait, QueryFilter, QueryOrder, QuerySelect, Select, sea_query::Expr,
 };
 
 use super::{
@@ -101,6 +101,17 @@ impl Store {
             .filter(server::Column::RevokedAt.is_null())
             .order_by_asc(server::Column::ServerId)
             .all(&self.db)
+            .await
+            .map_err(failed)
+    }
+
+    /// How many servers there are in all organizations, without those that were removed.
+    pub async fn server_count(&self) -> Result<u64> {
+        server::Entity::find()
+            .select_only()
+            .column(server::Column::ServerId)
+            .filter(server::Column::RevokedAt.is_null())
+            .count(&self.db)
             .await
             .map_err(failed)
     }

@@ -22,6 +22,7 @@ use super::{
     failed,
     fan_out::{hold_back, may_start, still_may_start},
     job::{column_text, end_targets, ended, settle, settle_job_of, started, this_moment},
+    not_begun,
 };
 use crate::error::{Error, Result};
 
@@ -124,7 +125,8 @@ impl Store {
     /// clock. Takes no lock where there is none.
     pub async fn target_claim(&self, fence: &Fence, kinds: &[JobKind]) -> Result<Claim> {
         loop {
-            let found = oldest_queued(&fence.server_id, kinds).one(&self.db).await.map_err(failed)?;
+            // What fails to be read has changed nothing.
+            let found = oldest_queued(&fence.server_id, kinds).one(&self.db).await.map_err(not_begun)?;
             let Some(queued) = found else { return Ok(Claim::Nothing) };
             if queued.max_parallel.is_some() {
                 return self.claim_in_turn(fence, kinds).await;
@@ -135,7 +137,7 @@ impl Store {
             if let Some(target) = first(self.run(batch).await?)? {
                 return Ok(Claim::Target(Box::new(target)));
             }
-            if !holds(&self.db, fence).await? {
+            if !self.session_holds(fence).await? {
                 return Ok(Claim::Fenced);
             }
             // Somebody ended it meanwhile; another one is the oldest.

@@ -1,20 +1,22 @@
-//! Who is in a handshake: a bounded number, and enough places for a whole fleet.
+//! A bounded number of places for those who dial: to be in a handshake, of which there are enough for a whole
+//! fleet, and to send more in it than anyone may.
 //!
 //! Anyone can dial and then say nothing, so a place is no property: where all are taken, whoever has left its
 //! proof owing the longest goes for the one who comes. An agent proves its key within a round trip or two; a
-//! crowd of strangers displaces itself. Who has proved a key keeps its place until it was looked up.
+//! crowd of strangers displaces itself. Who has proved a key may keep its place.
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex},
+    future::poll_fn,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll},
 };
 
 use tokio::sync::oneshot;
 
-use super::lock;
-
 /// The places, and who is in them.
-pub(super) struct WaitingRoom {
+pub struct WaitingRoom {
     places: usize,
     inside: Mutex<Inside>,
 }
@@ -28,7 +30,7 @@ struct Inside {
 }
 
 /// A place, until this is dropped.
-pub(super) struct Place {
+pub struct Place {
     room: Arc<WaitingRoom>,
     number: u64,
     displaced: oneshot::Receiver<()>,
@@ -37,14 +39,14 @@ pub(super) struct Place {
 }
 
 impl WaitingRoom {
-    pub(super) fn new(places: usize) -> Self {
+    pub fn new(places: usize) -> Self {
         Self { places, inside: Mutex::default() }
     }
 
     /// Takes a place, if need be of whoever has owed its proof the longest. `None` where all are taken by those
     /// that have proved a key.
-    pub(super) fn enter(self: &Arc<Self>) -> Option<Place> {
-        let mut inside = lock(&self.inside);
+    pub fn enter(self: &Arc<Self>) -> Option<Place> {
+        let mut inside = self.lock();
         if inside.taken < self.places {
             inside.taken += 1;
         } else {
@@ -60,30 +62,42 @@ impl WaitingRoom {
     }
 
     /// How many have proved a key, and are about to be agents.
-    pub(super) fn proven(&self) -> usize {
-        let inside = lock(&self.inside);
+    pub fn proven(&self) -> usize {
+        let inside = self.lock();
         inside.taken - inside.owing.len()
+    }
+
+    /// Every change leaves what is inside whole, so a panic elsewhere does not matter here.
+    fn lock(&self) -> MutexGuard<'_, Inside> {
+        self.inside.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Place {
     /// Waits until the place is somebody else's.
-    pub(super) async fn displaced(&mut self) {
-        if (&mut self.displaced).await.is_err() {
-            std::future::pending::<()>().await;
+    pub async fn displaced(&mut self) {
+        poll_fn(|context| self.poll_displaced(context)).await;
+    }
+
+    /// Ready when the place is somebody else's.
+    pub fn poll_displaced(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if self.kept {
+            return Poll::Pending;
         }
+        // Its other end is in the room until then.
+        Pin::new(&mut self.displaced).poll(context).map(|_| ())
     }
 
     /// Keeps the place from now on: the key is proven. False where it is somebody else's already.
-    pub(super) fn keep(&mut self) -> bool {
-        self.kept = lock(&self.room.inside).owing.remove(&self.number).is_some();
+    pub fn keep(&mut self) -> bool {
+        self.kept = self.room.lock().owing.remove(&self.number).is_some();
         self.kept
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut inside = lock(&self.room.inside);
+        let mut inside = self.room.lock();
         // One that was displaced is in neither: its place is taken still.
         if inside.owing.remove(&self.number).is_some() || self.kept {
             inside.taken -= 1;
@@ -132,10 +146,10 @@ mod tests {
         let room = room(2);
         for _ in 0..10 {
             let places: Vec<_> = (0..5).map(|_| room.enter().unwrap()).collect();
-            assert_eq!(lock(&room.inside).taken, 2);
+            assert_eq!(room.lock().taken, 2);
             drop(places);
-            assert_eq!(lock(&room.inside).taken, 0);
-            assert!(lock(&room.inside).owing.is_empty());
+            assert_eq!(room.lock().taken, 0);
+            assert!(room.lock().owing.is_empty());
         }
     }
 }
