@@ -157,7 +157,15 @@ impl Session {
     /// begin now.
     #[must_use]
     pub(super) fn leave(&self, target: &TargetId) -> Option<JobId> {
-        let left = lock(&self.under_way).remove(target)?;
+        let left = {
+            let mut under_way = lock(&self.under_way);
+            let left = under_way.remove(target)?;
+            if under_way.is_empty() {
+                // A fleet is idle nearly always.
+                under_way.shrink_to_fit();
+            }
+            left
+        };
         self.wake();
         left.limited.then_some(left.job)
     }
