@@ -304,7 +304,8 @@ async fn large_bodies_are_read_for_who_has_a_key_and_a_few_at_a_time() {
             // All but the last byte: it is not answered before its time is over.
             let mut status = [0; 12];
             let _ = stream.read(&mut status).await;
-            assert_eq!(&status, b"HTTP/1.1 408");
+            // Those that had a place, and those that waited for one.
+            assert!(&status == b"HTTP/1.1 408" || &status == b"HTTP/1.1 429", "{status:?}");
         })
     });
     // They are at their most when the first of them is told that it took too long.

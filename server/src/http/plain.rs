@@ -64,10 +64,10 @@ async fn answer(doors: &Doors, request: Request) -> Result<Box<RawValue>, Refusa
     }
     let caller =
         auth::caller(doors, &headers).await.map_err(|error| unauthorized(of_call(rpc::public(&error))))?;
-    let input = match &body {
-        Some(body) if body.bytes.is_empty() => Ok(None),
-        Some(body) => read(&body.bytes),
-        None => parameters::read(info.name, &query),
+    let (input, place) = match body {
+        Some(body) if body.bytes.is_empty() => (Ok(None), None),
+        Some(body) => (read(&body.bytes), body.place),
+        None => (parameters::read(info.name, &query), None),
     };
     let input = match input {
         Ok(input) => input,
@@ -84,8 +84,9 @@ async fn answer(doors: &Doors, request: Request) -> Result<Box<RawValue>, Refusa
         );
         return Err(of_call(PublicError::new(Code::NotImplemented, message)).into());
     }
-    let called = in_process::call(doors, info.name, input.as_deref(), Some(caller)).await;
-    called.map_err(|error| envelope::public(&error, info.name).into())
+    let calling = in_process::call(doors, info.name, input.as_deref(), Some(caller), place);
+    drop(input);
+    calling.await.map_err(|error| envelope::public(&error, info.name).into())
 }
 
 /// tRPC writes an absent input as null; here it is one that is no object.
