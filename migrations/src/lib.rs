@@ -19,6 +19,7 @@ mod m20261121_000012_registry_events;
 mod m20261121_000013_audit_trail;
 mod m20261121_000014_request_ids;
 mod m20261121_000015_audit_subjects;
+mod m20261121_000016_audit_by_subject;
 
 /// Brings a database to the present shape.
 pub struct Migrator;
@@ -42,6 +43,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261121_000013_audit_trail::Migration),
             Box::new(m20261121_000014_request_ids::Migration),
             Box::new(m20261121_000015_audit_subjects::Migration),
+            Box::new(m20261121_000016_audit_by_subject::Migration),
         ]
     }
 }
