@@ -3,11 +3,12 @@
 
 use std::time::Duration;
 
-use futures_util::future::{join_all, select_all};
+use futures_util::future::{Either, join_all, select, select_all};
 use http::Method;
 use purser_tests::{
     Client, Purser, eventually,
     process::{open_files, open_sockets, peak_resident_kib, resident_kib},
+    wait::random_hex,
 };
 use serde_json::{Value, json};
 use tokio::{
@@ -137,6 +138,50 @@ async fn a_caller_that_reads_nothing_is_cut_on_every_door_and_nothing_of_it_stay
     eventually(SOON, async || (open_sockets(purser.pid()).unwrap() <= before + 8).then_some(())).await;
     let peak = peak_resident_kib(purser.pid()).unwrap();
     assert!(peak < 250 * 1024, "{peak} KiB");
+}
+
+#[tokio::test]
+async fn whoever_reads_nothing_of_a_batchs_lines_holds_nothing_that_others_need() {
+    // More than there are connections to the database.
+    const CALLERS: usize = 24;
+    let purser = Purser::start().await;
+    let client = purser.client();
+    for _ in 0..60 {
+        client.mutate("server.create", json!({"name": random_hex(8)})).await;
+    }
+    let inputs: Vec<_> = (0..100).map(|at| format!(r#""{at}":{{"limit":100}}"#)).collect();
+    let body = format!("{{{}}}", inputs.join(","));
+    let line = format!("POST /api/trpc/{}?batch=1", vec!["audit.all"; 100].join(","));
+    let more = format!("{JSON}trpc-accept: application/jsonl\r\ncontent-length: {}\r\n", body.len());
+    // More than the system takes for a caller that reads nothing.
+    let request = (request(&purser, &line, &more) + &body).repeat(10);
+    let mut unread = Vec::new();
+    for _ in 0..CALLERS {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        let mut stream = socket.connect(purser.address().parse().unwrap()).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        unread.push(stream);
+    }
+    // The first of their calls have been answered.
+    for stream in &unread {
+        timeout(SOON, stream.readable()).await.unwrap().unwrap();
+    }
+    let cut = unread.into_iter().map(|mut stream| {
+        Box::pin(async move {
+            while stream.write_all(b"\r\n").await.is_ok() {
+                sleep(Duration::from_millis(200)).await;
+            }
+        })
+    });
+    let others = async {
+        for _ in 0..100 {
+            assert_eq!(client.trpc_query("audit.all", &json!({"limit": 100})).await.status, 200);
+        }
+    };
+    if let Either::Right(_) = select(Box::pin(others), select_all(cut)).await {
+        panic!("others were not served before a caller that reads nothing was cut off");
+    }
 }
 
 fn text_frame(text: &str) -> Vec<u8> {

@@ -95,6 +95,13 @@ impl LargeInputs {
         })
     }
 
+    /// A place of somebody.
+    #[cfg(test)]
+    pub async fn place_of_a_test(&self) -> Place {
+        let caller = Caller::of_a_test(ApiKeyId::generate(), OrganizationId::generate());
+        self.place(&caller, 0).await.unwrap_or_else(|error| panic!("{error}"))
+    }
+
     fn user(&self, holder: Holder, most: usize) -> User {
         let mut shares = lock(&self.shares);
         let new = || Share { places: Arc::new(Semaphore::new(most)), users: 0 };
@@ -109,6 +116,12 @@ impl Place {
     /// Gives back what is needed only until the input has been read and taken apart.
     pub fn has_been_read(&self) {
         drop(lock(&self.reading).take());
+    }
+
+    /// Whether nobody said so yet.
+    #[cfg(test)]
+    pub fn is_being_read(&self) -> bool {
+        lock(&self.reading).is_some()
     }
 }
 

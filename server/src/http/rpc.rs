@@ -105,9 +105,6 @@ pub(super) async fn serve(
             return Served { too_large, ..Served::answer(failure(None, &error)) };
         }
     };
-    if let Some(place) = &text.place {
-        place.has_been_read();
-    }
     drop(text);
     let room = Room::default();
     let calls: Vec<_> = calls

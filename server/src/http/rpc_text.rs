@@ -57,7 +57,8 @@ pub(super) struct Call<'a> {
 }
 
 impl Text {
-    /// Takes it apart. Of a batch with too many calls no more is looked at than shows that.
+    /// Takes it apart: a batch has been read then, whenever its calls begin. Of one with too many no more is looked at
+    /// than shows that.
     pub(super) fn calls(&self) -> Result<Calls, NoCalls> {
         let text = self.bytes.as_ref();
         let none = |error| NoCalls { error, too_large: false };
@@ -72,7 +73,12 @@ impl Text {
             Ok(Batch(calls)) if calls.is_empty() => {
                 Err(none(protocol_error(INVALID_REQUEST, "a batch has 1 to 100 calls")))
             }
-            Ok(Batch(calls)) => Ok(Calls::Batch(calls.into_iter().map(|call| self.part(call)).collect())),
+            Ok(Batch(calls)) => {
+                if let Some(place) = &self.place {
+                    place.has_been_read();
+                }
+                Ok(Calls::Batch(calls.into_iter().map(|call| self.part(call)).collect()))
+            }
             // Nothing but `Batch` itself complains of anything but the syntax.
             Err(error) if error.is_data() => {
                 let error = PublicError::new(Code::PayloadTooLarge, "a batch has at most 100 calls");
@@ -147,4 +153,21 @@ fn is_id(id: &RawValue) -> bool {
     let text = id.get();
     let form = |first: char| first == '"' || first == '-' || first.is_ascii_digit();
     text.len() <= MAX_ID && (text == "null" || text.starts_with(form))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::large_inputs::LargeInputs;
+
+    #[tokio::test]
+    async fn a_batch_has_been_read_when_it_was_taken_apart_and_one_call_when_it_was_parsed() {
+        let inputs = LargeInputs::default();
+        for (text, is_read) in [("[{}, {}]", true), ("{}", false)] {
+            let place = Some(Arc::new(inputs.place_of_a_test().await));
+            let text = Text { bytes: Bytes::from_static(text.as_bytes()), place: place.clone() };
+            assert!(text.calls().is_ok());
+            assert_eq!(place.map(|place| place.is_being_read()), Some(!is_read));
+        }
+    }
 }

@@ -283,3 +283,31 @@ fn begins(info: &ProcedureInfo, method: &Method) -> bool {
 fn percent_decode(text: &str) -> Cow<'_, str> {
     percent_encoding::percent_decode_str(text).decode_utf8_lossy()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::large_inputs::LargeInputs;
+
+    #[tokio::test]
+    async fn a_batch_has_been_read_when_it_was_taken_apart_and_keeps_its_place_for_its_inputs_only() {
+        let inputs = LargeInputs::default();
+        let split = async |text: &str| {
+            let place = Arc::new(inputs.place_of_a_test().await);
+            let raw: Box<RawValue> = serde_json::from_str(text).unwrap();
+            (Inputs::split(Some(&raw), 3, Some(Arc::clone(&place))).unwrap(), place)
+        };
+        let (mut left, place) = split(r#"{"0": 1, "2": 2, "7": 3}"#).await;
+        assert!(!place.is_being_read());
+        let mut kept = Vec::new();
+        for (at, is_given, users) in [(1, false, 2), (0, true, 3), (0, false, 3), (2, true, 3), (2, false, 3)]
+        {
+            let input = left.take(at);
+            assert_eq!((input.json.is_some(), input.place.is_some()), (is_given, is_given), "{at}");
+            kept.push(input.place);
+            assert_eq!(Arc::strong_count(&place), users, "{at}");
+        }
+        let (_left, place) = split(r#"{"3": 1}"#).await;
+        assert_eq!(Arc::strong_count(&place), 1);
+    }
+}
