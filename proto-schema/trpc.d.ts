@@ -318,6 +318,10 @@ export type AuditAllInput = {
   registryId?: RegistryId | null | undefined;
   /** Only of this server, which may be gone by now. */
   serverId?: ServerId | null | undefined;
+  /** Only what made or removed this key. */
+  subjectApiKeyId?: ApiKeyId | null | undefined;
+  /** Only what made or changed this organization. */
+  subjectOrganizationId?: OrganizationId | null | undefined;
   /** Before this moment. */
   to?: string | null | undefined;
 };

@@ -79,6 +79,10 @@ pub struct AllInput {
     pub api_key_id: Option<ApiKeyId>,
     /// Only of this job.
     pub job_id: Option<JobId>,
+    /// Only what made or removed this key.
+    pub subject_api_key_id: Option<ApiKeyId>,
+    /// Only what made or changed this organization.
+    pub subject_organization_id: Option<OrganizationId>,
     /// Only this action.
     #[schemars(regex(pattern = limits::WORD))]
     pub action: Option<String>,

@@ -43,6 +43,18 @@ pub enum Error {
         /// How many.
         most: usize,
     },
+    /// An organization whose large inputs wait for one another.
+    #[error(
+        "this API key or its organization has as many inputs over 64 KiB under way as it may: send fewer of them at \
+         once, or smaller ones, and repeat this one"
+    )]
+    TooManyLargeInputs,
+    /// A key or an organization that reads none of its answers.
+    #[error(
+        "this API key or its organization has not read its answers, over 32 or 64 MiB by now: read them or close their \
+         connections, and repeat this call"
+    )]
+    TooMuchUnread,
     /// No such thing in the caller's organization: missing, malformed and foreign ids alike.
     #[error("{0} not found")]
     NotFound(&'static str),

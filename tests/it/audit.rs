@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use purser_proto_schema::ids::{AuditEventId, JobId};
+use purser_proto_schema::ids::{ApiKeyId, AuditEventId, JobId, OrganizationId, RegistryId, ServerId};
 use purser_tests::{Agent, Client, Purser, Road, Testbed, eventually, tenant::Grant, unique, user::Kind};
 use serde_json::{Value, json};
 
@@ -205,6 +205,97 @@ async fn of_keys_and_organizations_it_is_told_which_where_they_are() {
     assert_eq!(theirs[0]["subjectOrganizationId"], other);
     assert_eq!((&theirs[1]["subjectApiKeyId"], &theirs[1]["apiKeyId"]), (&first["apiKeyId"], admin));
     assert_eq!(events(&client, json!({})).await, noted, "each has its own");
+}
+
+#[tokio::test]
+async fn it_is_found_by_the_key_or_organization_that_it_is_about_within_the_own_organization() {
+    let purser = Purser::start().await;
+    let client = purser.client();
+    let create = async |organization: &Value| {
+        let input = json!({"name": unique("key"), "role": "admin", "organizationId": organization});
+        client.mutate("apiKey.create", input).await
+    };
+    let (own, made) = (json!(purser.default_organization()), create(&Value::Null).await);
+    client.mutate("apiKey.remove", json!({"apiKeyId": made["apiKeyId"]})).await;
+    client.mutate("organization.update", json!({"organizationId": own, "name": "ours"})).await;
+    let other =
+        client.mutate("organization.create", json!({"name": "other"})).await["organizationId"].clone();
+    let first = create(&other).await;
+    client.mutate("organization.update", json!({"organizationId": other, "name": "theirs"})).await;
+    let theirs = client.with_key(first["key"].as_str().unwrap());
+
+    let (key, organization) = ("subjectApiKeyId", "subjectOrganizationId");
+    let of_made = ["apiKey.remove ok", "apiKey.create ok"].as_slice();
+    let (created, updated) = (["apiKey.create ok"].as_slice(), ["organization.update ok"].as_slice());
+    for (asking, filter, expected) in [
+        (&client, json!({key: made["apiKeyId"]}), of_made),
+        (&client, json!({key: made["apiKeyId"], "action": "apiKey.create"}), created),
+        (&client, json!({organization: own}), updated),
+        (&client, json!({key: made["apiKeyId"], organization: own}), &[]),
+        (&theirs, json!({key: first["apiKeyId"]}), created),
+        (&theirs, json!({organization: other}), updated),
+        (&client, json!({"instance": true, organization: other}), &["organization.create ok"]),
+        // Of the other side of the wall nobody finds anything, nor does an instance-admin.
+        (&theirs, json!({key: made["apiKeyId"]}), &[]),
+        (&theirs, json!({organization: own}), &[]),
+        (&client, json!({key: first["apiKeyId"]}), &[]),
+        (&client, json!({organization: other}), &[]),
+        (&client, json!({"instance": true, key: made["apiKeyId"]}), &[]),
+    ] {
+        assert_eq!(told(&events(asking, filter.clone()).await), expected, "{filter}");
+    }
+    let path = format!("/api/audit.jsonl?{key}={}", made["apiKeyId"].as_str().unwrap());
+    assert_eq!(client.get(&path).await.text().lines().count(), 2);
+    assert_eq!(theirs.get(&path).await.text(), "");
+}
+
+#[tokio::test]
+async fn what_was_not_found_is_not_named() {
+    let purser = Purser::start().await;
+    let (client, other) =
+        (purser.client(), purser.key_in(&purser.organization("other"), Grant::Role("admin")));
+    let own = Things::make(&client, "own").await;
+    let before = events(&client, json!({})).await;
+    let theirs = Things::make(&other, "theirs").await;
+    let noted = events(&other, json!({})).await.len();
+    let nobody = Things {
+        registry: RegistryId::generate().to_string(),
+        server: ServerId::generate().to_string(),
+        job: JobId::generate().to_string(),
+        organization: OrganizationId::generate().to_string(),
+        api_key: ApiKeyId::generate().to_string(),
+    };
+    let mut made = 0;
+    for Things { registry, server, job, organization, api_key } in [own, nobody] {
+        for (procedure, input) in [
+            ("registry.remove", json!({"registryId": registry})),
+            ("registry.update", json!({"registryId": registry, "registryName": "x"})),
+            ("registry.testRegistryById", json!({"registryId": registry})),
+            ("registry.testRegistry", json!({"registryUrl": "127.0.0.1:1", "serverId": server})),
+            ("server.remove", json!({"serverId": server})),
+            ("server.update", json!({"serverId": server, "name": "x"})),
+            ("server.createJoinToken", json!({"serverId": server})),
+            ("job.cancel", json!({"jobId": job})),
+            ("job.retry", json!({"jobId": job})),
+            ("apiKey.remove", json!({"apiKeyId": api_key})),
+            ("organization.update", json!({"organizationId": organization, "name": "x"})),
+            ("image.pull", json!({"image": "app", "serverId": server})),
+            ("image.pull", json!({"image": "app", "serverIds": [server, server]})),
+            ("image.push", json!({"image": "app", "serverId": server, "registryId": theirs.registry})),
+            ("stack.pull", json!({"composeFile": "services: {a: {image: app}}", "serverId": server})),
+        ] {
+            let answer = other.trpc_mutation(procedure, &input).await;
+            assert_eq!(answer.code(), "NOT_FOUND", "{procedure} {input}");
+            made += 1;
+        }
+    }
+    let told = events(&other, json!({"outcome": "NOT_FOUND", "limit": 100})).await;
+    assert_eq!((told.len(), noted + made), (made, events(&other, json!({"limit": 100})).await.len()));
+    let subjects = ["registryId", "serverId", "jobId", "subjectApiKeyId", "subjectOrganizationId"];
+    for event in told {
+        assert_eq!(subjects.map(|name| &event[name]), [&Value::Null; 5], "{event}");
+    }
+    assert_eq!(events(&client, json!({})).await, before, "the other side hears nothing of it");
 }
 
 #[tokio::test]

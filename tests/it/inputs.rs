@@ -299,6 +299,8 @@ pub const CALLS: &[Call] = &[
             may("serverId", Server),
             may("apiKeyId", ApiKey),
             may("jobId", Job),
+            may("subjectApiKeyId", ApiKey),
+            may("subjectOrganizationId", Organization),
             may("action", Text),
             may("outcome", Text),
             may("from", Time),

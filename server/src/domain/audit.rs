@@ -83,6 +83,8 @@ pub async fn all(app: Arc<App>, call: Arc<Call>, input: AllInput) -> Result<Audi
         server_id: input.server_id,
         api_key_id: input.api_key_id,
         job_id: input.job_id,
+        subject_api_key_id: input.subject_api_key_id,
+        subject_organization_id: input.subject_organization_id,
         action: word(&mut issues, "action", input.action),
         outcome: word(&mut issues, "outcome", input.outcome),
         from: moment(&mut issues, "from", input.from),

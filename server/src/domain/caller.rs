@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc, OnceLock,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     held_open::{HeldOpen, Open},
+    large_inputs::Place,
     last_use::{Noted, Uses},
     rate_limit::{Bucket, Buckets},
 };
@@ -110,6 +111,20 @@ impl Caller {
         self.expires_at
     }
 
+    /// A key that has nothing but its names.
+    #[cfg(test)]
+    pub fn of_a_test(api_key_id: ApiKeyId, organization_id: OrganizationId) -> Self {
+        Self {
+            api_key_id,
+            organization_id,
+            grants: Grants::Permissions(Vec::new()),
+            rate_limit: None,
+            bucket: None,
+            expires_at: None,
+            noted: Noted::at(None),
+        }
+    }
+
     fn from_row(row: ApiKeyRow, buckets: &Buckets) -> Result<Self> {
         let grants = match (row.instance_admin, row.role()?, row.permissions()?) {
             (true, ..) => Grants::Everything,
@@ -152,11 +167,18 @@ pub struct Call {
     pub request_id: Option<RequestId>,
     audited: AtomicBool,
     audited_in: OnceLock<Option<OrganizationId>>,
+    place: Mutex<Option<Arc<Place>>>,
 }
 
 impl Call {
-    /// A call of `caller`, by the request that this task works for.
-    pub fn new(caller: Arc<Caller>, action: &'static str, gone: CancellationToken) -> Self {
+    /// A call of `caller`, by the request that this task works for, with the place of its input where that came in a
+    /// large one.
+    pub fn new(
+        caller: Arc<Caller>,
+        action: &'static str,
+        gone: CancellationToken,
+        place: Option<Arc<Place>>,
+    ) -> Self {
         Self {
             caller,
             action,
@@ -169,7 +191,13 @@ impl Call {
             request_id: request::current().map(|request| request.id),
             audited: AtomicBool::new(false),
             audited_in: OnceLock::new(),
+            place: Mutex::new(place),
         }
+    }
+
+    /// Gives back the place of the call's input, of which nothing is left. Else the call's end does.
+    pub fn is_done_with_its_input(&self) {
+        drop(self.place.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 
     /// The call as an audit event.

@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::{
     caller::Call,
-    job::{self, FanOut, Limits, Request},
+    job::{self, Accepted, FanOut, Limits, Request},
     matching, naming, server,
     targets::{self, Hosts, target},
 };
@@ -24,6 +24,12 @@ use crate::{
 
 /// `image.pull`
 pub async fn pull(app: Arc<App>, call: Arc<Call>, input: PullInput) -> Result<Job> {
+    let wait = input.wait;
+    let accepted = accept_pull(&app, &call, input).await?;
+    job::answer(&app, &call, accepted, wait).await
+}
+
+async fn accept_pull(app: &App, call: &Call, input: PullInput) -> Result<Accepted> {
     let mut issues = Issues::default();
     let reference = reference(&mut issues, &input.image);
     targets::check_platform(&mut issues, input.platform.as_deref());
@@ -44,7 +50,7 @@ pub async fn pull(app: Arc<App>, call: Arc<Call>, input: PullInput) -> Result<Jo
         several: input.server_ids.as_deref(),
         labels: input.labels.as_ref(),
     };
-    let servers = hosts.chosen(&app, &call).await?;
+    let servers = hosts.chosen(app, call).await?;
     let entries = app.store.registry_all(call.organization()).await?;
     let named = match &input.registry_id {
         Some(id) => {
@@ -81,12 +87,17 @@ pub async fn pull(app: Arc<App>, call: Arc<Call>, input: PullInput) -> Result<Jo
         })
         .collect();
     let request = Request { kind: JobKind::Pull, asked, limits, fan_out };
-    let accepted = job::accept(&app, &call, request, targets).await?;
-    job::answer(&app, &call, accepted, input.wait).await
+    job::accept(app, call, request, targets).await
 }
 
 /// `image.push`
 pub async fn push(app: Arc<App>, call: Arc<Call>, input: PushInput) -> Result<Job> {
+    let wait = input.wait;
+    let accepted = accept_push(&app, &call, input).await?;
+    job::answer(&app, &call, accepted, wait).await
+}
+
+async fn accept_push(app: &App, call: &Call, input: PushInput) -> Result<Accepted> {
     let mut issues = Issues::default();
     let source = reference(&mut issues, &input.image);
     let limits = Limits::asked(
@@ -115,8 +126,7 @@ pub async fn push(app: Arc<App>, call: Arc<Call>, input: PushInput) -> Result<Jo
     let work = Work::Push { source: source.familiar(), target: name.to_string() };
     let target = target(&server, name.to_string(), work, Some(&entry), name.registry(), None);
     let request = Request { kind: JobKind::Push, asked, limits, fan_out: FanOut::default() };
-    let accepted = job::accept(&app, &call, request, vec![target]).await?;
-    job::answer(&app, &call, accepted, input.wait).await
+    job::accept(app, call, request, vec![target]).await
 }
 
 /// `image.all`

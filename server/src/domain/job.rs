@@ -234,9 +234,11 @@ async fn sign<T>(app: &App, call: &Call, until: Instant, sign: impl Future<Outpu
     }
 }
 
-/// The job as it is now, or when `wait` says so as it ended.
+/// The job as it is now, or when `wait` says so as it ended. That may be long: nothing of the call's input may be kept
+/// meanwhile.
 pub async fn answer(app: &App, call: &Call, accepted: Accepted, wait_for_end: Option<bool>) -> Result<Job> {
     let patience = if wait_for_end.unwrap_or_default() { MAX_WAIT } else { Duration::ZERO };
+    call.is_done_with_its_input();
     let (job, targets) = wait(app, call, accepted, patience).await?;
     view(app, job, targets)
 }

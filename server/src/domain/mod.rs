@@ -11,6 +11,7 @@ pub mod first_start;
 pub mod held_open;
 pub mod image;
 pub mod job;
+pub mod large_inputs;
 pub mod last_use;
 pub mod matching;
 pub mod names;

@@ -19,7 +19,7 @@ mod pulls;
 
 use super::{
     caller::Call,
-    job::{self, FanOut, Limits, Request},
+    job::{self, Accepted, FanOut, Limits, Request},
     matching,
     targets::{self, Hosts},
 };
@@ -42,6 +42,12 @@ pub async fn images(app: Arc<App>, call: Arc<Call>, input: ImagesInput) -> Resul
 
 /// `stack.pull`
 pub async fn pull(app: Arc<App>, call: Arc<Call>, input: PullInput) -> Result<Job> {
+    let wait = input.wait;
+    let accepted = accept_pull(&app, &call, input).await?;
+    job::answer(&app, &call, accepted, wait).await
+}
+
+async fn accept_pull(app: &App, call: &Call, input: PullInput) -> Result<Accepted> {
     let mut issues = Issues::default();
     targets::check_platform(&mut issues, input.platform.as_deref());
     targets::check_auth(&mut issues, input.auth.as_ref(), input.registry_id.as_ref());
@@ -58,7 +64,7 @@ pub async fn pull(app: Arc<App>, call: Arc<Call>, input: PullInput) -> Result<Jo
         several: input.server_ids.as_deref(),
         labels: input.labels.as_ref(),
     };
-    let servers = hosts.chosen(&app, &call).await?;
+    let servers = hosts.chosen(app, call).await?;
     let entries = app.store.registry_all(call.organization()).await?;
     let named = input.registry_id.as_ref().map(|id| matching::named(&entries, id)).transpose()?;
     let mut stack = read(input.compose_file, input.variables, profiles.clone()).await?;
@@ -89,8 +95,7 @@ pub async fn pull(app: Arc<App>, call: Arc<Call>, input: PullInput) -> Result<Jo
     let each = servers.iter().flat_map(|server| pulls.iter().map(move |pull| (server, pull)));
     let targets = each.map(|(server, pull)| pull.target(server, one_time.clone())).collect();
     let request = Request { kind: JobKind::StackPull, asked, limits, fan_out };
-    let accepted = job::accept(&app, &call, request, targets).await?;
-    job::answer(&app, &call, accepted, input.wait).await
+    job::accept(app, call, request, targets).await
 }
 
 /// The profiles of a call, after what was noted of it until now.

@@ -112,7 +112,7 @@ impl Export {
         self.filters.insert("cursor".to_owned(), json!(cursor));
         let unreadable = |error| rpc::public(&Error::internal("reading a page of the audit")(error));
         let input = to_raw_value(&self.filters).map_err(unreadable)?;
-        let answer = in_process::call(&self.doors, All::INFO.name, Some(&input), Some(caller)).await;
+        let answer = in_process::call(&self.doors, All::INFO.name, Some(&input), Some(caller), None).await;
         let answer = answer.map_err(|error| public(&error))?;
         let Page { items, next_cursor } = serde_json::from_str(answer.get()).map_err(unreadable)?;
         let mut lines = Vec::with_capacity(items.iter().map(|item| item.get().len() + 1).sum());

@@ -9,10 +9,10 @@ use axum::{
 };
 use http_body_util::BodyExt as _;
 use purser_proto_schema::error::{Code, PublicError};
-use tokio::{sync::OwnedSemaphorePermit, time::timeout};
+use tokio::time::timeout;
 
-use super::{BODY, Doors, MAX_BODY, SMALL_BODY, auth};
-use crate::rpc;
+use super::{BODY, Doors, MAX_BODY, SMALL_BODY, TURN, auth};
+use crate::{domain::large_inputs::Place, error::Error, rpc};
 
 /// How long what is too large is read on.
 const DRAINING: Duration = Duration::from_secs(2);
@@ -33,33 +33,35 @@ pub(super) fn not_json() -> PublicError {
 /// A body that was read.
 pub(super) struct Read {
     pub(super) bytes: Bytes,
-    /// Given back when the call has been answered: until then parts of the body are in memory.
-    _place: Option<OwnedSemaphorePermit>,
+    /// Of a large one; it goes with the call, or with each call of a batch.
+    pub(super) place: Option<Arc<Place>>,
 }
 
 /// The body that [`is_json`] promises. What is larger than [`SMALL_BODY`] is read only for who has a key, and a few
-/// at a time, so that whoever sends much, or slowly, can take only so much memory.
+/// at a time ([`large_inputs`](crate::domain::large_inputs)), so that whoever sends much, or slowly, can take only so
+/// much memory. Its bytes are for the door to drop once it has taken them apart. What comes of them is bounded by its
+/// place for as long as there is anything of it.
 ///
 /// # Errors
-/// UNSUPPORTED_MEDIA_TYPE, PAYLOAD_TOO_LARGE, TIMEOUT, UNAUTHORIZED for a large one without a key, or BAD_REQUEST for a
-/// body that breaks off.
+/// UNSUPPORTED_MEDIA_TYPE, PAYLOAD_TOO_LARGE, TIMEOUT, UNAUTHORIZED for a large one without a key, TOO_MANY_REQUESTS
+/// for one whose turn did not come within 10 s, or BAD_REQUEST for a body that breaks off.
 pub(super) async fn read_json(doors: &Doors, request: Request) -> Result<Read, PublicError> {
     if !is_json(request.headers()) {
         return Err(not_json());
     }
-    match timeout(BODY, read(doors, request)).await {
+    let (parts, mut body) = request.into_parts();
+    match timeout(BODY, read(doors, &parts.headers, &mut body)).await {
         Ok(read) => read,
         Err(_) => Err(PublicError::new(Code::Timeout, "the body took longer than 15 s")),
     }
 }
 
-async fn read(doors: &Doors, request: Request) -> Result<Read, PublicError> {
-    let (parts, mut body) = request.into_parts();
+async fn read(doors: &Doors, headers: &HeaderMap, body: &mut Body) -> Result<Read, PublicError> {
     let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
     if announced > MAX_BODY {
         // Whoever sends much more hears it before.
         if announced <= 2 * MAX_BODY {
-            drain(&mut body).await;
+            drain(body).await;
         }
         return Err(too_large());
     }
@@ -70,18 +72,26 @@ async fn read(doors: &Doors, request: Request) -> Result<Read, PublicError> {
         let length = bytes.len() + data.len();
         if length > MAX_BODY {
             drop(bytes);
-            drain(&mut body).await;
+            drain(body).await;
             return Err(too_large());
         }
         if length > SMALL_BODY && place.is_none() {
-            auth::caller(doors, &parts.headers).await.map_err(|error| rpc::public(&error))?;
-            let taken = Arc::clone(&doors.large_bodies).acquire_owned().await;
-            place = Some(taken.map_err(|_| too_large())?);
+            let caller = auth::caller(doors, headers).await.map_err(|error| rpc::public(&error))?;
+            // What waits is no more than whoever has no key may send.
+            let turn = timeout(TURN, doors.large_inputs.place(&caller, usize::MAX)).await;
+            match turn.unwrap_or(Err(Error::TooManyLargeInputs)) {
+                Ok(taken) => place = Some(Arc::new(taken)),
+                Err(error) => {
+                    drop(bytes);
+                    drain(body).await;
+                    return Err(rpc::public(&error));
+                }
+            }
             bytes.reserve_exact(announced.saturating_sub(bytes.len()));
         }
         bytes.extend_from_slice(&data);
     }
-    Ok(Read { bytes: bytes.into(), _place: place })
+    Ok(Read { bytes: bytes.into(), place })
 }
 
 /// Reads on, and keeps nothing, so that the caller has sent what it has before the connection is closed: many look for

@@ -9,33 +9,45 @@ use jsonrpsee::{
 use serde_json::value::RawValue;
 
 use crate::{
-    domain::caller::Caller,
+    domain::{caller::Caller, large_inputs::Place},
     error::Error,
-    rpc::{self, Answer, AnswerSlot, WireSubscription},
+    rpc::{self, Answer, Aside, WireSubscription},
 };
 
 use super::Doors;
 
-/// Calls a registered procedure. Without a caller the answer is UNAUTHORIZED.
-pub(super) async fn call(
+/// Calls a registered procedure, with the place of its input where that came in a large one. Without a caller the
+/// answer is UNAUTHORIZED. The parameters are copied here and now, and the copy is gone when they have been parsed:
+/// whoever calls should keep none of its own while it waits for the answer, which may be long.
+pub(super) fn call(
     doors: &Doors,
     name: &'static str,
     params: Option<&RawValue>,
     caller: Option<Arc<Caller>>,
-) -> Answer {
-    let Some(MethodCallback::Async(method)) = doors.procedures.methods().method(name) else {
-        return Err(rpc::wire(name, Error::NotFound("procedure")));
+    place: Option<Arc<Place>>,
+) -> impl Future<Output = Answer> + Send + use<> {
+    let aside = Aside::with_place(place);
+    let answering = match doors.procedures.methods().method(name) {
+        Some(MethodCallback::Async(method)) => {
+            let mut extensions = Extensions::new();
+            extensions.insert(aside.clone());
+            if let Some(caller) = caller {
+                extensions.insert(caller);
+            }
+            let params = Params::new(params.map(RawValue::get)).into_owned();
+            Some(method(Id::Number(0), params, ConnectionId(0), usize::MAX, extensions))
+        }
+        _ => None,
     };
-    let (slot, mut extensions) = (AnswerSlot::default(), Extensions::new());
-    extensions.insert(slot.clone());
-    if let Some(caller) = caller {
-        extensions.insert(caller);
+    async move {
+        let Some(answering) = answering else {
+            return Err(rpc::wire(name, Error::NotFound("procedure")));
+        };
+        // What comes back this way is empty.
+        answering.await;
+        let none = || Error::Internal { what: "taking a method's answer", source: "there is none".into() };
+        aside.take_answer().unwrap_or_else(|| Err(rpc::wire(name, none())))
     }
-    let params = Params::new(params.map(RawValue::get)).into_owned();
-    // What comes back this way is empty.
-    method(Id::Number(0), params, ConnectionId(0), usize::MAX, extensions).await;
-    let none = || Error::Internal { what: "taking a method's answer", source: "there is none".into() };
-    slot.take().unwrap_or_else(|| Err(rpc::wire(name, none())))
 }
 
 /// Begins a registered subscription. Its events come as they are read.

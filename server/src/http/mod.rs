@@ -6,7 +6,7 @@
 //! | `/api/<procedure>` | [`plain`]; its query parameters are [`parameters`] |
 //! | `/api/openapi.json` | [`openapi`]: what the plain door is |
 //! | `/api/audit.jsonl` | [`audit_export`] |
-//! | `/rpc` | [`rpc`]: JSON-RPC 2.0 over POST and WebSocket, subscriptions ([`rpc_subscriptions`]) on the latter; `rpc.discover` ([`openrpc`]) |
+//! | `/rpc` | [`rpc`]: JSON-RPC 2.0 over POST and WebSocket, taken apart by [`rpc_text`], subscriptions ([`rpc_subscriptions`]) on the latter; `rpc.discover` ([`openrpc`]) |
 //! | `/agent` | [`agent`]: the agents' channel |
 //! | `/api/trpc.d.ts`, `/api/trpc-v10.d.ts` | [`typescript`]: what the tRPC door is |
 //! | `/healthz`, `/readyz` | [`health`] |
@@ -14,7 +14,8 @@
 //!
 //! The web console gets modules of its own beside these. [`tls`] is below all of them. A door authenticates
 //! ([`auth`]), finds the procedure in the table and calls it in process ([`in_process`]); it decides nothing.
-//! What a key may still do is in every answer's headers ([`allowance`]), whichever door gave it. [`around`] is
+//! Answers that nobody reads are bounded ([`unread`]), and
+//! what a key may still do is in every answer's headers ([`allowance`]), whichever door gave it. [`around`] is
 //! around all of them.
 
 use std::sync::Arc;
@@ -25,13 +26,13 @@ use axum::{
     middleware,
     routing::{any, get},
 };
-use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower_http::cors::CorsLayer;
 
 use crate::{
     app::App,
     config::Settings,
+    domain::large_inputs::LargeInputs,
     error::{Error, Result},
     request::Door,
     rpc::Procedures,
@@ -59,11 +60,13 @@ mod plain;
 mod rpc;
 mod rpc_socket;
 mod rpc_subscriptions;
+mod rpc_text;
 mod sse;
 mod superjson;
 mod tls;
 mod trpc;
 mod typescript;
+mod unread;
 mod write_deadline;
 
 pub use listener::{listen, serve};
@@ -73,10 +76,10 @@ pub use tls::{Source, Tls};
 const MAX_BODY: usize = 1024 * 1024;
 /// How long a caller may take to send a body.
 const BODY: std::time::Duration = std::time::Duration::from_secs(15);
-/// What is read of a body before its caller is looked at and it needs a place, in bytes.
+/// How long a large input waits for its turn: within the time for a body, so that there is some left to send it.
+const TURN: std::time::Duration = std::time::Duration::from_secs(10);
+/// What is read of a body before its caller is looked at and it needs a place among the large inputs, in bytes.
 const SMALL_BODY: usize = 64 * 1024;
-/// Larger bodies that are held in memory at once; further ones wait.
-const LARGE_BODIES: usize = 8;
 /// How large the answers of one batch are together, in bytes, before no further one of its calls is made.
 const BATCH_ANSWERS: usize = 2 * 1024 * 1024;
 /// The most calls in one batch.
@@ -115,7 +118,8 @@ struct Doors {
     /// Sockets, which the listener does not know any more after their upgrade.
     sockets: TaskTracker,
     metrics: metrics::Access,
-    large_bodies: Arc<Semaphore>,
+    large_inputs: LargeInputs,
+    unread: unread::Unread,
 }
 
 /// The doors, as they are reached.
@@ -141,8 +145,15 @@ pub fn router(
     let Reached { tls, stop, sockets } = reached;
     let around = around::Around::of(&app, &procedures, tls);
     let metrics = metrics::Access::at_the_doors(settings);
-    let large_bodies = Arc::new(Semaphore::new(LARGE_BODIES));
-    let doors = Doors { app, procedures, stop, sockets, metrics, large_bodies };
+    let doors = Doors {
+        app,
+        procedures,
+        stop,
+        sockets,
+        metrics,
+        large_inputs: LargeInputs::default(),
+        unread: Default::default(),
+    };
     let router = Router::new()
         .route("/api/trpc/{*path}", any(trpc::handle))
         .route("/api/openapi.json", get(openapi::handle))
@@ -172,8 +183,16 @@ pub fn operators_router(
 ) -> Router {
     let Reached { tls, stop, sockets } = reached;
     let around = around::Around::of(&app, &procedures, tls);
-    let (metrics, large_bodies) = (metrics::Access::apart(settings), Arc::new(Semaphore::new(0)));
-    let doors = Doors { app, procedures, stop, sockets, metrics, large_bodies };
+    let metrics = metrics::Access::apart(settings);
+    let doors = Doors {
+        app,
+        procedures,
+        stop,
+        sockets,
+        metrics,
+        large_inputs: LargeInputs::default(),
+        unread: Default::default(),
+    };
     Router::new()
         .route("/healthz", any(health::live))
         .route("/readyz", any(health::ready))

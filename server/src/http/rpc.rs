@@ -4,7 +4,7 @@
 //! fractional ids, does not run notifications, and quotes received values in errors; the methods
 //! behind it are jsonrpsee's. Every id that JSON-RPC allows is answered as it was sent.
 
-use std::{fmt, sync::Arc};
+use std::sync::Arc;
 
 use axum::{
     body::Body,
@@ -18,22 +18,19 @@ use purser_proto_schema::{
     error::{Code, PublicError},
     procedure::Kind,
 };
-use serde::{
-    Deserialize, Deserializer,
-    de::{self, SeqAccess, Visitor},
-};
 use serde_json::value::RawValue;
 
 use super::{
-    BATCH_WIDTH, Doors, MAX_BATCH, auth,
+    BATCH_WIDTH, Doors, auth,
     batch::{Room, joined, no_room},
     body, in_process, openrpc, rpc_socket,
     rpc_subscriptions::{Begun, Subscriptions},
+    rpc_text::{Calls, NoCalls, Text},
 };
 use crate::{domain::caller::Caller, error::Error, metrics::UNKNOWN, request, rpc};
 
-const PARSE_ERROR: i32 = -32_700;
-const INVALID_REQUEST: i32 = -32_600;
+pub(super) const PARSE_ERROR: i32 = -32_700;
+pub(super) const INVALID_REQUEST: i32 = -32_600;
 const METHOD_NOT_FOUND: i32 = -32_601;
 
 pub(super) async fn handle(State(doors): State<Doors>, request: Request) -> Response {
@@ -63,10 +60,13 @@ pub(super) async fn handle(State(doors): State<Doors>, request: Request) -> Resp
         Ok(body) => body,
         Err(error) => return refuse(&error),
     };
-    let served = serve(&doors, &body.bytes, caller.as_ref(), None).await;
+    let text = Text { bytes: body.bytes, place: body.place };
+    let served = serve(&doors, text, caller.as_ref(), None).await;
     match served.answer {
-        Some(answer) if served.too_large => json(StatusCode::PAYLOAD_TOO_LARGE, answer),
-        Some(answer) => json(StatusCode::OK, answer),
+        Some(answer) => {
+            let status = if served.too_large { StatusCode::PAYLOAD_TOO_LARGE } else { StatusCode::OK };
+            json(status, doors.unread.hold(caller.as_deref(), answer))
+        }
         None => StatusCode::NO_CONTENT.into_response(),
     }
 }
@@ -93,28 +93,21 @@ impl Served {
     }
 }
 
-/// Serves a text of one call or a batch. Subscriptions begin where there is a table for them.
+/// Serves a text. Subscriptions begin where there is a table for them. The text is dropped when its last call begins.
 pub(super) async fn serve(
     doors: &Doors,
-    text: &[u8],
+    text: Text,
     caller: Option<&Arc<Caller>>,
     subscriptions: Option<&Subscriptions>,
 ) -> Served {
-    let calls = match Text::read(text) {
-        Text::NotJson => {
-            return Served::answer(failure(None, &protocol_error(PARSE_ERROR, "the text is not JSON")));
-        }
-        Text::One(call) => return serve_one(doors, call, caller, subscriptions, true).await,
-        Text::Batch(calls) if calls.is_empty() => {
-            let error = protocol_error(INVALID_REQUEST, "a batch has 1 to 100 calls");
-            return Served::answer(failure(None, &error));
-        }
-        Text::Batch(calls) => calls,
-        Text::LongBatch => {
-            let error = object(&PublicError::new(Code::PayloadTooLarge, "a batch has at most 100 calls"));
-            return Served { too_large: true, ..Served::answer(failure(None, &error)) };
+    let calls = match text.calls() {
+        Ok(Calls::One) => return serve_one(doors, text, caller, subscriptions, true).await,
+        Ok(Calls::Batch(calls)) => calls,
+        Err(NoCalls { error, too_large }) => {
+            return Served { too_large, ..Served::answer(failure(None, &error)) };
         }
     };
+    drop(text);
     let room = Room::default();
     let calls: Vec<_> = calls
         .into_iter()
@@ -137,85 +130,39 @@ pub(super) async fn serve(
     all
 }
 
-/// What a text is. Of a batch with too many calls no more is looked at than shows that.
-enum Text<'a> {
-    NotJson,
-    One(&'a RawValue),
-    Batch(Vec<&'a RawValue>),
-    LongBatch,
-}
-
-impl<'a> Text<'a> {
-    fn read(text: &'a [u8]) -> Self {
-        if !text.trim_ascii_start().starts_with(b"[") {
-            return serde_json::from_slice(text).map_or(Self::NotJson, Self::One);
+/// Answers the calls of a text that is not served, none of which is made.
+pub(super) fn refuse_all(text: &Text, error: &PublicError) -> Served {
+    let error = object(error);
+    let refused = |call: &Text| match call.read() {
+        Ok((call, _)) => call.id.map(|id| failure(Some(id), &error)),
+        Err(message) => Some(failure(None, &protocol_error(INVALID_REQUEST, message))),
+    };
+    let answer = match text.calls() {
+        Ok(Calls::One) => refused(text),
+        Ok(Calls::Batch(calls)) => {
+            let answers: Vec<_> = calls.iter().filter_map(refused).collect();
+            (!answers.is_empty()).then(|| joined(answers))
         }
-        match serde_json::from_slice::<Calls<'_>>(text) {
-            Ok(Calls(calls)) => Self::Batch(calls),
-            // Nothing but `Calls` itself complains of anything but the syntax.
-            Err(error) if error.is_data() => Self::LongBatch,
-            Err(_) => Self::NotJson,
-        }
-    }
-}
-
-/// The calls of a batch, at most [`MAX_BATCH`].
-struct Calls<'a>(Vec<&'a RawValue>);
-
-impl<'de> Deserialize<'de> for Calls<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Seen;
-        impl<'de> Visitor<'de> for Seen {
-            type Value = Calls<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, "at most {MAX_BATCH} calls")
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut calls: A) -> Result<Self::Value, A::Error> {
-                let mut seen = Vec::new();
-                while let Some(call) = calls.next_element()? {
-                    if seen.len() == MAX_BATCH {
-                        return Err(de::Error::invalid_length(MAX_BATCH + 1, &self));
-                    }
-                    seen.push(call);
-                }
-                Ok(Calls(seen))
-            }
-        }
-        deserializer.deserialize_seq(Seen)
-    }
-}
-
-/// A call as it is received. Unknown members are ignored, as JSON-RPC's extensions need.
-#[derive(Deserialize)]
-struct Call<'a> {
-    #[serde(borrow)]
-    jsonrpc: &'a RawValue,
-    #[serde(borrow)]
-    method: &'a RawValue,
-    #[serde(borrow, default)]
-    params: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "present")]
-    id: Option<&'a RawValue>,
-}
-
-/// `null` is an id; only an absent one makes a notification.
-fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
-    <&RawValue>::deserialize(deserializer).map(Some)
+        Err(NoCalls { error, .. }) => Some(failure(None, &error)),
+    };
+    Served { answer, ..Served::default() }
 }
 
 async fn serve_one(
     doors: &Doors,
-    raw: &RawValue,
+    text: Text,
     caller: Option<&Arc<Caller>>,
     subscriptions: Option<&Subscriptions>,
     room: bool,
 ) -> Served {
-    let (call, method) = match read(raw) {
+    let (call, method) = match text.read() {
         Ok(read) => read,
         Err(message) => return Served::answer(failure(None, &protocol_error(INVALID_REQUEST, message))),
     };
+    if let (Some(id), Err(error)) = (call.id, doors.unread.room_for(caller.map(AsRef::as_ref))) {
+        return Served::answer(failure(Some(id), &object(&rpc::public(&error))));
+    }
+    let id = call.id.map(ToOwned::to_owned);
     let mut begun = Vec::new();
     let answer = match doors.procedures.info(&method) {
         // What is not answered takes no room.
@@ -233,8 +180,11 @@ async fn serve_one(
             (None, _) => Err(only_on_sockets(info.name)),
         },
         Some(info) => {
-            let answer = in_process::call(doors, info.name, call.params, caller.cloned()).await;
-            answer.map(|result| String::from(Box::<str>::from(result)))
+            let place = text.place.clone();
+            let calling = in_process::call(doors, info.name, call.params, caller.cloned(), place);
+            // It may take long, and needs nothing more of the text.
+            drop(text);
+            calling.await.map(|result| String::from(Box::<str>::from(result)))
         }
         None if doors.procedures.ends_subscriptions(&method) => match subscriptions {
             Some(subscriptions) => subscriptions.end(&method, call.params).map(|ended| ended.to_string()),
@@ -253,33 +203,11 @@ async fn serve_one(
             Err(ErrorObjectOwned::owned(METHOD_NOT_FOUND, public.message, Some(public.data)))
         }
     };
-    let answer = call.id.map(|id| match answer {
+    let answer = id.map(|id| match answer {
         Ok(result) => format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#),
-        Err(error) => failure(Some(id), &error),
+        Err(error) => failure(Some(&id), &error),
     });
     Served { answer, begun, too_large: false }
-}
-
-/// A call and its method, or what is wrong with its form.
-fn read(raw: &RawValue) -> Result<(Call<'_>, String), &'static str> {
-    let is_object = raw.get().starts_with('{');
-    // serde would read an array as the struct's fields in order.
-    let Some(call) = is_object.then(|| serde_json::from_str::<Call<'_>>(raw.get()).ok()).flatten() else {
-        return Err("a call is an object with `jsonrpc` and `method`");
-    };
-    if call.id.is_some_and(|id| !is_id(id)) {
-        return Err("an id is a string, a number or null");
-    }
-    let Ok(method) = serde_json::from_str::<String>(call.method.get()) else {
-        return Err("`method` is a string");
-    };
-    if call.jsonrpc.get() != r#""2.0""# {
-        return Err("`jsonrpc` is \"2.0\"");
-    }
-    if call.params.is_some_and(|params| !params.get().starts_with(['{', '['])) {
-        return Err("`params` is an object");
-    }
-    Ok((call, method))
 }
 
 fn only_on_sockets(name: &str) -> ErrorObjectOwned {
@@ -287,16 +215,11 @@ fn only_on_sockets(name: &str) -> ErrorObjectOwned {
     object(&PublicError::new(Code::MethodNotSupported, message).at(name))
 }
 
-fn object(error: &PublicError) -> ErrorObjectOwned {
+pub(super) fn object(error: &PublicError) -> ErrorObjectOwned {
     ErrorObjectOwned::owned(error.data.code.number(), error.message.clone(), Some(error.data.clone()))
 }
 
-fn is_id(id: &RawValue) -> bool {
-    let text = id.get();
-    text == "null" || text.starts_with(|first: char| first == '"' || first == '-' || first.is_ascii_digit())
-}
-
-fn protocol_error(code: i32, message: &str) -> ErrorObjectOwned {
+pub(super) fn protocol_error(code: i32, message: &str) -> ErrorObjectOwned {
     let public = if code == PARSE_ERROR { Code::ParseError } else { Code::BadRequest };
     ErrorObjectOwned::owned(code, message, Some(PublicError::new(public, message).data))
 }
@@ -311,11 +234,15 @@ fn failure(id: Option<&RawValue>, error: &ErrorObjectOwned) -> String {
 /// A failure before there is any call to answer: its HTTP status says it too.
 fn refuse(error: &PublicError) -> Response {
     let status = StatusCode::from_u16(error.data.http_status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    json(status, failure(None, &object(error)))
+    let mut response = json(status, failure(None, &object(error)));
+    if let Some(seconds) = error.data.retry_after {
+        response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+    }
+    response
 }
 
-fn json(status: StatusCode, body: String) -> Response {
-    let mut response = Response::new(Body::from(body));
+fn json(status: StatusCode, body: impl Into<Body>) -> Response {
+    let mut response = Response::new(body.into());
     *response.status_mut() = status;
     let media = header::HeaderValue::from_static("application/json");
     response.headers_mut().insert(header::CONTENT_TYPE, media);

@@ -2,8 +2,10 @@
 //! message. One that is removed or expires ends the socket, also while nothing is said on it.
 //!
 //! Calls of a socket run side by side, at most [`IN_FLIGHT`]; then the socket is read no further, so a
-//! caller that does not read its answers only slows itself down. When it hangs up nobody waits for its
-//! calls any more, and its subscriptions ([`rpc_subscriptions`](super::rpc_subscriptions)) end.
+//! caller that does not read its answers only slows itself down. Nor is it read while a message over
+//! [`SMALL_BODY`] waits for a place among the large inputs ([`large_inputs`](crate::domain::large_inputs)). When it
+//! hangs up nobody waits for its calls any more, and its subscriptions
+//! ([`rpc_subscriptions`](super::rpc_subscriptions)) end.
 //!
 //! Most sockets are quiet most of the time: one that says nothing is one task with small buffers and two timers,
 //! and keeps nothing of the request that opened it but the key.
@@ -14,13 +16,16 @@ use std::{
 };
 
 use axum::{
+    body::Bytes,
     extract::{
         WebSocketUpgrade,
-        ws::{CloseFrame, Message, WebSocket, close_code},
+        ws::{CloseFrame, Message, Utf8Bytes, WebSocket, close_code},
     },
     http::HeaderMap,
     response::Response,
 };
+use futures_util::{FutureExt as _, future::BoxFuture};
+use purser_proto_schema::error::PublicError;
 use tokio::{
     sync::mpsc,
     task::{JoinError, JoinSet},
@@ -28,17 +33,23 @@ use tokio::{
 };
 
 use super::{
-    BATCH_WIDTH, Doors, MAX_BODY, auth, rpc,
+    BATCH_WIDTH, Doors, MAX_BODY, SMALL_BODY, TURN, auth, rpc,
     rpc_subscriptions::{Begun, Notification, Subscriptions},
+    rpc_text::Text,
 };
 use crate::{
-    domain::caller::Caller,
+    domain::{caller::Caller, large_inputs::Place},
+    error::Error,
     request::{self, Request},
+    rpc::public,
     traces::Span,
 };
 
 /// Calls of one socket under way at once, those whose answer is not written yet included.
 const IN_FLIGHT: usize = 32;
+/// Large messages that wait for a place, of an organization's sockets together; to further ones it is said at once that
+/// they are too many. Each has been read to its end, so this is what may be in memory of them.
+const WAITING: usize = 8;
 /// How often the caller is pinged.
 const PING: Duration = Duration::from_secs(30);
 /// How long a caller may be silent, pongs included; looked at with each ping.
@@ -68,6 +79,7 @@ pub(super) fn upgrade(
             socket,
             key,
             opened_by: opened_by.clone(),
+            waiting: None,
             subscriptions: None,
             calls: JoinSet::new(),
             in_flight: 0,
@@ -86,6 +98,8 @@ struct Talk {
     socket: WebSocket,
     key: auth::Key,
     opened_by: Option<Request>,
+    /// A large message whose turn has not come yet.
+    waiting: Option<BoxFuture<'static, Turn>>,
     /// From the first message on.
     subscriptions: Option<(Arc<Subscriptions>, mpsc::Receiver<Box<Notification>>)>,
     calls: JoinSet<Answered>,
@@ -94,9 +108,18 @@ struct Talk {
     heard: Instant,
 }
 
+/// A message whose turn has come.
+struct Turn {
+    bytes: Bytes,
+    caller: Arc<Caller>,
+    /// Of a large one; or why it has none.
+    place: Result<Option<Place>, PublicError>,
+}
+
 /// What became of a message.
 struct Answered {
-    answer: Option<String>,
+    /// Counted until it has been written.
+    answer: Option<Bytes>,
     begun: Vec<Begun>,
     weight: usize,
 }
@@ -125,7 +148,13 @@ impl Talk {
                 () = &mut key_ended => Err(key_is_over()),
                 _ = pings.tick() => self.ping().await,
                 Some(answered) = self.calls.join_next() => self.answered(answered).await,
-                message = self.socket.recv(), if self.in_flight < IN_FLIGHT => match message {
+                Some(turn) = its_turn(&mut self.waiting) => {
+                    // Until now it was not listened to.
+                    self.heard = Instant::now();
+                    self.begin(turn);
+                    Ok(())
+                }
+                message = self.socket.recv(), if self.is_heard() => match message {
                     Some(Ok(message)) => Box::pin(self.received(message)).await,
                     Some(Err(_)) | None => Err(End::Gone),
                 },
@@ -148,6 +177,11 @@ impl Talk {
         self.calls.shutdown().await;
     }
 
+    /// Whether the socket is read.
+    fn is_heard(&self) -> bool {
+        self.in_flight < IN_FLIGHT && self.waiting.is_none()
+    }
+
     async fn received(&mut self, message: Message) -> Step {
         self.heard = Instant::now();
         let text = match message {
@@ -164,33 +198,59 @@ impl Talk {
         let Ok(caller) = auth::caller_of(&self.doors, &self.key).await else {
             return Err(key_is_over());
         };
+        let bytes = Bytes::from(text);
+        if bytes.len() <= SMALL_BODY {
+            self.begin(Turn { bytes, caller, place: Ok(None) });
+        } else {
+            let inputs = self.doors.large_inputs.clone();
+            let turn = async move {
+                let place = timeout(TURN, inputs.place(&caller, WAITING)).await;
+                let place = place.unwrap_or(Err(Error::TooManyLargeInputs)).map(Some);
+                Turn { bytes, caller, place: place.map_err(|error| public(&error)) }
+            };
+            self.waiting = Some(turn.boxed());
+        }
+        Ok(())
+    }
+
+    fn begin(&mut self, Turn { bytes, caller, place }: Turn) {
         let (subscriptions, _) = self.subscriptions.get_or_insert_with(|| {
             let (subscriptions, told) = Subscriptions::new(self.doors.clone(), self.key.clone());
             (Arc::new(subscriptions), told)
         });
         let (doors, subscriptions) = (self.doors.clone(), Arc::clone(subscriptions));
         // So many of a batch's calls are under way at once.
-        let weight = if text.trim_start().starts_with('[') { BATCH_WIDTH } else { 1 };
+        let weight = if bytes.trim_ascii_start().starts_with(b"[") { BATCH_WIDTH } else { 1 };
         self.in_flight += weight;
         self.number += 1;
         let message = self.opened_by.as_ref().map(|socket| socket.message(self.number));
         let (id, begun) = (message.as_ref().map(|message| message.id.clone()), Instant::now());
         self.calls.spawn(request::within(message, async move {
-            let served = rpc::serve(&doors, text.as_bytes(), Some(&caller), Some(&subscriptions)).await;
+            let (place, refusal) = match place {
+                Ok(place) => (place.map(Arc::new), None),
+                Err(error) => (None, Some(error)),
+            };
+            let text = Text { bytes, place };
+            let served = match refusal {
+                Some(error) => rpc::refuse_all(&text, &error),
+                None => rpc::serve(&doors, text, Some(&caller), Some(&subscriptions)).await,
+            };
             if let Some(id) = id {
                 let span = || Span::of_request(&id, "message websocket".to_owned(), begun.elapsed());
                 doors.app.traces.tell(span);
             }
-            Answered { answer: served.answer, begun: served.begun, weight }
+            let answer = served.answer.map(|answer| doors.unread.hold_any(Some(&caller), answer));
+            Answered { answer, begun: served.begun, weight }
         }));
-        Ok(())
     }
 
     async fn answered(&mut self, answered: Result<Answered, JoinError>) -> Step {
         // Panics are caught around each procedure, and nobody else ends a call.
         let Answered { answer, begun, weight } = answered.map_err(|_| End::Gone)?;
         if let Some(answer) = answer {
-            self.write(Message::Text(answer.into())).await?;
+            // It was made of a string.
+            let text = Utf8Bytes::try_from(answer.clone()).map_err(|_| End::Gone)?;
+            self.write(Message::Text(text)).await?;
         }
         if let Some((subscriptions, _)) = &self.subscriptions {
             begun.into_iter().for_each(|begun| subscriptions.start(begun));
@@ -212,7 +272,7 @@ impl Talk {
     }
 
     async fn ping(&mut self) -> Step {
-        if self.in_flight < IN_FLIGHT && self.heard.elapsed() > SILENCE {
+        if self.is_heard() && self.heard.elapsed() > SILENCE {
             return Err(End::Gone);
         }
         self.write(Message::Ping(Default::default())).await
@@ -236,6 +296,13 @@ impl Talk {
             _ => Err(End::Gone),
         }
     }
+}
+
+/// The large message that waits, when it does no longer; nothing where none does.
+async fn its_turn(waiting: &mut Option<BoxFuture<'static, Turn>>) -> Option<Turn> {
+    let turn = waiting.as_mut()?.await;
+    *waiting = None;
+    Some(turn)
 }
 
 /// What the next subscription tells; nothing where there is none.

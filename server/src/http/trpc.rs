@@ -6,7 +6,11 @@
 //! 403 before the 400. A batch answers each call by itself: all at once, with 207 where the statuses differ, or line
 //! by line ([`jsonl`]). Subscriptions are told as server-sent events ([`sse`]).
 
-use std::{borrow::Cow, collections::HashMap, sync::Arc};
+use std::{
+    borrow::Cow,
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use axum::{
     body::Bytes,
@@ -30,7 +34,7 @@ use super::{
     in_process, jsonl, sse, superjson,
 };
 use crate::{
-    domain::caller::Caller,
+    domain::{caller::Caller, large_inputs::Place},
     error::{Error, Result},
     rpc,
 };
@@ -56,7 +60,7 @@ pub(super) async fn handle(State(doors): State<Doors>, request: Request) -> Resp
         request.uri().path().strip_prefix(MOUNT).unwrap_or_default().trim_start_matches('/').to_owned();
     match prepare(&doors, request).await {
         Ok(prepared) => serve(&doors, &path, prepared).await,
-        Err(error) => single(&Outcome::refused(error)),
+        Err(error) => single(&Outcome::refused(error), Bytes::from),
     }
 }
 
@@ -66,8 +70,8 @@ struct Prepared {
     headers: HeaderMap,
     batch: bool,
     asked: sse::Asked,
-    /// Kept until the answer is made.
-    body: Option<body::Read>,
+    /// Of its body, where that is large.
+    place: Option<Arc<Place>>,
 }
 
 async fn prepare(doors: &Doors, request: Request) -> std::result::Result<Prepared, PublicError> {
@@ -81,7 +85,7 @@ async fn prepare(doors: &Doors, request: Request) -> std::result::Result<Prepare
     };
     let Query(options) =
         options.map_err(|_| PublicError::new(Code::BadRequest, "the query string cannot be read"))?;
-    let text = body.as_ref().map(|body| body.bytes.clone());
+    let (text, place) = body.map_or((None, None), |body| (Some(body.bytes), body.place));
     let text = text.or(options.input.map(Bytes::from)).filter(|text| !text.is_empty());
     // Read lazily: without a key even malformed JSON is a 401.
     let input = text.map(|text| serde_json::from_slice(&text)).transpose().map_err(|_| not_json());
@@ -92,7 +96,7 @@ async fn prepare(doors: &Doors, request: Request) -> std::result::Result<Prepare
         headers,
         batch,
         asked: sse::Asked { input, last_event_id, connection_params },
-        body,
+        place,
     })
 }
 
@@ -102,21 +106,22 @@ fn not_json() -> PublicError {
 
 async fn serve(doors: &Doors, path: &str, request: Prepared) -> Response {
     let path = percent_decode(path);
-    let Prepared { method, headers, batch, asked, body: _body } = request;
+    let Prepared { method, headers, batch, asked, place } = request;
     if !batch && let Some(info) = doors.procedures.info(&path).filter(|info| begins(info, &method)) {
         return sse::serve(doors, info, headers, asked).await;
     }
     let caller = auth::caller(doors, &headers).await;
     if !batch {
-        let input = asked.input.as_ref().map(Option::as_deref);
-        return single(&call(doors, &path, &method, &caller, input).await);
+        let input = asked.input.map(|json| Input { json, place });
+        let outcome = call(doors, &path, &method, &caller, input).await;
+        return single(&outcome, |text| doors.unread.hold(caller.as_deref().ok(), text));
     }
     let names: Vec<String> = path.split(',').take(MAX_BATCH + 1).map(ToOwned::to_owned).collect();
     if names.len() > MAX_BATCH {
         let error = PublicError::new(Code::PayloadTooLarge, "a batch has at most 100 calls");
-        return single(&Outcome::refused(error));
+        return single(&Outcome::refused(error), Bytes::from);
     }
-    let inputs = match asked.input.map(|input| split_batch(input.as_deref())) {
+    let inputs = match asked.input.map(|input| Inputs::split(input.as_deref(), names.len(), place)) {
         Ok(Some(inputs)) => Ok(inputs),
         Ok(None) => Err(PublicError::new(
             Code::BadRequest,
@@ -124,7 +129,9 @@ async fn serve(doors: &Doors, path: &str, request: Prepared) -> Response {
         )),
         Err(error) => Err(error),
     };
-    let batch = Arc::new(Batch { doors: doors.clone(), method, caller, names, inputs });
+    let superjson = inputs.as_ref().is_ok_and(Inputs::speak_superjson);
+    let inputs = inputs.map(Mutex::new);
+    let batch = Arc::new(Batch { doors: doors.clone(), method, caller, names, inputs, superjson });
     if jsonl::is_wanted(&headers) {
         return jsonl::answer(batch);
     }
@@ -132,20 +139,57 @@ async fn serve(doors: &Doors, path: &str, request: Prepared) -> Response {
     let calls = stream::iter(0..batch.len()).map(async |at| {
         if !room.is_left() {
             let error = no_room().at(&batch.names[at]);
-            return Outcome { result: Err(error), superjson: batch.speaks_superjson() };
+            return Outcome { result: Err(error), superjson: batch.superjson };
         }
         let outcome = batch.call(at).await;
         room.take(outcome.result.as_ref().map_or(0, |data| data.get().len()));
         outcome
     });
     let outcomes: Vec<Outcome> = calls.buffered(BATCH_WIDTH).collect().await;
-    envelope::batch(outcomes)
+    envelope::batch(outcomes, |text| batch.hold(text))
 }
 
-fn split_batch(input: Option<&RawValue>) -> Option<HashMap<String, Box<RawValue>>> {
-    match input {
-        None => Some(HashMap::new()),
-        Some(raw) => serde_json::from_str(raw.get()).ok(),
+/// A call's input, and its place where it came in a large body.
+#[derive(Default)]
+struct Input {
+    json: Option<Box<RawValue>>,
+    place: Option<Arc<Place>>,
+}
+
+/// The inputs of a batch that none of its calls has taken yet, by their positions.
+struct Inputs {
+    left: Vec<Option<Box<RawValue>>>,
+    /// Kept as long as there are any.
+    place: Option<Arc<Place>>,
+}
+
+impl Inputs {
+    /// Those of so many calls; none where they have another form.
+    fn split(input: Option<&RawValue>, calls: usize, place: Option<Arc<Place>>) -> Option<Self> {
+        let mut by_position: HashMap<String, Box<RawValue>> = match input {
+            None => HashMap::new(),
+            Some(raw) => serde_json::from_str(raw.get()).ok()?,
+        };
+        let left: Vec<_> = (0..calls).map(|at| by_position.remove(&at.to_string())).collect();
+        if let Some(place) = &place {
+            place.has_been_read();
+        }
+        let place = place.filter(|_| left.iter().any(Option::is_some));
+        Some(Self { left, place })
+    }
+
+    /// A client does so in each call or in none.
+    fn speak_superjson(&self) -> bool {
+        self.left.iter().flatten().any(|raw| superjson::read(Some(raw)).superjson)
+    }
+
+    fn take(&mut self, at: usize) -> Input {
+        let json = self.left.get_mut(at).and_then(Option::take);
+        let place = self.place.clone().filter(|_| json.is_some());
+        if self.left.iter().all(Option::is_none) {
+            self.place = None;
+        }
+        Input { json, place }
     }
 }
 
@@ -155,7 +199,8 @@ pub(super) struct Batch {
     method: Method,
     caller: Result<Arc<Caller>>,
     names: Vec<String>,
-    inputs: std::result::Result<HashMap<String, Box<RawValue>>, PublicError>,
+    inputs: std::result::Result<Mutex<Inputs>, PublicError>,
+    superjson: bool,
 }
 
 impl Batch {
@@ -163,13 +208,22 @@ impl Batch {
         self.names.len()
     }
 
-    /// Whether its caller does: a client does so in each call or in none.
+    /// Whether its caller does.
     pub(super) fn speaks_superjson(&self) -> bool {
-        self.inputs.iter().flat_map(HashMap::values).any(|raw| superjson::read(Some(raw)).superjson)
+        self.superjson
     }
 
+    /// An answer of its, or a part of one, for its caller.
+    pub(super) fn hold(&self, text: String) -> Bytes {
+        self.doors.unread.hold(self.caller.as_deref().ok(), text)
+    }
+
+    /// Makes a call, once.
     pub(super) async fn call(&self, at: usize) -> Outcome {
-        let input = self.inputs.as_ref().map(|inputs| inputs.get(&at.to_string()).map(AsRef::as_ref));
+        let input = match &self.inputs {
+            Ok(inputs) => Ok(inputs.lock().unwrap_or_else(PoisonError::into_inner).take(at)),
+            Err(error) => Err(error.clone()),
+        };
         call(&self.doors, &self.names[at], &self.method, &self.caller, input).await
     }
 }
@@ -179,10 +233,11 @@ async fn call(
     name: &str,
     method: &Method,
     caller: &Result<Arc<Caller>>,
-    input: std::result::Result<Option<&RawValue>, &PublicError>,
+    input: std::result::Result<Input, PublicError>,
 ) -> Outcome {
-    let read = superjson::read(input.ok().flatten());
-    let outcome = |result| Outcome { result, superjson: read.superjson };
+    let (input, unread) = input.map_or_else(|error| (Input::default(), Some(error)), |input| (input, None));
+    let superjson::Input { json, superjson } = superjson::read(input.json.as_deref());
+    let outcome = |result| Outcome { result, superjson };
     let Some(info) = doors.procedures.info(name) else {
         let message =
             format!("no procedure found on path \"{}\"", name.chars().take(100).collect::<String>());
@@ -203,11 +258,15 @@ async fn call(
         Ok(caller) => Arc::clone(caller),
         Err(error) => return outcome(Err(rpc::public(error).at(info.name))),
     };
-    if let Err(error) = input {
-        return outcome(Err(unreadable(&caller, info, error)));
+    if let Some(error) = unread {
+        return outcome(Err(unreadable(&caller, info, &error)));
     }
-    let answer = in_process::call(doors, info.name, read.json.as_deref(), Some(caller)).await;
-    outcome(answer.map_err(|error| public(&error, info.name)))
+    if let Err(error) = doors.unread.room_for(Some(&caller)) {
+        return outcome(Err(rpc::public(&error).at(info.name)));
+    }
+    let calling = in_process::call(doors, info.name, json.as_deref(), Some(caller), input.place);
+    drop((json, input.json));
+    outcome(calling.await.map_err(|error| public(&error, info.name)))
 }
 
 /// What is said of an input that is no JSON. It does not get as far as the wrapper, which checks the permission before
@@ -232,4 +291,32 @@ fn begins(info: &ProcedureInfo, method: &Method) -> bool {
 
 fn percent_decode(text: &str) -> Cow<'_, str> {
     percent_encoding::percent_decode_str(text).decode_utf8_lossy()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::large_inputs::LargeInputs;
+
+    #[tokio::test]
+    async fn a_batch_has_been_read_when_it_was_taken_apart_and_keeps_its_place_for_its_inputs_only() {
+        let inputs = LargeInputs::default();
+        let split = async |text: &str| {
+            let place = Arc::new(inputs.place_of_a_test().await);
+            let raw: Box<RawValue> = serde_json::from_str(text).unwrap();
+            (Inputs::split(Some(&raw), 3, Some(Arc::clone(&place))).unwrap(), place)
+        };
+        let (mut left, place) = split(r#"{"0": 1, "2": 2, "7": 3}"#).await;
+        assert!(!place.is_being_read());
+        let mut kept = Vec::new();
+        for (at, is_given, users) in [(1, false, 2), (0, true, 3), (0, false, 3), (2, true, 3), (2, false, 3)]
+        {
+            let input = left.take(at);
+            assert_eq!((input.json.is_some(), input.place.is_some()), (is_given, is_given), "{at}");
+            kept.push(input.place);
+            assert_eq!(Arc::strong_count(&place), users, "{at}");
+        }
+        let (_left, place) = split(r#"{"3": 1}"#).await;
+        assert_eq!(Arc::strong_count(&place), 1);
+    }
 }

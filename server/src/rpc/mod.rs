@@ -8,7 +8,7 @@ use std::{
     collections::{HashMap, HashSet},
     future::Future,
     panic::AssertUnwindSafe,
-    sync::{Arc, OnceLock},
+    sync::Arc,
     time::Instant,
 };
 
@@ -32,6 +32,7 @@ use crate::{
     domain::{
         audit as trail,
         caller::{Call, Caller},
+        large_inputs::Place,
     },
     error::{Error, Result},
     metrics::Meter,
@@ -40,6 +41,7 @@ use crate::{
 };
 
 mod api_key;
+mod aside;
 mod audit;
 mod error;
 mod image;
@@ -51,24 +53,13 @@ mod server;
 mod stack;
 mod subscription;
 
+pub use aside::Aside;
 use error::code;
 pub use error::{public, wire};
 pub use subscription::{WireEvents, WireSubscription};
 
 /// A method's answer.
 pub type Answer = std::result::Result<Box<RawValue>, ErrorObjectOwned>;
-
-/// Where a method leaves its answer for a caller in process, which puts this into the call's extensions. The caller is
-/// spared JSON-RPC's envelope, which jsonrpsee reads twice: once to vouch for it, once to take the answer out.
-#[derive(Clone, Default)]
-pub struct AnswerSlot(Arc<OnceLock<Answer>>);
-
-impl AnswerSlot {
-    /// The answer of a method that has ended.
-    pub fn take(self) -> Option<Answer> {
-        Arc::try_unwrap(self.0).map_or_else(|shared| shared.get().cloned(), OnceLock::into_inner)
-    }
-}
 
 /// The largest answer, in bytes: a list of the most that can be asked for fits.
 const MAX_ANSWER: usize = 64 * 1024 * 1024;
@@ -166,7 +157,6 @@ impl Registrar {
     fn add<P, F, Fut>(&mut self, handler: F)
     where
         P: Procedure,
-        P::Output: Clone,
         F: Fn(Arc<App>, Arc<Call>, P::Input) -> Fut + Clone + Send + Sync + 'static,
         Fut: Future<Output = Result<P::Output>> + Send + 'static,
     {
@@ -177,12 +167,11 @@ impl Registrar {
                 let counted = Counted::begin(&meter, &app.traces);
                 let outcome = serve::<P, F, Fut>(handler, params, Arc::clone(&app), &extensions).await;
                 counted.end(outcome.as_ref().err());
-                let Some(slot) = extensions.get::<AnswerSlot>() else {
-                    return outcome.map(Some).map_err(refused::<P>);
-                };
-                // It is set once, here.
-                let _ = slot.0.set(outcome.and_then(|output| in_json(&output)).map_err(refused::<P>));
-                Ok(None)
+                // Without it nobody is there who would read an answer.
+                if let Some(aside) = extensions.get::<Aside>() {
+                    aside.answer(outcome.and_then(|output| in_json(&output)).map_err(refused::<P>));
+                }
+                None::<()>
             }
         };
         if let Err(error) = self.module.register_async_method(P::INFO.name, method) {
@@ -232,7 +221,9 @@ where
 {
     let gone = CancellationToken::new();
     let _gone_when_dropped = gone.clone().drop_guard();
-    let (call, input) = admit::<P>(&app, params.as_str(), extensions.get::<Arc<Caller>>(), gone)?;
+    let place = extensions.get::<Aside>().and_then(Aside::take_place);
+    let (call, input) = admit::<P>(&app, params.as_str(), extensions.get::<Arc<Caller>>(), place, gone)?;
+    drop(params);
     // In a box: what holds it hands it on, and each that does would have room for it.
     let work = Box::pin(handler(Arc::clone(&app), Arc::clone(&call), input));
     let work = AssertUnwindSafe(work).catch_unwind();
@@ -261,16 +252,18 @@ fn in_json(output: &impl Serialize) -> Result<Box<RawValue>> {
     Ok(json)
 }
 
-/// The caller, how often it may call, what it may do, and the input, in this order.
+/// The caller, how often it may call, what it may do, and the input, in this order. What is left of a large input then
+/// is what its fields may hold, and it lasts as long as the call has its place.
 fn admit<P: Procedure>(
     app: &App,
     params: Option<&str>,
     caller: Option<&Arc<Caller>>,
+    place: Option<Arc<Place>>,
     gone: CancellationToken,
 ) -> Result<(Arc<Call>, P::Input)> {
     let caller = caller.ok_or(Error::Unauthorized)?;
     caller.count_call()?;
-    let call = Call::new(Arc::clone(caller), P::INFO.name, gone);
+    let call = Call::new(Arc::clone(caller), P::INFO.name, gone, place.clone());
     if let Err(forbidden) = caller.require(P::INFO.permission) {
         // A query would have changed nothing.
         if P::INFO.kind == Kind::Mutation {
@@ -279,6 +272,9 @@ fn admit<P: Procedure>(
         return Err(forbidden);
     }
     let input = input::parse::<P::Input>(params)?;
+    if let Some(place) = place {
+        place.has_been_read();
+    }
     Ok((Arc::new(call), input))
 }
 

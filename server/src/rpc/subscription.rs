@@ -59,7 +59,7 @@ impl Registrar {
         let begin: Begin = Arc::new(move |params, caller| {
             // It lives as long as its events are read: whoever hangs up drops them.
             let (handler, app, meter) = (handler.clone(), Arc::clone(&app), Arc::clone(&meter));
-            let admitted = admit::<P>(&app, params, caller, CancellationToken::new());
+            let admitted = admit::<P>(&app, params, caller, None, CancellationToken::new());
             async move {
                 // What is counted and timed is how it begins.
                 let traces = app.traces.clone();

@@ -57,6 +57,10 @@ pub struct AuditFilter {
     pub api_key_id: Option<ApiKeyId>,
     /// Only of this job.
     pub job_id: Option<JobId>,
+    /// Only about this key.
+    pub subject_api_key_id: Option<ApiKeyId>,
+    /// Only about this organization.
+    pub subject_organization_id: Option<OrganizationId>,
     /// Only this action.
     pub action: Option<String>,
     /// Only with this outcome.
@@ -90,6 +94,8 @@ impl Store {
             (Column::ServerId, filter.server_id.map(String::from)),
             (Column::ApiKeyId, filter.api_key_id.map(String::from)),
             (Column::JobId, filter.job_id.map(String::from)),
+            (Column::SubjectApiKeyId, filter.subject_api_key_id.map(String::from)),
+            (Column::SubjectOrganizationId, filter.subject_organization_id.map(String::from)),
             (Column::Action, filter.action),
             (Column::Outcome, filter.outcome),
         ];

@@ -1,0 +1,39 @@
+//! What goes beside a call in process, in its extensions.
+
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use super::Answer;
+use crate::domain::large_inputs::Place;
+
+/// Where a method finds the place of its input and leaves its answer. The caller is spared JSON-RPC's envelope, which
+/// jsonrpsee reads twice: once to vouch for it, once to take the answer out.
+#[derive(Clone, Debug, Default)]
+pub struct Aside(Arc<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    answer: OnceLock<Answer>,
+    place: Mutex<Option<Arc<Place>>>,
+}
+
+impl Aside {
+    /// For a call whose input has a place, where it needs one.
+    pub fn with_place(place: Option<Arc<Place>>) -> Self {
+        Self(Arc::new(Inner { answer: OnceLock::new(), place: Mutex::new(place) }))
+    }
+
+    /// The answer of a method that has ended.
+    pub fn take_answer(self) -> Option<Answer> {
+        Arc::try_unwrap(self.0)
+            .map_or_else(|shared| shared.answer.get().cloned(), |own| own.answer.into_inner())
+    }
+
+    pub(super) fn take_place(&self) -> Option<Arc<Place>> {
+        self.0.place.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Once, by the method.
+    pub(super) fn answer(&self, answer: Answer) {
+        let _ = self.0.answer.set(answer);
+    }
+}
