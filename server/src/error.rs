@@ -49,6 +49,12 @@ pub enum Error {
          once, or smaller ones, and repeat this one"
     )]
     TooManyLargeInputs,
+    /// A key or an organization that reads none of its answers.
+    #[error(
+        "this API key or its organization has not read its answers, over 32 or 64 MiB by now: read them or close their \
+         connections, and repeat this call"
+    )]
+    TooMuchUnread,
     /// No such thing in the caller's organization: missing, malformed and foreign ids alike.
     #[error("{0} not found")]
     NotFound(&'static str),

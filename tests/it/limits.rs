@@ -8,6 +8,7 @@ use http::Method;
 use purser_tests::{
     Client, Purser, eventually,
     process::{open_files, open_sockets, peak_resident_kib, resident_kib},
+    tenant::Grant,
     wait::random_hex,
 };
 use serde_json::{Value, json};
@@ -97,7 +98,8 @@ async fn a_caller_that_sends_a_byte_at_a_time_is_cut() {
 #[tokio::test]
 async fn a_caller_that_reads_nothing_is_cut_on_every_door_and_nothing_of_it_stays() {
     let purser = Purser::start().await;
-    let client = purser.client();
+    // The caller's own key is not served when too much is unread.
+    let client = purser.key_in(&purser.default_organization(), Grant::Role("viewer"));
     let before = open_sockets(purser.pid()).unwrap();
     let batch = rpc_batch(100, "rpc.discover");
     let posted = |path: &str, more: &str, body: &str| {
@@ -181,6 +183,56 @@ async fn whoever_reads_nothing_of_a_batchs_lines_holds_nothing_that_others_need(
     };
     if let Either::Right(_) = select(Box::pin(others), select_all(cut)).await {
         panic!("others were not served before a caller that reads nothing was cut off");
+    }
+}
+
+#[tokio::test]
+async fn whoever_reads_nothing_is_not_served_before_some_of_it_has_been_read_and_others_are() {
+    let discover = json!({"jsonrpc": "2.0", "method": "rpc.discover", "id": "x".repeat(200)}).to_string();
+    let batch = rpc_batch(100, "rpc.discover");
+    for is_socket in [false, true] {
+        let purser = Purser::start().await;
+        let client = purser.client();
+        let other = purser.key_in(&purser.organization("other"), Grant::Role("viewer"));
+        let colleague = purser.key_in(&purser.default_organization(), Grant::Role("viewer"));
+        let head = request(&purser, "POST /rpc", &format!("{JSON}content-length: {}\r\n", batch.len()));
+        let flood = if is_socket { text_frame(&discover) } else { (head + &batch).into() };
+        let flooding = (0..40).map(async |_| {
+            let socket = TcpSocket::new_v4().unwrap();
+            socket.set_recv_buffer_size(4096).unwrap();
+            let mut stream = socket.connect(purser.address().parse().unwrap()).await.unwrap();
+            if is_socket {
+                stream.write_all(upgrade(&purser).as_bytes()).await.unwrap();
+            }
+            while stream.write_all(&flood).await.is_ok() {}
+            std::future::pending::<()>().await;
+        });
+        // As the system takes some of it now and then, not each call meets the bound.
+        let looking = async {
+            let refused = eventually(SOON, async || {
+                Some(client.get("/api/registry.all").await).filter(|answer| answer.status == 429)
+            });
+            let refused = refused.await;
+            assert_eq!(refused.json()["code"], "TOO_MANY_REQUESTS");
+            assert!(refused.headers.contains_key("retry-after"), "{:?}", refused.headers);
+            for path in ["/api/trpc/registry.all", "/api/trpc/registry.all,registry.all?batch=1", "/rpc"] {
+                eventually(SOON, async || {
+                    let answer = match path {
+                        "/rpc" => client.rpc("registry.all", &json!({})).await,
+                        path => client.get(path).await,
+                    };
+                    answer.text().contains("TOO_MANY_REQUESTS").then_some(())
+                })
+                .await;
+            }
+            for who in [&other, &colleague] {
+                assert_eq!(who.get("/api/registry.all").await.status, 200);
+            }
+        };
+        let ended = select(Box::pin(looking), Box::pin(join_all(flooding))).await;
+        assert!(matches!(ended, Either::Left(_)));
+        drop(ended);
+        eventually(SOON, async || (client.get("/api/registry.all").await.status == 200).then_some(())).await;
     }
 }
 

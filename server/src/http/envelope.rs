@@ -1,7 +1,7 @@
 //! tRPC's envelope: how a call ended, as its callers read it.
 
 use axum::{
-    body::Body,
+    body::{Body, Bytes},
     http::{HeaderValue, StatusCode, header},
     response::Response,
 };
@@ -74,21 +74,21 @@ pub(super) fn public(error: &ErrorObjectOwned, name: &str) -> PublicError {
     }
 }
 
-/// The answer to one call.
-pub(super) fn single(outcome: &Outcome) -> Response {
-    let mut response = respond(outcome.status(), outcome.envelope());
+/// The answer to one call, whose text the caller of this may want to count.
+pub(super) fn single(outcome: &Outcome, count: impl FnOnce(String) -> Bytes) -> Response {
+    let mut response = respond(outcome.status(), count(outcome.envelope()));
     if let Some(seconds) = outcome.result.as_ref().err().and_then(|error| error.data.retry_after) {
         response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
     }
     response
 }
 
-/// The answer to a batch: the common status, or 207.
-pub(super) fn batch(outcomes: Vec<Outcome>) -> Response {
+/// The answer to a batch, as [`single`]: the common status, or 207.
+pub(super) fn batch(outcomes: Vec<Outcome>, count: impl FnOnce(String) -> Bytes) -> Response {
     let first = outcomes.first().map_or(StatusCode::OK, Outcome::status);
     let common = outcomes.iter().all(|outcome| outcome.status() == first);
     let bodies = outcomes.into_iter().map(|outcome| outcome.envelope()).collect();
-    respond(if common { first } else { StatusCode::MULTI_STATUS }, joined(bodies))
+    respond(if common { first } else { StatusCode::MULTI_STATUS }, count(joined(bodies)))
 }
 
 /// Any answer, as JSON.

@@ -41,9 +41,9 @@ pub(super) fn is_wanted(headers: &HeaderMap) -> bool {
 pub(super) fn answer(batch: Arc<Batch>) -> Response {
     let superjson = batch.speaks_superjson();
     let promises: Vec<_> = (0..batch.len()).map(|at| format!(r#""{at}":[[0],[null,0,{at}]]"#)).collect();
-    let head = line(&format!("{{{}}}", promises.join(",")), superjson);
+    let head = Bytes::from(line(&format!("{{{}}}", promises.join(",")), superjson));
     let calls = stream::iter(0..batch.len()).map(move |at| {
-        let batch = Arc::clone(&batch);
+        let (batch, of) = (Arc::clone(&batch), Arc::clone(&batch));
         let call = request::within(request::current(), async move { batch.call(at).await });
         async move {
             let called = AbortOnDropHandle::new(tokio::spawn(call)).await;
@@ -52,19 +52,19 @@ pub(super) fn answer(batch: Arc<Batch>) -> Response {
                 Outcome::refused(rpc::public(&Error::internal("answering a call of a batch")(error)))
             });
             let outcome = Outcome { superjson: false, ..outcome };
-            line(&format!("[{at},0,[[{}]]]", outcome.envelope()), superjson)
+            of.hold(line(&format!("[{at},0,[[{}]]]", outcome.envelope()), superjson))
         }
     });
     let lines = kept_alive(stream::once(ready(head)).chain(calls.buffer_unordered(BATCH_WIDTH)));
-    let body = Body::from_stream(lines.map(|line| Ok::<_, Infallible>(Bytes::from(line))));
+    let body = Body::from_stream(lines.map(Ok::<_, Infallible>));
     unbuffered(respond(StatusCode::OK, body))
 }
 
-fn kept_alive(lines: impl Stream<Item = String> + Send + 'static) -> impl Stream<Item = String> + Send {
+fn kept_alive(lines: impl Stream<Item = Bytes> + Send + 'static) -> impl Stream<Item = Bytes> + Send {
     stream::unfold(lines.boxed(), |mut lines| async move {
         match timeout(PING, lines.next()).await {
             Ok(line) => Some((line?, lines)),
-            Err(_) => Some((" ".to_owned(), lines)),
+            Err(_) => Some((Bytes::from_static(b" "), lines)),
         }
     })
 }
@@ -83,9 +83,10 @@ mod tests {
     async fn while_there_is_no_line_there_is_a_space_now_and_then_and_none_after_the_last() {
         let slow = stream::once(async {
             tokio::time::sleep(PING * 2 + PING / 2).await;
-            "[0]\n".to_owned()
+            Bytes::from_static(b"[0]\n")
         });
-        let told: Vec<_> = kept_alive(stream::once(ready("{}\n".to_owned())).chain(slow)).collect().await;
+        let told: Vec<_> =
+            kept_alive(stream::once(ready(Bytes::from_static(b"{}\n"))).chain(slow)).collect().await;
         assert_eq!(told, ["{}\n", " ", " ", "[0]\n"]);
     }
 }

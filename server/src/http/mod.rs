@@ -14,7 +14,8 @@
 //!
 //! The web console gets modules of its own beside these. [`tls`] is below all of them. A door authenticates
 //! ([`auth`]), finds the procedure in the table and calls it in process ([`in_process`]); it decides nothing.
-//! What a key may still do is in every answer's headers ([`allowance`]), whichever door gave it. [`around`] is
+//! Answers that nobody reads are bounded ([`unread`]), and
+//! what a key may still do is in every answer's headers ([`allowance`]), whichever door gave it. [`around`] is
 //! around all of them.
 
 use std::sync::Arc;
@@ -65,6 +66,7 @@ mod superjson;
 mod tls;
 mod trpc;
 mod typescript;
+mod unread;
 mod write_deadline;
 
 pub use listener::{listen, serve};
@@ -117,6 +119,7 @@ struct Doors {
     sockets: TaskTracker,
     metrics: metrics::Access,
     large_inputs: LargeInputs,
+    unread: unread::Unread,
 }
 
 /// The doors, as they are reached.
@@ -142,7 +145,15 @@ pub fn router(
     let Reached { tls, stop, sockets } = reached;
     let around = around::Around::of(&app, &procedures, tls);
     let metrics = metrics::Access::at_the_doors(settings);
-    let doors = Doors { app, procedures, stop, sockets, metrics, large_inputs: LargeInputs::default() };
+    let doors = Doors {
+        app,
+        procedures,
+        stop,
+        sockets,
+        metrics,
+        large_inputs: LargeInputs::default(),
+        unread: Default::default(),
+    };
     let router = Router::new()
         .route("/api/trpc/{*path}", any(trpc::handle))
         .route("/api/openapi.json", get(openapi::handle))
@@ -173,7 +184,15 @@ pub fn operators_router(
     let Reached { tls, stop, sockets } = reached;
     let around = around::Around::of(&app, &procedures, tls);
     let metrics = metrics::Access::apart(settings);
-    let doors = Doors { app, procedures, stop, sockets, metrics, large_inputs: LargeInputs::default() };
+    let doors = Doors {
+        app,
+        procedures,
+        stop,
+        sockets,
+        metrics,
+        large_inputs: LargeInputs::default(),
+        unread: Default::default(),
+    };
     Router::new()
         .route("/healthz", any(health::live))
         .route("/readyz", any(health::ready))

@@ -5,8 +5,10 @@
 //! Order of checks, as at the tRPC door: media type 415, procedure 404, method 405, key 401, permission 403, input 400.
 //! A request that should have no body is asked for its media type only where it names one.
 
+use std::sync::Arc;
+
 use axum::{
-    body::Body,
+    body::{Body, Bytes},
     extract::{Request, State},
     http::{HeaderName, HeaderValue, Method, StatusCode, header},
     response::Response,
@@ -38,12 +40,12 @@ impl From<PublicError> for Refusal {
 
 pub(super) async fn handle(State(doors): State<Doors>, request: Request) -> Response {
     match answer(&doors, request).await {
-        Ok(value) => json(StatusCode::OK, String::from(Box::<str>::from(value))),
+        Ok(value) => json(StatusCode::OK, value),
         Err(refusal) => refused(refusal),
     }
 }
 
-async fn answer(doors: &Doors, request: Request) -> Result<Box<RawValue>, Refusal> {
+async fn answer(doors: &Doors, request: Request) -> Result<Bytes, Refusal> {
     let path = request.uri().path().strip_prefix(MOUNT).unwrap_or_default();
     let name = percent_decode_str(path).decode_utf8_lossy().into_owned();
     let (method, headers) = (request.method().clone(), request.headers().clone());
@@ -84,9 +86,11 @@ async fn answer(doors: &Doors, request: Request) -> Result<Box<RawValue>, Refusa
         );
         return Err(of_call(PublicError::new(Code::NotImplemented, message)).into());
     }
-    let calling = in_process::call(doors, info.name, input.as_deref(), Some(caller), place);
+    doors.unread.room_for(Some(&caller)).map_err(|error| of_call(rpc::public(&error)))?;
+    let calling = in_process::call(doors, info.name, input.as_deref(), Some(Arc::clone(&caller)), place);
     drop(input);
-    calling.await.map_err(|error| envelope::public(&error, info.name).into())
+    let answer = calling.await.map_err(|error| envelope::public(&error, info.name))?;
+    Ok(doors.unread.hold(Some(&caller), String::from(Box::<str>::from(answer))))
 }
 
 /// tRPC writes an absent input as null; here it is one that is no object.
@@ -136,8 +140,8 @@ fn refused(Refusal { error, header }: Refusal) -> Response {
     response
 }
 
-fn json(status: StatusCode, body: String) -> Response {
-    let mut response = Response::new(Body::from(body));
+fn json(status: StatusCode, body: impl Into<Body>) -> Response {
+    let mut response = Response::new(body.into());
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));

@@ -63,8 +63,10 @@ pub(super) async fn handle(State(doors): State<Doors>, request: Request) -> Resp
     let text = Text { bytes: body.bytes, place: body.place };
     let served = serve(&doors, text, caller.as_ref(), None).await;
     match served.answer {
-        Some(answer) if served.too_large => json(StatusCode::PAYLOAD_TOO_LARGE, answer),
-        Some(answer) => json(StatusCode::OK, answer),
+        Some(answer) => {
+            let status = if served.too_large { StatusCode::PAYLOAD_TOO_LARGE } else { StatusCode::OK };
+            json(status, doors.unread.hold(caller.as_deref(), answer))
+        }
         None => StatusCode::NO_CONTENT.into_response(),
     }
 }
@@ -157,6 +159,9 @@ async fn serve_one(
         Ok(read) => read,
         Err(message) => return Served::answer(failure(None, &protocol_error(INVALID_REQUEST, message))),
     };
+    if let (Some(id), Err(error)) = (call.id, doors.unread.room_for(caller.map(AsRef::as_ref))) {
+        return Served::answer(failure(Some(id), &object(&rpc::public(&error))));
+    }
     let id = call.id.map(ToOwned::to_owned);
     let mut begun = Vec::new();
     let answer = match doors.procedures.info(&method) {
@@ -236,8 +241,8 @@ fn refuse(error: &PublicError) -> Response {
     response
 }
 
-fn json(status: StatusCode, body: String) -> Response {
-    let mut response = Response::new(Body::from(body));
+fn json(status: StatusCode, body: impl Into<Body>) -> Response {
+    let mut response = Response::new(body.into());
     *response.status_mut() = status;
     let media = header::HeaderValue::from_static("application/json");
     response.headers_mut().insert(header::CONTENT_TYPE, media);

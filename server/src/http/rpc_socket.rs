@@ -19,7 +19,7 @@ use axum::{
     body::Bytes,
     extract::{
         WebSocketUpgrade,
-        ws::{CloseFrame, Message, WebSocket, close_code},
+        ws::{CloseFrame, Message, Utf8Bytes, WebSocket, close_code},
     },
     http::HeaderMap,
     response::Response,
@@ -118,7 +118,8 @@ struct Turn {
 
 /// What became of a message.
 struct Answered {
-    answer: Option<String>,
+    /// Counted until it has been written.
+    answer: Option<Bytes>,
     begun: Vec<Begun>,
     weight: usize,
 }
@@ -238,7 +239,8 @@ impl Talk {
                 let span = || Span::of_request(&id, "message websocket".to_owned(), begun.elapsed());
                 doors.app.traces.tell(span);
             }
-            Answered { answer: served.answer, begun: served.begun, weight }
+            let answer = served.answer.map(|answer| doors.unread.hold_any(Some(&caller), answer));
+            Answered { answer, begun: served.begun, weight }
         }));
     }
 
@@ -246,7 +248,9 @@ impl Talk {
         // Panics are caught around each procedure, and nobody else ends a call.
         let Answered { answer, begun, weight } = answered.map_err(|_| End::Gone)?;
         if let Some(answer) = answer {
-            self.write(Message::Text(answer.into())).await?;
+            // It was made of a string.
+            let text = Utf8Bytes::try_from(answer.clone()).map_err(|_| End::Gone)?;
+            self.write(Message::Text(text)).await?;
         }
         if let Some((subscriptions, _)) = &self.subscriptions {
             begun.into_iter().for_each(|begun| subscriptions.start(begun));

@@ -60,7 +60,7 @@ pub(super) async fn handle(State(doors): State<Doors>, request: Request) -> Resp
         request.uri().path().strip_prefix(MOUNT).unwrap_or_default().trim_start_matches('/').to_owned();
     match prepare(&doors, request).await {
         Ok(prepared) => serve(&doors, &path, prepared).await,
-        Err(error) => single(&Outcome::refused(error)),
+        Err(error) => single(&Outcome::refused(error), Bytes::from),
     }
 }
 
@@ -113,12 +113,13 @@ async fn serve(doors: &Doors, path: &str, request: Prepared) -> Response {
     let caller = auth::caller(doors, &headers).await;
     if !batch {
         let input = asked.input.map(|json| Input { json, place });
-        return single(&call(doors, &path, &method, &caller, input).await);
+        let outcome = call(doors, &path, &method, &caller, input).await;
+        return single(&outcome, |text| doors.unread.hold(caller.as_deref().ok(), text));
     }
     let names: Vec<String> = path.split(',').take(MAX_BATCH + 1).map(ToOwned::to_owned).collect();
     if names.len() > MAX_BATCH {
         let error = PublicError::new(Code::PayloadTooLarge, "a batch has at most 100 calls");
-        return single(&Outcome::refused(error));
+        return single(&Outcome::refused(error), Bytes::from);
     }
     let inputs = match asked.input.map(|input| Inputs::split(input.as_deref(), names.len(), place)) {
         Ok(Some(inputs)) => Ok(inputs),
@@ -145,7 +146,7 @@ async fn serve(doors: &Doors, path: &str, request: Prepared) -> Response {
         outcome
     });
     let outcomes: Vec<Outcome> = calls.buffered(BATCH_WIDTH).collect().await;
-    envelope::batch(outcomes)
+    envelope::batch(outcomes, |text| batch.hold(text))
 }
 
 /// A call's input, and its place where it came in a large body.
@@ -212,6 +213,11 @@ impl Batch {
         self.superjson
     }
 
+    /// An answer of its, or a part of one, for its caller.
+    pub(super) fn hold(&self, text: String) -> Bytes {
+        self.doors.unread.hold(self.caller.as_deref().ok(), text)
+    }
+
     /// Makes a call, once.
     pub(super) async fn call(&self, at: usize) -> Outcome {
         let input = match &self.inputs {
@@ -254,6 +260,9 @@ async fn call(
     };
     if let Some(error) = unread {
         return outcome(Err(unreadable(&caller, info, &error)));
+    }
+    if let Err(error) = doors.unread.room_for(Some(&caller)) {
+        return outcome(Err(rpc::public(&error).at(info.name)));
     }
     let calling = in_process::call(doors, info.name, json.as_deref(), Some(caller), input.place);
     drop((json, input.json));

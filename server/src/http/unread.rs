@@ -1,0 +1,161 @@
+//! Answers that have been made and not been read: of a key and of an organization together, whatever they were asked by.
+//!
+//! An answer is in memory until the system has taken all of it for its caller. One that reads nothing is cut off after a
+//! while, and until then each of its connections holds one, each of its WebSockets many. So who has too much of that is
+//! not served before some of it has been read. It is looked at before a call and not after it, so that none is made
+//! whose answer is then withheld: those under way then go beyond it.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use axum::body::Bytes;
+use purser_proto_schema::ids::{ApiKeyId, OrganizationId};
+
+use crate::{
+    domain::caller::Caller,
+    error::{Error, Result},
+};
+
+/// The most of one key, in bytes; and of all who show none.
+const OF_A_KEY: usize = 32 * 1024 * 1024;
+/// The most of one organization, in bytes.
+const OF_AN_ORGANIZATION: usize = 64 * 1024 * 1024;
+/// Shorter answers are not counted on connections that hold one at a time.
+const COUNTED: usize = 4 * 1024;
+
+/// Who has how much. Clones share it.
+#[derive(Clone, Default)]
+pub(super) struct Unread(Arc<Counted>);
+
+#[derive(Default)]
+struct Counted {
+    /// A look at this spares most calls the lock.
+    all: AtomicUsize,
+    by_holder: Mutex<HashMap<Holder, usize>>,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash)]
+enum Holder {
+    /// Of a key; `None` where none is shown.
+    Key(Option<ApiKeyId>),
+    Organization(OrganizationId),
+}
+
+/// An answer's text, counted until it is dropped.
+struct Answer {
+    text: String,
+    holders: Vec<Holder>,
+    of: Unread,
+}
+
+impl Unread {
+    /// Whether a caller, or one that shows no key, may make a call.
+    ///
+    /// # Errors
+    /// [`Error::TooMuchUnread`].
+    pub(super) fn room_for(&self, caller: Option<&Caller>) -> Result<()> {
+        if self.0.all.load(Ordering::Relaxed) < OF_A_KEY {
+            return Ok(());
+        }
+        let counted = self.lock();
+        let is_full = |holder: &Holder| counted.get(holder).is_some_and(|held| *held >= holder.most());
+        if holders(caller).iter().any(is_full) { Err(Error::TooMuchUnread) } else { Ok(()) }
+    }
+
+    /// An answer that is its connection's only one.
+    pub(super) fn hold(&self, caller: Option<&Caller>, text: String) -> Bytes {
+        if text.len() < COUNTED { text.into() } else { self.hold_any(caller, text) }
+    }
+
+    /// An answer of any length.
+    pub(super) fn hold_any(&self, caller: Option<&Caller>, text: String) -> Bytes {
+        let (holders, length) = (holders(caller), text.capacity());
+        let mut counted = self.lock();
+        for holder in &holders {
+            *counted.entry(holder.clone()).or_default() += length;
+        }
+        drop(counted);
+        self.0.all.fetch_add(length, Ordering::Relaxed);
+        Bytes::from_owner(Answer { text, holders, of: self.clone() })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Holder, usize>> {
+        // Every change leaves the numbers whole, so a panic elsewhere does not matter here.
+        self.0.by_holder.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Holder {
+    fn most(&self) -> usize {
+        match self {
+            Self::Key(_) => OF_A_KEY,
+            Self::Organization(_) => OF_AN_ORGANIZATION,
+        }
+    }
+}
+
+fn holders(caller: Option<&Caller>) -> Vec<Holder> {
+    let key = Holder::Key(caller.map(|caller| caller.api_key_id.clone()));
+    let organization = caller.map(|caller| Holder::Organization(caller.organization_id.clone()));
+    std::iter::once(key).chain(organization).collect()
+}
+
+impl AsRef<[u8]> for Answer {
+    fn as_ref(&self) -> &[u8] {
+        self.text.as_bytes()
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        let length = self.text.capacity();
+        self.of.0.all.fetch_sub(length, Ordering::Relaxed);
+        let mut counted = self.of.lock();
+        for holder in &self.holders {
+            if let Some(held) = counted.get_mut(holder) {
+                *held -= length;
+                if *held == 0 {
+                    counted.remove(holder);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_reads_nothing_is_not_served_and_others_are() {
+        let unread = Unread::default();
+        let organization = OrganizationId::generate();
+        let of =
+            |organization: &OrganizationId| Caller::of_a_test(ApiKeyId::generate(), organization.clone());
+        let (keys, other) = ([(); 3].map(|()| of(&organization)), of(&OrganizationId::generate()));
+        let answer = || "x".repeat(OF_A_KEY / 4);
+        let served = |caller: &Caller| unread.room_for(Some(caller)).is_ok();
+        let mut held = Vec::new();
+        for _ in 0..4 {
+            assert!(served(&keys[0]));
+            held.push(unread.hold(Some(&keys[0]), answer()));
+        }
+        assert!(!served(&keys[0]) && served(&keys[1]) && served(&other) && unread.room_for(None).is_ok());
+        held.extend((0..4).map(|_| unread.hold(Some(&keys[1]), answer())));
+        assert!(!served(&keys[2]) && served(&other));
+        // A part of an answer is all of it.
+        let part = held.remove(0).slice(5..6);
+        assert!(!served(&keys[0]));
+        drop(part);
+        assert!(served(&keys[0]) && !served(&keys[1]) && served(&keys[2]));
+        held.extend((0..4).map(|_| unread.hold(None, answer())));
+        assert!(unread.room_for(None).is_err() && served(&other));
+        drop(held);
+        assert!(unread.lock().is_empty() && unread.0.all.load(Ordering::Relaxed) == 0);
+    }
+}
