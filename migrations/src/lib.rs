@@ -20,7 +20,6 @@ mod m20261121_000013_audit_trail;
 mod m20261121_000014_request_ids;
 mod m20261121_000015_audit_subjects;
 mod m20261121_000016_audit_by_subject;
-mod m20261121_000017_dispatched;
 
 /// Brings a database to the present shape.
 pub struct Migrator;
@@ -45,7 +44,6 @@ impl MigratorTrait for Migrator {
             Box::new(m20261121_000014_request_ids::Migration),
             Box::new(m20261121_000015_audit_subjects::Migration),
             Box::new(m20261121_000016_audit_by_subject::Migration),
-            Box::new(m20261121_000017_dispatched::Migration),
         ]
     }
 }

@@ -122,12 +122,11 @@ async fn a_pull_outlives_a_killed_server() {
 
 /// It wrote down that the agent had taken the target.
 #[tokio::test]
-async fn a_pull_outlives_the_update_of_a_server_from_before_the_seventeenth_migration() {
+async fn a_pull_outlives_the_update_of_a_server_of_version_0_1() {
     let mut scene = Scene::set().await;
     let job = scene.pull().await;
     scene.purser.kill9();
     scene.purser.execute_sql("UPDATE job_target SET status = 'running'");
-    scene.purser.execute_sql("DELETE FROM seaql_migrations WHERE version LIKE '%000017%'");
     scene.purser.restart().await;
     assert_eq!(scene.status(&job).await, "running");
     scene.registry.allow(usize::MAX);

@@ -28,7 +28,8 @@ impl Shared {
     /// Counts the servers that were not removed.
     ///
     /// # Errors
-    /// [`Error::Internal`](crate::error::Error::Internal) when the database is away.
+    /// [`Error::NotBegun`](crate::error::Error::NotBegun) or [`Error::Internal`](crate::error::Error::Internal) when the
+    /// database is away.
     pub(super) async fn count_servers(&self) -> Result<()> {
         let count = self.store.server_count().await?;
         self.servers.store(usize::try_from(count).unwrap_or(usize::MAX), Ordering::Relaxed);

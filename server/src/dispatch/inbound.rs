@@ -68,9 +68,16 @@ impl ServerCallsServer for Inbound {
         let attempt = verdict.attempt.clone();
         let store = async {
             let _turn = self.line.step().await;
+            // Whoever waited that long may be superseded, and what is said by one that is counts nothing.
+            if shared
+                .session(&self.fence.server_id)
+                .is_some_and(|newest| newest.fence.epoch > self.fence.epoch)
+            {
+                return Err(CloseCode::NotInForce.reason());
+            }
             Box::pin(finish(&shared, session.as_ref(), &self.fence, verdict)).await
         };
-        shared.storing.once(self.fence.epoch, &attempt, store).await.map_err(try_again)
+        shared.storing.once(&self.fence, &attempt, store).await.map_err(try_again)
     }
 
     async fn agent_status(&self, status: AgentStatus) -> RpcResult<()> {

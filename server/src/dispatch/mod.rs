@@ -117,7 +117,7 @@ impl Dispatch {
     /// are in their handshake at once. `stop` ends everything.
     ///
     /// # Errors
-    /// [`Error::Internal`] when the database is away.
+    /// [`Error::NotBegun`] or [`Error::Internal`] when the database is away.
     pub async fn start(
         store: Store,
         vault: Arc<Vault>,
@@ -186,7 +186,7 @@ impl Dispatch {
     /// Asks the agents to stop targets. Those that no agent can be asked about end at once.
     ///
     /// # Errors
-    /// [`Error::Internal`] when the database is away.
+    /// [`Error::NotBegun`] or [`Error::Internal`] when the database is away.
     pub async fn cancel(&self, targets: Vec<TargetRow>) -> Result<()> {
         for target in targets {
             match self.shared.session(&target.server()) {

@@ -81,7 +81,7 @@ async fn pause(shared: &Shared, session: &Session) -> bool {
     }
 }
 
-/// Does what a target of the session needs in the database: again and again while it fails so that it `may` be done
+/// Does what a target of the session needs in the database, in its organization's turn: again and again while it fails so that it `may` be done
 /// again, as long as the session lives.
 async fn persist<T, Once>(
     shared: &Shared,
@@ -93,7 +93,10 @@ where
     Once: Future<Output = Result<T>>,
 {
     loop {
-        match work().await {
+        let turn = session.line().step().await;
+        let done = work().await;
+        drop(turn);
+        match done {
             Err(error) if may(&error) => {
                 report("waiting for the database", &session.fence.server_id, &error);
                 if !pause(shared, session).await {
@@ -126,7 +129,9 @@ async fn next(shared: &Arc<Shared>, session: &Arc<Session>) -> Result<bool> {
             return Err(error);
         }
         Ok(Claim::Fenced) => {
-            session.close(CloseCode::NotInForce).await;
+            // Not within the turn: one that does not read is waited for.
+            let session = Arc::clone(session);
+            shared.tasks.spawn(async move { session.close(CloseCode::NotInForce).await });
             return Ok(false);
         }
     };
@@ -156,7 +161,7 @@ pub(super) async fn hand_over_completed(shared: Arc<Shared>, session: Arc<Sessio
 }
 
 /// Puts a target back that the vault or the database could not prepare: it goes on when they can again, as
-/// long as it has time. Whoever waits for a test is told now.
+/// long as it has time. A test ends: somebody waits for it.
 async fn not_prepared(shared: &Arc<Shared>, session: &Arc<Session>, target: &TargetRow) -> Result<()> {
     let failure = Failure::new(
         DiagnosisCode::Other,
@@ -166,14 +171,15 @@ async fn not_prepared(shared: &Arc<Shared>, session: &Arc<Session>, target: &Tar
     if target.job_kind()? == JobKind::TestRegistry {
         return fail(shared, session, target, failure).await;
     }
-    let (attempt, not_before) = (attempt_of(target), chrono::Utc::now() + PREPARED_AGAIN);
+    let attempt = attempt_of(target);
     let why = Verdict::Failed { failure, duration_ms: 0 };
-    let put_back = || shared.store.target_not_prepared(&attempt, &session.fence, &why, not_before);
-    let waiting = persist(shared, session, Error::is_not_begun, put_back).await?;
-    if waiting.is_some_and(|target| target.cancel_requested) {
-        cancelled(shared, session, &attempt).await?;
-    }
-    shared.moved(&target.job());
+    let put_back = || async {
+        let not_before = chrono::Utc::now() + PREPARED_AGAIN;
+        let put_back = shared.store.target_not_prepared(&attempt, &session.fence, &why, not_before).await?;
+        Ok((put_back, not_before))
+    };
+    let (put_back, not_before) = persist(shared, session, Error::is_not_begun, put_back).await?;
+    was_put_back(shared, target, put_back);
     shared.wake_at(target.server(), not_before);
     shared.leave(session, &attempt.target_id);
     Ok(())
@@ -222,10 +228,7 @@ async fn answered(
     match reply {
         StartReply::Accepted => {
             // Whoever asked before the agent knew the target asked in vain.
-            let asked = || async {
-                let _turn = session.line().step().await;
-                shared.store.target_cancel_requested(&attempt).await
-            };
+            let asked = || shared.store.target_cancel_requested(&attempt);
             // What is only read may be read again whatever was wrong.
             if persist(shared, session, |_| true, asked).await? {
                 session.cancel(attempt).await;
@@ -234,6 +237,7 @@ async fn answered(
         }
         StartReply::Duplicate { verdict } => {
             let told = VerdictReport { attempt, verdict };
+            let _turn = session.line().step().await;
             // What cannot be stored now is told once more by the agent.
             if let Err(why) = inbound::finish(shared, Some(session), &session.fence, told).await {
                 tracing::warn!(server = %target.server_id, target = %target.target_id, why,
@@ -244,10 +248,7 @@ async fn answered(
         StartReply::Busy => {
             let put_back = || shared.store.target_put_back(&attempt, &session.fence);
             let put_back = persist(shared, session, Error::is_not_begun, put_back).await?;
-            shared.moved(&target.job());
-            if put_back.is_some_and(|target| target.cancel_requested) {
-                cancelled(shared, session, &attempt).await?;
-            }
+            was_put_back(shared, target, put_back);
             // Keeps its place for a moment, which is what leaves the agent alone.
             tokio::time::sleep(BUSY).await;
             shared.leave(session, &attempt.target_id);
@@ -264,11 +265,12 @@ async fn answered(
     }
 }
 
-/// Cancels a target that was put back, since somebody asked to stop it while it was with the session.
-async fn cancelled(shared: &Arc<Shared>, session: &Session, attempt: &Attempt) -> Result<()> {
-    let cancelled = || shared.store.target_cancelled(&attempt.target_id, Some(&session.fence));
-    shared.changed(persist(shared, session, Error::is_not_begun, cancelled).await?);
-    Ok(())
+/// Tells of a target that was put back, and has ended where somebody had asked for that.
+fn was_put_back(shared: &Arc<Shared>, target: &TargetRow, put_back: Option<TargetRow>) {
+    if put_back.is_some_and(|target| target.cancel_requested) {
+        shared.changed(Some(target.job()));
+    }
+    shared.moved(&target.job());
 }
 
 async fn fail(shared: &Arc<Shared>, session: &Session, target: &TargetRow, failure: Failure) -> Result<()> {

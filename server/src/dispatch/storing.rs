@@ -6,23 +6,28 @@ use std::{
     sync::Mutex,
 };
 
-use purser_proto_schema::agent::{
-    CALL_DEADLINE,
-    calls::{Attempt, VerdictReceipt},
+use purser_proto_schema::{
+    agent::{
+        CALL_DEADLINE,
+        calls::{Attempt, VerdictReceipt},
+    },
+    ids::ServerId,
 };
 use tokio::{sync::watch, time::timeout};
 
 use super::lock;
+use crate::store::Fence;
 
 /// What its agent is told of a verdict: what became of it, or why it must be told again.
-pub(super) type Told = Result<VerdictReceipt, &'static str>;
+pub(super) type Answer = Result<VerdictReceipt, &'static str>;
 
-/// An attempt, as the session of an epoch speaks of it: what a newer one says must not wait for what counts no more.
-type Of = (i64, Attempt);
+/// An attempt, as a server's session of an epoch speaks of it: what a newer one says, or another server's, must not
+/// wait for what counts nothing.
+type Of = (ServerId, i64, Attempt);
 
 /// By attempt: what became of its verdict, once that is known.
 #[derive(Default)]
-pub(super) struct Storing(Mutex<HashMap<Of, watch::Sender<Option<Told>>>>);
+pub(super) struct Storing(Mutex<HashMap<Of, watch::Sender<Option<Answer>>>>);
 
 /// A verdict in the table, until this is dropped.
 struct First<'a> {
@@ -34,11 +39,11 @@ impl Storing {
     /// Stores a verdict by `store`, or waits until that is done for the same attempt.
     pub(super) async fn once(
         &self,
-        epoch: i64,
+        fence: &Fence,
         attempt: &Attempt,
-        store: impl Future<Output = Told>,
-    ) -> Told {
-        let of = (epoch, attempt.clone());
+        store: impl Future<Output = Answer>,
+    ) -> Answer {
+        let of = (fence.server_id.clone(), fence.epoch, attempt.clone());
         let earlier = match lock(&self.0).entry(of.clone()) {
             Entry::Occupied(entry) => Some(entry.get().subscribe()),
             Entry::Vacant(entry) => {
@@ -61,7 +66,7 @@ impl Storing {
 const NOT_YET: &str = "the verdict is still in line to be stored";
 
 impl First<'_> {
-    fn say(&self, told: Told) {
+    fn say(&self, told: Answer) {
         if let Some(others) = lock(&self.storing.0).get(&self.of) {
             others.send_replace(Some(told));
         }
@@ -82,25 +87,33 @@ mod tests {
 
     use super::*;
 
+    fn session(server: &str, epoch: i64) -> Fence {
+        Fence { server_id: ServerId::from_stored(server.into()), epoch }
+    }
+
     #[tokio::test]
     async fn a_verdict_that_is_told_again_waits_for_the_first_and_only_that() {
         let storing = Storing::default();
         let attempt = |attempt| Attempt { target_id: TargetId::from_stored("target_1".into()), attempt };
         let (store, stored) = oneshot::channel();
-        let same = attempt(1);
-        let mut first = Box::pin(storing.once(1, &same, async { stored.await.unwrap_or(Err("never")) }));
+        let (of, same) = (session("server_1", 1), attempt(1));
+        let mut first = Box::pin(storing.once(&of, &same, async { stored.await.unwrap_or(Err("never")) }));
         assert_eq!(first.as_mut().now_or_never(), None);
         let never = || async { panic!("stored twice") };
-        let mut again = Box::pin(storing.once(1, &same, never()));
+        let mut again = Box::pin(storing.once(&of, &same, never()));
         assert_eq!(again.as_mut().now_or_never(), None);
         let stored = async || Ok(VerdictReceipt::Stored);
-        for (epoch, attempt) in [(1, attempt(2)), (2, attempt(1))] {
-            assert!(storing.once(epoch, &attempt, stored()).now_or_never().is_some(), "of another");
+        for (server, epoch, number) in [("server_1", 1, 2), ("server_1", 2, 1), ("server_2", 1, 1)] {
+            let (of, attempt) = (session(server, epoch), attempt(number));
+            assert!(
+                storing.once(&of, &attempt, stored()).now_or_never().is_some(),
+                "{of:?} waits for another"
+            );
         }
         store.send(Ok(VerdictReceipt::Stale)).unwrap();
         assert_eq!(first.await, Ok(VerdictReceipt::Stale));
         assert_eq!(again.await, Ok(VerdictReceipt::Stale));
-        assert_eq!(storing.once(1, &same, stored()).await, Ok(VerdictReceipt::Stored), "anew");
+        assert_eq!(storing.once(&of, &same, stored()).await, Ok(VerdictReceipt::Stored), "anew");
         assert!(lock(&storing.0).is_empty());
     }
 
@@ -108,9 +121,10 @@ mod tests {
     async fn who_waits_for_one_that_breaks_off_is_told_so() {
         let storing = Storing::default();
         let attempt = Attempt { target_id: TargetId::from_stored("target_1".into()), attempt: 1 };
-        let mut first = Box::pin(storing.once(1, &attempt, std::future::pending()));
+        let of = session("server_1", 1);
+        let mut first = Box::pin(storing.once(&of, &attempt, std::future::pending()));
         assert_eq!(first.as_mut().now_or_never(), None);
-        let mut again = Box::pin(storing.once(1, &attempt, std::future::pending()));
+        let mut again = Box::pin(storing.once(&of, &attempt, std::future::pending()));
         assert_eq!(again.as_mut().now_or_never(), None);
         drop(first);
         assert_eq!(again.await, Err(NOT_YET));

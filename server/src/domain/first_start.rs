@@ -25,7 +25,7 @@ const REPLICA: &str = "replica";
 /// The installation's first organization; made, as `default`, if there is none.
 ///
 /// # Errors
-/// [`Error::Internal`] when the database is away.
+/// [`Error::NotBegun`] or [`Error::Internal`] when the database is away.
 pub async fn organization(store: &Store) -> Result<OrganizationId> {
     store.organization_first(DEFAULT_ORGANIZATION).await
 }
@@ -72,7 +72,7 @@ fn row(organization_id: OrganizationId, name: &'static str, key: &SecretString) 
 /// every replica.
 ///
 /// # Errors
-/// [`Error::Internal`] when the database is away, or the master key is not the one it was sealed with.
+/// [`Error::NotBegun`] or [`Error::Internal`] when the database is away, or the master key is not the one it was sealed with.
 pub async fn channel_key(store: &Store, vault: &Vault) -> Result<StaticKey> {
     let sealed = match store.channel_key().await? {
         Some(sealed) => sealed,

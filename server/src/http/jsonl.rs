@@ -18,7 +18,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     BATCH_WIDTH,
-    envelope::{Outcome, in_dialect, respond, unbuffered},
+    envelope::{Outcome, respond, unbuffered},
     trpc::Batch,
 };
 use crate::{error::Error, request, rpc};
@@ -41,7 +41,7 @@ pub(super) fn is_wanted(headers: &HeaderMap) -> bool {
 pub(super) fn answer(batch: Arc<Batch>) -> Response {
     let superjson = batch.speaks_superjson();
     let promises: Vec<_> = (0..batch.len()).map(|at| format!(r#""{at}":[[0],[null,0,{at}]]"#)).collect();
-    let head = Bytes::from(line(&format!("{{{}}}", promises.join(",")), superjson));
+    let head = Bytes::from(line(["{", &promises.join(","), "}"], superjson));
     let calls = stream::iter(0..batch.len()).map(move |at| {
         let (batch, of) = (Arc::clone(&batch), Arc::clone(&batch));
         let call = request::within(request::current(), async move { batch.call(at).await });
@@ -52,7 +52,7 @@ pub(super) fn answer(batch: Arc<Batch>) -> Response {
                 Outcome::refused(rpc::public(&Error::internal("answering a call of a batch")(error)))
             });
             let outcome = Outcome { superjson: false, ..outcome };
-            of.hold(line(&format!("[{at},0,[[{}]]]", outcome.envelope()), superjson))
+            of.hold(line([&format!("[{at},0,[["), &outcome.envelope(), "]]]"], superjson))
         }
     });
     let lines = kept_alive(stream::once(ready(head)).chain(calls.buffer_unordered(BATCH_WIDTH)));
@@ -69,10 +69,10 @@ fn kept_alive(lines: impl Stream<Item = Bytes> + Send + 'static) -> impl Stream<
     })
 }
 
-fn line(json: &str, superjson: bool) -> String {
-    let mut line = in_dialect(json, superjson);
-    line.push('\n');
-    line
+/// Written once: of a large answer each copy would be kept in mind by the allocator.
+fn line([before, json, after]: [&str; 3], superjson: bool) -> String {
+    let [opened, closed] = if superjson { [r#"{"json":"#, "}\n"] } else { ["", "\n"] };
+    [opened, before, json, after, closed].concat()
 }
 
 #[cfg(test)]

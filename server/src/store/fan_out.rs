@@ -31,7 +31,7 @@ pub(super) fn may_start(now: DateTime<Utc>) -> Condition {
     // Few jobs have a limit; the count is made for those only, along the index by job and status.
     let below_limit = Expr::cust(
         "(SELECT COUNT(*) FROM job_target AS sibling WHERE sibling.job_id = job_target.job_id \
-         AND sibling.status = 'dispatched') < job_target.max_parallel",
+         AND sibling.status IN ('dispatched', 'running')) < job_target.max_parallel",
     );
     let due = job_target::Column::NotBefore.is_null().or(job_target::Column::NotBefore.lte(now));
     Condition::all().add(due).add(job_target::Column::MaxParallel.is_null().or(below_limit))
@@ -48,7 +48,7 @@ pub(super) async fn still_may_start<C: ConnectionTrait>(db: &C, target: &TargetR
     job::Entity::find_by_id(&target.job_id).lock_exclusive().one(db).await.map_err(failed)?;
     let under_way = job_target::Entity::find()
         .filter(job_target::Column::JobId.eq(&target.job_id))
-        .filter(job_target::Column::Status.eq(TargetState::Dispatched.as_str()))
+        .filter(job_target::Column::Status.is_in(TargetState::WITH_AGENT))
         .count(db)
         .await
         .map_err(failed)?;
@@ -88,7 +88,7 @@ impl Store {
         let Some(limit) = target.max_parallel else { return Ok(false) };
         let siblings = || job_target::Entity::find().filter(job_target::Column::JobId.eq(&target.job_id));
         let under_way = siblings()
-            .filter(job_target::Column::Status.eq(TargetState::Dispatched.as_str()))
+            .filter(job_target::Column::Status.is_in(TargetState::WITH_AGENT))
             .count(&self.db)
             .await
             .map_err(failed)?;

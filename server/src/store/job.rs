@@ -307,13 +307,13 @@ impl Store {
         job_target::Entity::update_many()
             .col_expr(job_target::Column::CancelRequested, Expr::value(true))
             .filter(job_target::Column::JobId.eq(id.as_str()))
-            .filter(job_target::Column::Status.eq(TargetState::Dispatched.as_str()))
+            .filter(job_target::Column::Status.is_in(TargetState::WITH_AGENT))
             .exec(&transaction)
             .await
             .map_err(failed)?;
         let running = job_target::Entity::find()
             .filter(job_target::Column::JobId.eq(id.as_str()))
-            .filter(job_target::Column::Status.eq(TargetState::Dispatched.as_str()))
+            .filter(job_target::Column::Status.is_in(TargetState::WITH_AGENT))
             .all(&transaction)
             .await
             .map_err(failed)?;
@@ -367,7 +367,7 @@ pub(super) fn ended(
 pub(super) fn started(id: &str) -> UpdateMany<job::Entity> {
     let with_agent = job_target::Entity::find()
         .filter(job_target::Column::JobId.eq(id))
-        .filter(job_target::Column::Status.eq(TargetState::Dispatched.as_str()));
+        .filter(job_target::Column::Status.is_in(TargetState::WITH_AGENT));
     job::Entity::update_many()
         .col_expr(job::Column::Status, Expr::value(column_text(&JobStatus::Running)))
         .col_expr(job::Column::StartedAt, Expr::value(Utc::now()))

@@ -120,7 +120,7 @@ impl Ears {
     /// Waits for what a control plane says.
     ///
     /// # Errors
-    /// [`Error::Internal`] while the database is away.
+    /// [`Error::NotBegun`] or [`Error::Internal`] while the database is away.
     pub async fn hear(&mut self) -> Result<Heard> {
         loop {
             let Some(said) =
@@ -144,7 +144,7 @@ impl Mouth {
     /// Tells everybody who listens, this one included. All of it, or nothing.
     ///
     /// # Errors
-    /// [`Error::Internal`] while the database is away.
+    /// [`Error::NotBegun`] or [`Error::Internal`] while the database is away.
     pub async fn tell(&self, own: &str, signals: &[Signal]) -> Result<()> {
         const WHAT: &str = "telling other replicas";
         let told =
@@ -250,7 +250,7 @@ impl Store {
             .col_expr(job_target::Column::Progress, Expr::value(progress))
             .filter(job_target::Column::TargetId.eq(attempt.target_id.as_str()))
             .filter(job_target::Column::Attempt.eq(attempt.attempt))
-            .filter(job_target::Column::Status.eq(super::TargetState::Dispatched.as_str()))
+            .filter(job_target::Column::Status.is_in(super::TargetState::WITH_AGENT))
             .exec(&self.writer)
             .await
             .map_err(failed)?;

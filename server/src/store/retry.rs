@@ -49,7 +49,7 @@ impl Store {
         let found = job_target::Entity::find_by_id(attempt.target_id.as_str())
             .filter(job_target::Column::ServerId.eq(fence.server_id.as_str()))
             .filter(job_target::Column::Attempt.eq(attempt.attempt))
-            .filter(job_target::Column::Status.eq(TargetState::Dispatched.as_str()))
+            .filter(job_target::Column::Status.is_in(TargetState::WITH_AGENT))
             .filter(job_target::Column::CancelRequested.eq(false))
             .lock_exclusive()
             .one(&transaction)

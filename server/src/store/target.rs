@@ -12,7 +12,7 @@ use purser_proto_schema::{
 use sea_orm::{
     ColumnTrait, ConnectionTrait, EntityTrait, FromQueryResult, QueryFilter, QueryOrder, QueryResult,
     QuerySelect, QueryTrait, Select, UpdateMany,
-    sea_query::{Expr, ExprTrait},
+    sea_query::{Expr, ExprTrait, Func},
 };
 
 use super::{
@@ -43,7 +43,10 @@ pub enum TargetState {
 
 impl TargetState {
     /// The states that are not final, as column values.
-    pub const OPEN: [&'static str; 2] = ["queued", "dispatched"];
+    pub const OPEN: [&'static str; 3] = ["queued", "dispatched", "running"];
+    /// The states in which an agent may be at work, as column values. `running` is what version 0.1.0 writes when its
+    /// agent has taken a target; one may be at work beside this version, over the same database.
+    pub const WITH_AGENT: [&'static str; 2] = ["dispatched", "running"];
 
     /// The column's value.
     pub fn as_str(self) -> &'static str {
@@ -63,7 +66,7 @@ impl TargetState {
     pub fn shown(column: &str) -> Result<JobStatus> {
         Ok(match column {
             "queued" => JobStatus::Queued,
-            "dispatched" => JobStatus::Running,
+            "dispatched" | "running" => JobStatus::Running,
             "succeeded" => JobStatus::Succeeded,
             "failed" => JobStatus::Failed,
             "cancelled" => JobStatus::Cancelled,
@@ -129,15 +132,22 @@ impl Store {
             let found = oldest_queued(&fence.server_id, kinds).one(&self.db).await.map_err(not_begun)?;
             let Some(queued) = found else { return Ok(Claim::Nothing) };
             if queued.max_parallel.is_some() {
-                return self.claim_in_turn(fence, kinds).await;
+                match self.claim_in_turn(fence, kinds).await? {
+                    Some(claim) => return Ok(claim),
+                    // It has to wait for its siblings now; another one is the oldest that may begin.
+                    None => continue,
+                }
             }
             let mut batch = self.batch();
-            batch.then_show(dispatching(&queued, fence).into_query().returning_all());
+            batch.then_show(
+                dispatching(&queued.target_id, queued.run_limit_ms, fence).into_query().returning_all(),
+            );
             batch.then(&started(&queued.job_id).into_query());
             if let Some(target) = first(self.run(batch).await?)? {
                 return Ok(Claim::Target(Box::new(target)));
             }
-            if !self.session_holds(fence).await? {
+            let in_force = self.session_holds(fence).await;
+            if !in_force.map_err(|error| Error::NotBegun { source: error.into() })? {
                 return Ok(Claim::Fenced);
             }
             // Somebody ended it meanwhile; another one is the oldest.
@@ -145,23 +155,24 @@ impl Store {
     }
 
     /// As [`target_claim`](Self::target_claim), for a target that may have to wait for its siblings: nobody
-    /// begins one of them meanwhile.
-    async fn claim_in_turn(&self, fence: &Fence, kinds: &[JobKind]) -> Result<Claim> {
+    /// begins one of them meanwhile. `None` where it has to, by now, or has ended.
+    async fn claim_in_turn(&self, fence: &Fence, kinds: &[JobKind]) -> Result<Option<Claim>> {
         let transaction = self.write().await?;
         if !holds(&transaction, fence).await? {
-            return Ok(Claim::Fenced);
+            return Ok(Some(Claim::Fenced));
         }
         let queued = oldest_queued(&fence.server_id, kinds).lock_exclusive();
         let found = queued.one(&transaction).await.map_err(failed)?;
-        let Some(queued) = found else { return Ok(Claim::Nothing) };
+        let Some(queued) = found else { return Ok(Some(Claim::Nothing)) };
         if !still_may_start(&transaction, &queued).await? {
-            return Ok(Claim::Nothing);
+            return Ok(None);
         }
-        let taken = dispatching(&queued, fence).exec_with_returning(&transaction).await.map_err(failed)?;
-        let Some(row) = taken.into_iter().next() else { return Ok(Claim::Nothing) };
+        let taken = dispatching(&queued.target_id, queued.run_limit_ms, fence);
+        let taken = taken.exec_with_returning(&transaction).await.map_err(failed)?;
+        let Some(row) = taken.into_iter().next() else { return Ok(None) };
         started(&row.job_id).exec(&transaction).await.map_err(failed)?;
         transaction.commit().await.map_err(failed)?;
-        Ok(Claim::Target(Box::new(row)))
+        Ok(Some(Claim::Target(Box::new(row))))
     }
 
     /// Whether somebody asked to stop a target, of which this attempt is the present one. Takes no lock.
@@ -170,7 +181,7 @@ impl Store {
             .select_only()
             .column(job_target::Column::CancelRequested)
             .filter(job_target::Column::Attempt.eq(attempt.attempt))
-            .filter(job_target::Column::Status.eq(TargetState::Dispatched.as_str()))
+            .filter(job_target::Column::Status.is_in(TargetState::WITH_AGENT))
             .into_tuple()
             .one(&self.db)
             .await
@@ -178,14 +189,14 @@ impl Store {
         Ok(asked.unwrap_or_default())
     }
 
-    /// Puts a target back that its agent did not take: not now, not lost, and not an attempt. Gives it
-    /// as it is then.
+    /// Puts a target back that its agent did not take: not now, not lost, and not an attempt. It is cancelled
+    /// where somebody asked to stop it meanwhile. Gives it as it was put back.
     pub async fn target_put_back(&self, attempt: &Attempt, fence: &Fence) -> Result<Option<TargetRow>> {
-        self.target_move(put_back(), attempt, fence).await
+        self.put_back(put_back(), attempt, fence).await
     }
 
-    /// Puts a target back that could not be prepared for its agent, until `not_before`. What was wrong
-    /// stays with it, for when its time is over before it can be.
+    /// As [`target_put_back`](Self::target_put_back), for a target that could not be prepared for its agent, until
+    /// `not_before`. What was wrong stays with it, for when its time is over before it can be.
     pub async fn target_not_prepared(
         &self,
         attempt: &Attempt,
@@ -194,28 +205,33 @@ impl Store {
         not_before: DateTime<Utc>,
     ) -> Result<Option<TargetRow>> {
         let text = serde_json::to_string(why).map_err(Error::internal("writing a verdict"))?;
-        let moved = put_back()
+        let put_back = put_back()
             .col_expr(job_target::Column::Verdict, Expr::value(text))
             .col_expr(job_target::Column::NotBefore, Expr::value(not_before));
-        self.target_move(moved, attempt, fence).await
+        self.put_back(put_back, attempt, fence).await
     }
 
-    /// Moves a target that a session was given, and that its agent did not take.
-    async fn target_move(
+    async fn put_back(
         &self,
-        moved: UpdateMany<job_target::Entity>,
+        put_back: UpdateMany<job_target::Entity>,
         attempt: &Attempt,
         fence: &Fence,
     ) -> Result<Option<TargetRow>> {
-        let moved = moved
+        let put_back = put_back
             .filter(job_target::Column::TargetId.eq(attempt.target_id.as_str()))
             .filter(job_target::Column::Attempt.eq(attempt.attempt))
             .filter(job_target::Column::Status.eq(TargetState::Dispatched.as_str()))
-            .filter(in_force(fence))
-            .exec_with_returning(&self.writer)
-            .await
-            .map_err(failed)?;
-        Ok(moved.into_iter().next())
+            .filter(in_force(fence));
+        let cancelled = ended(TargetState::Cancelled, None, this_moment())
+            .filter(job_target::Column::TargetId.eq(attempt.target_id.as_str()))
+            .filter(job_target::Column::Status.eq(TargetState::Queued.as_str()))
+            .filter(job_target::Column::CancelRequested.eq(true))
+            .filter(in_force(fence));
+        let mut batch = self.batch();
+        batch.then_show(put_back.into_query().returning_all());
+        batch.then(&cancelled.into_query());
+        settle_job_of(&mut batch, &attempt.target_id);
+        first(self.run(batch).await?)
     }
 
     /// Stores a verdict, if its attempt is current and its session the newest, and ends the job with
@@ -228,7 +244,7 @@ impl Store {
         };
         let now = this_moment();
         let stored = ending(attempt, state, verdict, now)?
-            .filter(job_target::Column::Status.eq(TargetState::Dispatched.as_str()))
+            .filter(job_target::Column::Status.is_in(TargetState::WITH_AGENT))
             .filter(in_force(fence));
         let mut batch = self.batch();
         batch.then_show(stored.into_query().returning_all());
@@ -291,7 +307,7 @@ impl Store {
             .col_expr(job_target::Column::QueueDeadline, Expr::value(queue_deadline))
             .filter(job_target::Column::TargetId.eq(attempt.target_id.as_str()))
             .filter(job_target::Column::Attempt.eq(attempt.attempt))
-            .filter(job_target::Column::Status.eq(TargetState::Dispatched.as_str()))
+            .filter(job_target::Column::Status.is_in(TargetState::WITH_AGENT))
             .filter(in_force(fence))
             .exec(&self.writer)
             .await
@@ -303,7 +319,7 @@ impl Store {
     pub async fn targets_with_agent(&self, id: &ServerId) -> Result<Vec<TargetRow>> {
         job_target::Entity::find()
             .filter(job_target::Column::ServerId.eq(id.as_str()))
-            .filter(job_target::Column::Status.eq(TargetState::Dispatched.as_str()))
+            .filter(job_target::Column::Status.is_in(TargetState::WITH_AGENT))
             .all(&self.db)
             .await
             .map_err(failed)
@@ -346,7 +362,7 @@ impl Store {
             .eq(TargetState::Queued.as_str())
             .and(job_target::Column::QueueDeadline.lt(now));
         let running = job_target::Column::Status
-            .eq(TargetState::Dispatched.as_str())
+            .is_in(TargetState::WITH_AGENT)
             .and(job_target::Column::RunDeadline.lt(now - grace));
         job_target::Entity::find()
             .filter(queued.or(running))
@@ -414,15 +430,17 @@ pub(super) fn not_given(target: &TargetRow, fence: &Fence) -> UpdateMany<job_tar
 }
 
 /// Gives a queued target to a session: counts the attempt, and starts its clock unless that runs.
-fn dispatching(queued: &TargetRow, fence: &Fence) -> UpdateMany<job_target::Entity> {
-    let in_time = Utc::now() + chrono::Duration::milliseconds(queued.run_limit_ms);
+fn dispatching(target: &str, run_limit_ms: i64, fence: &Fence) -> UpdateMany<job_target::Entity> {
+    use job_target::Column;
+    let in_time = Utc::now() + chrono::Duration::milliseconds(run_limit_ms);
+    let clock = Func::coalesce([Expr::col(Column::RunDeadline), Expr::value(in_time)]);
     job_target::Entity::update_many()
-        .col_expr(job_target::Column::Status, Expr::value(TargetState::Dispatched.as_str()))
-        .col_expr(job_target::Column::Attempt, Expr::value(queued.attempt + 1))
-        .col_expr(job_target::Column::Progress, Expr::value(Option::<String>::None))
-        .col_expr(job_target::Column::RunDeadline, Expr::value(queued.run_deadline.unwrap_or(in_time)))
-        .filter(job_target::Column::TargetId.eq(&queued.target_id))
-        .filter(job_target::Column::Status.eq(TargetState::Queued.as_str()))
+        .col_expr(Column::Status, Expr::value(TargetState::Dispatched.as_str()))
+        .col_expr(Column::Attempt, Expr::col(Column::Attempt).add(1))
+        .col_expr(Column::Progress, Expr::value(Option::<String>::None))
+        .col_expr(Column::RunDeadline, clock.into())
+        .filter(Column::TargetId.eq(target))
+        .filter(Column::Status.eq(TargetState::Queued.as_str()))
         .filter(in_force(fence))
 }
 

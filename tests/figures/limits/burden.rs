@@ -19,12 +19,14 @@ use tokio::{
 /// Tells this program to be a burden.
 pub const ARGUMENT: &str = "--limits-burden";
 /// All of them, in the order in which they are measured.
-pub const ALL: [&str; 6] = ["quiet", "unread", "slow", "batches", "bodies", "keys"];
+pub const ALL: [&str; 7] = ["quiet", "unread", "lines", "slow", "batches", "bodies", "keys"];
 
 /// Callers that upgrade and say nothing.
 const QUIET: usize = 2_000;
 /// Of each kind of caller that reads nothing.
 const UNREAD: usize = 8;
+/// Callers that read no line of batches that ask the database: more than there are connections to it.
+const LINES: usize = 16;
 /// Of each kind of caller that sends a byte a second.
 const SLOW: usize = 100;
 /// Calls of a batch, and batches a second.
@@ -63,6 +65,7 @@ pub fn main(names: &str) -> ExitCode {
             match name {
                 "quiet" => quiet(&world).await,
                 "unread" => unread(&world),
+                "lines" => lines(&world),
                 "slow" => slow(&world),
                 "batches" => batches(&world),
                 "bodies" => bodies(&world),
@@ -229,6 +232,22 @@ fn unread(world: &Arc<World>) {
             let upgrade = world.upgrade();
             flood(world, frame.clone(), Some(upgrade))
         });
+    }
+}
+
+/// Who reads nothing of a JSONL batch, each of whose calls reads the database.
+fn lines(world: &Arc<World>) {
+    let inputs: Vec<_> = (0..100).map(|at| format!(r#""{at}":{{"limit":100}}"#)).collect();
+    let body = format!("{{{}}}", inputs.join(","));
+    let names = vec!["audit.all"; 100].join(",");
+    let more = format!(
+        "accept: application/jsonl\r\ncontent-type: application/json\r\ncontent-length: {}\r\n",
+        body.len()
+    );
+    let request = world.request(&format!("POST /api/trpc/{names}?batch=1"), &more) + &body;
+    for _ in 0..LINES {
+        let request = request.clone();
+        again(world, move |world| flood(world, request.clone().into_bytes(), None));
     }
 }
 

@@ -39,8 +39,9 @@ impl fmt::Display for Outcome {
 /// Waits until every job has ended, and holds them against what was asked and what is there.
 pub(crate) async fn settled(scene: &Scene, asked: &[Asked]) -> Outcome {
     let jobs = ended(scene).await;
-    let open = scene
-        .execute_sql("SELECT target_id, status FROM job_target WHERE status IN ('queued', 'dispatched')");
+    let open = scene.execute_sql(
+        "SELECT target_id, status FROM job_target WHERE status IN ('queued', 'dispatched', 'running')",
+    );
     assert_eq!(open, "", "targets of no job, or of a job that has ended, are open");
     nothing_ran_since(&scene.at_removal, &scene.targets_of_the_doomed());
     let by_id: HashMap<_, _> = jobs.iter().map(|job| (job["jobId"].as_str().unwrap(), job)).collect();

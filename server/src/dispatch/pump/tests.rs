@@ -79,3 +79,31 @@ async fn a_target_that_cannot_begin_ends_when_the_database_can_be_written_again(
     tokio::time::resume();
     assert_eq!(scene.now(&target).await.status, "failed");
 }
+
+/// The next session gives the target out again, or calls it lost.
+#[tokio::test]
+async fn what_the_database_cannot_do_is_given_up_with_the_session() {
+    let scene = scene().await;
+    let agent = scene.agent().await;
+    let target = scene.given(&agent.session.fence, "testRegistry").await;
+    let _held = scene.shared.store.hold_writer().await;
+    tokio::time::pause();
+    agent.session.peer().cut();
+    let given_up = tokio::time::timeout(LONG, not_prepared(&scene.shared, &agent.session, &target)).await;
+    assert!(given_up.expect("it goes on without a session").is_err_and(|error| error.is_not_begun()));
+}
+
+/// One that its agent did not take is nobody's, and nobody would hear that it should stop.
+#[tokio::test]
+async fn what_is_put_back_although_somebody_asked_to_stop_it_has_ended() {
+    let scene = scene().await;
+    let session = scene.session().await;
+    let store = &scene.shared.store;
+    let (stopped, other) = (scene.given(&session, "pull").await, scene.given(&session, "pull").await);
+    store.job_cancel(&scene.organization, &stopped.job()).await.unwrap();
+    for (target, status) in [(&stopped, "cancelled"), (&other, "queued")] {
+        let put_back = store.target_put_back(&attempt_of(target), &session).await.unwrap();
+        assert_eq!(put_back.is_some_and(|target| target.cancel_requested), status == "cancelled");
+        assert_eq!(scene.now(target).await.status, status);
+    }
+}
