@@ -33,7 +33,10 @@ struct World {
 
 impl World {
     async fn start() -> Self {
-        let purser = Purser::start().await;
+        Self::with(Purser::start().await).await
+    }
+
+    async fn with(purser: Purser) -> Self {
         let one = key(&purser, json!({"role": "admin"})).await;
         let organization = purser.client().mutate("organization.create", json!({"name": "other"})).await;
         let of_other = json!({"role": "admin", "organizationId": organization["organizationId"]});
@@ -131,8 +134,13 @@ async fn calls_that_wait_for_a_job_keep_nobody_out_on_any_door() {
 
 #[tokio::test]
 async fn a_call_that_waits_keeps_nothing_of_its_input() {
-    const CALLS: usize = 40;
-    let World { purser, one: (_, one), .. } = World::start().await;
+    const CALLS: usize = 80;
+    // The allocator gives back at once what is large, and keeps little of the rest: else it would be measured.
+    let mut purser = Purser::builder();
+    for (name, value) in [("ARENA_MAX", "1"), ("MMAP_THRESHOLD_", "65536"), ("TRIM_THRESHOLD_", "65536")] {
+        purser = purser.env(&format!("MALLOC_{name}"), value);
+    }
+    let World { purser, one: (_, one), .. } = World::with(purser.start().await).await;
     let mut pull = endless(&one).await;
     let mut most = pull.clone();
     most["serverIds"] = vec![pull["serverIds"][0].clone(); 10_000].into();
@@ -169,8 +177,8 @@ async fn a_call_that_waits_keeps_nothing_of_its_input() {
         let (answers, ()) = tokio::join!(join_all(calls), looking);
         assert!(answers.into_iter().all(|answer| answer.unwrap().status == 200));
     }
-    // Each kept once would be 34 and 15 MiB.
-    assert!(grown.iter().all(|(_, kib)| *kib < 8 << 10), "{grown:?}");
+    // Each kept once would be 68 and 30 MiB; the allocator keeps a few of what was there for a moment.
+    assert!(grown.iter().all(|(_, kib)| *kib < 16 << 10), "{grown:?}");
 }
 
 /// Sends all of a large body but its last byte, and gives the status line and headers of the answer.

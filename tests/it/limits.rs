@@ -236,6 +236,25 @@ async fn whoever_reads_nothing_is_not_served_before_some_of_it_has_been_read_and
     }
 }
 
+/// One call that waits keeps all answers of its batch in memory.
+#[tokio::test]
+async fn what_a_batch_has_gathered_counts_as_not_read() {
+    let purser = Purser::start().await;
+    let client = purser.client();
+    let server = client.mutate("server.create", json!({"name": "never joins"})).await;
+    let pull = json!({"image": "127.0.0.1:1/app:v1", "serverId": server["serverId"], "wait": true});
+    let mut calls = vec![json!({"jsonrpc": "2.0", "method": "image.pull", "params": pull, "id": "waits"})];
+    calls.resize(50, json!({"jsonrpc": "2.0", "method": "rpc.discover", "id": "large"}));
+    let batch = Value::from(calls);
+    let batches = join_all((0..20).map(|_| client.post("/rpc", &batch)));
+    let refused =
+        eventually(SOON, async || (client.get("/api/registry.all").await.status == 429).then_some(()));
+    let ended = select(Box::pin(refused), Box::pin(batches)).await;
+    assert!(matches!(ended, Either::Left(_)));
+    drop(ended);
+    eventually(SOON, async || (client.get("/api/registry.all").await.status == 200).then_some(())).await;
+}
+
 fn text_frame(text: &str) -> Vec<u8> {
     let mut frame = vec![0x81, 0xfe];
     frame.extend(u16::try_from(text.len()).unwrap().to_be_bytes());

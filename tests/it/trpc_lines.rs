@@ -43,7 +43,8 @@ async fn each_answer_goes_out_as_soon_as_it_is_there() {
     let pull = json!({"image": "127.0.0.1:1/app:v1", "serverId": server["serverId"], "wait": true});
     let inputs = json!({"0": pull, "1": registry("quick")}).to_string();
     let path = "/api/trpc/image.pull,registry.create?batch=1";
-    let mut stream = client.stream(Method::POST, path, &[LINES, JSON], inputs).await;
+    let mut stream =
+        client.stream(Method::POST, path, &[LINES, JSON, ("x-request-id", "these-two")], inputs).await;
     assert_eq!(stream.status, StatusCode::OK);
     assert_eq!(stream.headers["content-type"], "application/json");
     assert_eq!(stream.headers["vary"], "trpc-accept, accept");
@@ -51,6 +52,8 @@ async fn each_answer_goes_out_as_soon_as_it_is_there() {
     let quick = value(&mut stream).await;
     assert_eq!((&quick[0], &quick[1]), (&json!(1), &json!(0)), "{quick}");
     assert_eq!(quick[2][0][0]["result"]["data"]["registryName"], "quick", "{quick}");
+    let noted = client.query("audit.all", json!({"action": "registry.create"})).await;
+    assert_eq!(noted["items"][0]["requestId"], "these-two", "{noted}");
     // The other one ends only now.
     let job = eventually(Duration::from_secs(20), async || {
         let jobs = client.query("job.all", json!({})).await;

@@ -7,12 +7,12 @@
 //! instead of dialling again and again.
 
 use std::{
-    pin::Pin,
     sync::{Arc, OnceLock},
     time::Duration,
 };
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use futures_util::future::BoxFuture;
 use purser_proto_schema::{
     agent::{
         ADMISSION_DEADLINE, HANDSHAKE_DEADLINE, MAX_TARGETS_PER_AGENT, PROTOCOLS,
@@ -274,17 +274,14 @@ async fn live<R: WireReader, W: WireWriter>(
 }
 
 /// A session, its life, and its beginning, which tells whether it began. No `async fn`, which would keep the terms.
+#[expect(clippy::boxed_local, reason = "the box is gone when the session lives")]
 fn set_up<'a, R: WireReader, W: WireWriter>(
     shared: &'a Arc<Shared>,
     terms: Box<Terms>,
     turn: SemaphorePermit<'a>,
     reader: R,
     writer: W,
-) -> (
-    Arc<Session>,
-    impl Future<Output = Arc<ChannelError>> + use<R, W>,
-    Pin<Box<dyn Future<Output = bool> + Send + 'a>>,
-) {
+) -> (Arc<Session>, impl Future<Output = Arc<ChannelError>> + use<R, W>, BoxFuture<'a, bool>) {
     let Terms { fence, organization_id, name, enrolled, heartbeat, reconciled, sealer, opener } = *terms;
     let late = Arc::new(OnceLock::new());
     let line = shared.turns.of(&organization_id);

@@ -169,6 +169,9 @@ async fn not_prepared(shared: &Arc<Shared>, session: &Arc<Session>, target: &Tar
         "The operator finds the cause in the log of purser-server.",
     );
     if target.job_kind()? == JobKind::TestRegistry {
+        // As with an agent's verdict: at once, and what is stored says the same.
+        let verdict = Verdict::Failed { failure: failure.clone(), duration_ms: 0 };
+        shared.watches.told(&target.job(), &verdict);
         return fail(shared, session, target, failure).await;
     }
     let attempt = attempt_of(target);

@@ -3,8 +3,9 @@
 //! A place of all is needed while an input is read from a caller and until it is taken apart, which does not wait for
 //! anything. A place of its key and of its organization it keeps until nothing of it is left: the last call of a batch
 //! has begun, and each call has ended or waits for a job, which keeps none of it
-//! ([`job::answer`](super::job::answer)). So whoever sends slowly, or makes calls that take long, keeps others of its
-//! own organization out, and nobody else.
+//! ([`job::answer`](super::job::answer)). So whoever makes calls that take long keeps others of its own organization
+//! out, and nobody else; to keep all others out for as long as a body may take, four organizations must send slowly
+//! together.
 //!
 //! It is counted in memory, as rate limits are: several control planes count each for itself.
 
@@ -47,12 +48,16 @@ enum Holder {
 struct Share {
     places: Arc<Semaphore>,
     users: usize,
+    /// Of these, how many came with an input that was whole already.
+    wholes: usize,
 }
 
 /// Somebody who has a place of a share, or waits for one.
 struct User {
     places: Arc<Semaphore>,
-    users: usize,
+    whole: bool,
+    /// How many such users the share had with this one.
+    wholes: usize,
     holder: Holder,
     shares: Shares,
 }
@@ -72,16 +77,20 @@ impl Default for LargeInputs {
 }
 
 impl LargeInputs {
-    /// Waits for the places of one more of a caller's, or says at once that `queue` of its organization wait already.
-    /// It is for the caller of this to lose patience.
+    /// Waits for the places of one more of a caller's. Where it is whole in memory meanwhile, `queue` is how many of
+    /// its organization's that are may be beyond those that have a place; else it is said at once that they are too
+    /// many. It is for the caller of this to lose patience.
     ///
     /// # Errors
     /// [`Error::TooManyLargeInputs`].
-    pub async fn place(&self, caller: &Caller, queue: usize) -> Result<Place> {
-        let key = self.user(Holder::Key(caller.api_key_id.clone()), OF_A_KEY);
-        let organization =
-            self.user(Holder::Organization(caller.organization_id.clone()), OF_AN_ORGANIZATION);
-        if organization.users > OF_AN_ORGANIZATION.saturating_add(queue) {
+    pub async fn place(&self, caller: &Caller, queue: Option<usize>) -> Result<Place> {
+        let key = self.user(Holder::Key(caller.api_key_id.clone()), OF_A_KEY, queue.is_some());
+        let organization = self.user(
+            Holder::Organization(caller.organization_id.clone()),
+            OF_AN_ORGANIZATION,
+            queue.is_some(),
+        );
+        if queue.is_some_and(|queue| organization.wholes > OF_AN_ORGANIZATION + queue) {
             return Err(Error::TooManyLargeInputs);
         }
         // In this order nobody waits in one queue and keeps more of another from its followers than its own share.
@@ -99,16 +108,17 @@ impl LargeInputs {
     #[cfg(test)]
     pub async fn place_of_a_test(&self) -> Place {
         let caller = Caller::of_a_test(ApiKeyId::generate(), OrganizationId::generate());
-        self.place(&caller, 0).await.unwrap_or_else(|error| panic!("{error}"))
+        self.place(&caller, None).await.unwrap_or_else(|error| panic!("{error}"))
     }
 
-    fn user(&self, holder: Holder, most: usize) -> User {
+    fn user(&self, holder: Holder, most: usize, whole: bool) -> User {
         let mut shares = lock(&self.shares);
-        let new = || Share { places: Arc::new(Semaphore::new(most)), users: 0 };
+        let new = || Share { places: Arc::new(Semaphore::new(most)), users: 0, wholes: 0 };
         let share = shares.entry(holder.clone()).or_insert_with(new);
         share.users += 1;
-        let (places, users) = (Arc::clone(&share.places), share.users);
-        User { places, users, holder, shares: Arc::clone(&self.shares) }
+        share.wholes += usize::from(whole);
+        let (places, wholes) = (Arc::clone(&share.places), share.wholes);
+        User { places, whole, wholes, holder, shares: Arc::clone(&self.shares) }
     }
 }
 
@@ -136,6 +146,7 @@ impl Drop for User {
         let mut shares = lock(&self.shares);
         if let Some(share) = shares.get_mut(&self.holder) {
             share.users -= 1;
+            share.wholes -= usize::from(self.whole);
             if share.users == 0 {
                 shares.remove(&self.holder);
             }
@@ -160,7 +171,7 @@ mod tests {
     use super::*;
 
     fn place(inputs: &LargeInputs, caller: &Caller) -> Option<Place> {
-        inputs.place(caller, 9).now_or_never().map(Result::unwrap)
+        inputs.place(caller, None).now_or_never().map(Result::unwrap)
     }
 
     /// Two keys of each of so many organizations.
@@ -209,13 +220,14 @@ mod tests {
         let (inputs, callers) = (LargeInputs::default(), callers(1));
         let [key, _] = &callers[0];
         let held: Vec<_> = (0..OF_A_KEY).map(|_| place(&inputs, key).unwrap()).collect();
+        // Those that are not whole take none of its places.
         let mut waiting: Vec<_> =
-            (0..2 + OF_AN_ORGANIZATION - OF_A_KEY).map(|_| Box::pin(inputs.place(key, 2))).collect();
+            (0..2 + OF_AN_ORGANIZATION).map(|_| Box::pin(inputs.place(key, Some(2)))).collect();
         assert!(waiting.iter_mut().all(|place| place.now_or_never().is_none()));
-        let refused = inputs.place(key, 2).now_or_never();
+        let refused = inputs.place(key, Some(2)).now_or_never();
         assert!(matches!(refused, Some(Err(Error::TooManyLargeInputs))));
         waiting.pop();
-        assert!(inputs.place(key, 2).now_or_never().is_none());
+        assert!(inputs.place(key, Some(2)).now_or_never().is_none());
         drop((waiting, held));
         assert!(lock(&inputs.shares).is_empty());
     }

@@ -4,21 +4,36 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use purser_proto_schema::error::{Code, PublicError};
 
-use super::BATCH_ANSWERS;
+use super::{BATCH_ANSWERS, BATCH_WIDTH, Doors, unread::Held};
+use crate::domain::caller::Caller;
 
 /// The room for a batch's answers. It is looked at before a call and not after it, so that none is made whose
-/// answer is then withheld: those under way when it is used up go beyond it.
-#[derive(Default)]
-pub(super) struct Room(AtomicUsize);
+/// answer is then withheld: those under way when it is used up go beyond it. What is gathered here has not been read, and
+/// one call may keep all others waiting.
+pub(super) struct Room {
+    taken: AtomicUsize,
+    unread: Held,
+}
 
 impl Room {
+    pub(super) fn of(doors: &Doors, caller: Option<&Caller>) -> Self {
+        Self { taken: AtomicUsize::new(0), unread: doors.unread.nothing(caller) }
+    }
+
     pub(super) fn is_left(&self) -> bool {
-        self.0.load(Ordering::Relaxed) < BATCH_ANSWERS
+        self.taken.load(Ordering::Relaxed) < BATCH_ANSWERS
     }
 
     pub(super) fn take(&self, bytes: usize) {
-        self.0.fetch_add(bytes, Ordering::Relaxed);
+        self.taken.fetch_add(bytes, Ordering::Relaxed);
+        self.unread.more(bytes);
     }
+}
+
+/// Makes a call of a batch of so many. Those of a large one take turns at the processor with those of all others: whoever
+/// asks for much at once leaves one to everybody else.
+pub(super) async fn in_turn<T>(doors: &Doors, calls: usize, call: impl Future<Output = T>) -> T {
+    if calls > BATCH_WIDTH { doors.large_batches.take(call).await } else { call.await }
 }
 
 /// The answers as one text, `[…]`. What has been copied is given back at once: together they may be large.

@@ -9,7 +9,7 @@ use axum::{
 };
 use http_body_util::BodyExt as _;
 use purser_proto_schema::error::{Code, PublicError};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{BODY, Doors, MAX_BODY, SMALL_BODY, TURN, auth};
 use crate::{domain::large_inputs::Place, error::Error, rpc};
@@ -50,10 +50,7 @@ pub(super) async fn read_json(doors: &Doors, request: Request) -> Result<Read, P
         return Err(not_json());
     }
     let (parts, mut body) = request.into_parts();
-    match timeout(BODY, read(doors, &parts.headers, &mut body)).await {
-        Ok(read) => read,
-        Err(_) => Err(PublicError::new(Code::Timeout, "the body took longer than 15 s")),
-    }
+    read(doors, &parts.headers, &mut body).await
 }
 
 async fn read(doors: &Doors, headers: &HeaderMap, body: &mut Body) -> Result<Read, PublicError> {
@@ -66,7 +63,8 @@ async fn read(doors: &Doors, headers: &HeaderMap, body: &mut Body) -> Result<Rea
         return Err(too_large());
     }
     let (mut bytes, mut place) = (Vec::new(), None);
-    while let Some(frame) = body.frame().await {
+    let mut until = Instant::now() + BODY;
+    while let Some(frame) = timeout_at(until, body.frame()).await.map_err(|_| too_slow())? {
         let frame = frame.map_err(|_| PublicError::new(Code::BadRequest, "the body broke off"))?;
         let Ok(data) = frame.into_data() else { continue };
         let length = bytes.len() + data.len();
@@ -78,9 +76,13 @@ async fn read(doors: &Doors, headers: &HeaderMap, body: &mut Body) -> Result<Rea
         if length > SMALL_BODY && place.is_none() {
             let caller = auth::caller(doors, headers).await.map_err(|error| rpc::public(&error))?;
             // What waits is no more than whoever has no key may send.
-            let turn = timeout(TURN, doors.large_inputs.place(&caller, usize::MAX)).await;
+            let turn = timeout(TURN, doors.large_inputs.place(&caller, None)).await;
             match turn.unwrap_or(Err(Error::TooManyLargeInputs)) {
-                Ok(taken) => place = Some(Arc::new(taken)),
+                Ok(taken) => {
+                    place = Some(Arc::new(taken));
+                    // It was not read while it waited.
+                    until = Instant::now() + BODY;
+                }
                 Err(error) => {
                     drop(bytes);
                     drain(body).await;
@@ -106,6 +108,10 @@ async fn drain(body: &mut Body) {
         }
     };
     let _ = timeout(DRAINING, reading).await;
+}
+
+fn too_slow() -> PublicError {
+    PublicError::new(Code::Timeout, "the body took longer than 15 s")
 }
 
 fn too_large() -> PublicError {

@@ -42,17 +42,26 @@ pub(super) fn answer(batch: Arc<Batch>) -> Response {
     let superjson = batch.speaks_superjson();
     let promises: Vec<_> = (0..batch.len()).map(|at| format!(r#""{at}":[[0],[null,0,{at}]]"#)).collect();
     let head = Bytes::from(line(["{", &promises.join(","), "}"], superjson));
+    // Not known any more when the body is read.
+    let of = request::current();
     let calls = stream::iter(0..batch.len()).map(move |at| {
-        let (batch, of) = (Arc::clone(&batch), Arc::clone(&batch));
-        let call = request::within(request::current(), async move { batch.call(at).await });
+        let batch = Arc::clone(&batch);
+        let told = move |outcome: Outcome| {
+            let outcome = Outcome { superjson: false, ..outcome };
+            line([&format!("[{at},0,[["), &outcome.envelope(), "]]]"], superjson)
+        };
+        // The line is made and counted by the task: it may be long before anybody looks at it.
+        let call = request::within(of.clone(), async move {
+            let outcome = batch.call(at).await;
+            batch.hold(told(outcome))
+        });
         async move {
             let called = AbortOnDropHandle::new(tokio::spawn(call)).await;
-            let outcome = called.unwrap_or_else(|error| {
+            called.unwrap_or_else(|error| {
                 // Panics are caught around each procedure, and nobody else ends a call that is waited for.
-                Outcome::refused(rpc::public(&Error::internal("answering a call of a batch")(error)))
-            });
-            let outcome = Outcome { superjson: false, ..outcome };
-            of.hold(line([&format!("[{at},0,[["), &outcome.envelope(), "]]]"], superjson))
+                let error = Error::internal("answering a call of a batch")(error);
+                told(Outcome::refused(rpc::public(&error))).into()
+            })
         }
     });
     let lines = kept_alive(stream::once(ready(head)).chain(calls.buffer_unordered(BATCH_WIDTH)));

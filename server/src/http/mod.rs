@@ -34,6 +34,7 @@ use crate::{
     config::Settings,
     domain::large_inputs::LargeInputs,
     error::{Error, Result},
+    one_by_one::OneByOne,
     request::Door,
     rpc::Procedures,
 };
@@ -120,6 +121,7 @@ struct Doors {
     metrics: metrics::Access,
     large_inputs: LargeInputs,
     unread: unread::Unread,
+    large_batches: Arc<OneByOne>,
 }
 
 /// The doors, as they are reached.
@@ -153,6 +155,7 @@ pub fn router(
         metrics,
         large_inputs: LargeInputs::default(),
         unread: Default::default(),
+        large_batches: Arc::default(),
     };
     let router = Router::new()
         .route("/api/trpc/{*path}", any(trpc::handle))
@@ -192,6 +195,7 @@ pub fn operators_router(
         metrics,
         large_inputs: LargeInputs::default(),
         unread: Default::default(),
+        large_batches: Arc::default(),
     };
     Router::new()
         .route("/healthz", any(health::live))

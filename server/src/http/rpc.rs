@@ -22,7 +22,7 @@ use serde_json::value::RawValue;
 
 use super::{
     BATCH_WIDTH, Doors, auth,
-    batch::{Room, joined, no_room},
+    batch::{Room, in_turn, joined, no_room},
     body, in_process, openrpc, rpc_socket,
     rpc_subscriptions::{Begun, Subscriptions},
     rpc_text::{Calls, NoCalls, Text},
@@ -108,11 +108,12 @@ pub(super) async fn serve(
         }
     };
     drop(text);
-    let room = Room::default();
+    let (room, of) = (Room::of(doors, caller.map(AsRef::as_ref)), calls.len());
     let calls: Vec<_> = calls
         .into_iter()
         .map(async |call| {
-            let served = serve_one(doors, call, caller, subscriptions, room.is_left()).await;
+            let call = async { serve_one(doors, call, caller, subscriptions, room.is_left()).await };
+            let served = in_turn(doors, of, call).await;
             room.take(served.answer.as_ref().map_or(0, String::len));
             served
         })
@@ -169,6 +170,9 @@ async fn serve_one(
         _ if !room && call.id.is_some() => Err(object(&no_room())),
         Some(info) if info.kind == Kind::Subscription => match (subscriptions, call.id) {
             (Some(subscriptions), Some(_)) => {
+                if let Some(place) = &text.place {
+                    place.has_been_read();
+                }
                 subscriptions.begin(info, call.params, caller).await.map(|subscription| {
                     let id = subscription.id.to_string();
                     begun.push(subscription);

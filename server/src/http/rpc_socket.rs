@@ -47,8 +47,8 @@ use crate::{
 
 /// Calls of one socket under way at once, those whose answer is not written yet included.
 const IN_FLIGHT: usize = 32;
-/// Large messages that wait for a place, of an organization's sockets together; to further ones it is said at once that
-/// they are too many. Each has been read to its end, so this is what may be in memory of them.
+/// Large messages of an organization's sockets together that may wait, beside those that have a place; of further ones
+/// it is said at once that they are too many. Each has been read to its end, so this is what may be in memory of them.
 const WAITING: usize = 8;
 /// How often the caller is pinged.
 const PING: Duration = Duration::from_secs(30);
@@ -204,7 +204,7 @@ impl Talk {
         } else {
             let inputs = self.doors.large_inputs.clone();
             let turn = async move {
-                let place = timeout(TURN, inputs.place(&caller, WAITING)).await;
+                let place = timeout(TURN, inputs.place(&caller, Some(WAITING))).await;
                 let place = place.unwrap_or(Err(Error::TooManyLargeInputs)).map(Some);
                 Turn { bytes, caller, place: place.map_err(|error| public(&error)) }
             };

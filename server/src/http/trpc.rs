@@ -28,7 +28,7 @@ use serde_json::value::RawValue;
 
 use super::{
     BATCH_WIDTH, Doors, MAX_BATCH, auth,
-    batch::{Room, no_room},
+    batch::{Room, in_turn, no_room},
     body,
     envelope::{self, Outcome, public, respond, single},
     in_process, jsonl, sse, superjson,
@@ -108,6 +108,9 @@ async fn serve(doors: &Doors, path: &str, request: Prepared) -> Response {
     let path = percent_decode(path);
     let Prepared { method, headers, batch, asked, place } = request;
     if !batch && let Some(info) = doors.procedures.info(&path).filter(|info| begins(info, &method)) {
+        if let Some(place) = place {
+            place.has_been_read();
+        }
         return sse::serve(doors, info, headers, asked).await;
     }
     let caller = auth::caller(doors, &headers).await;
@@ -135,9 +138,10 @@ async fn serve(doors: &Doors, path: &str, request: Prepared) -> Response {
     if jsonl::is_wanted(&headers) {
         return jsonl::answer(batch);
     }
-    let room = Room::default();
+    let room = Room::of(doors, batch.caller.as_deref().ok());
     let calls = stream::iter(0..batch.len()).map(async |at| {
         if !room.is_left() {
+            batch.skip(at);
             let error = no_room().at(&batch.names[at]);
             return Outcome { result: Err(error), superjson: batch.superjson };
         }
@@ -220,6 +224,17 @@ impl Batch {
 
     /// Makes a call, once.
     pub(super) async fn call(&self, at: usize) -> Outcome {
+        in_turn(&self.doors, self.len(), self.call_now(at)).await
+    }
+
+    /// Gives up a call that is not made: nothing of its input is kept.
+    fn skip(&self, at: usize) {
+        if let Ok(inputs) = &self.inputs {
+            inputs.lock().unwrap_or_else(PoisonError::into_inner).take(at);
+        }
+    }
+
+    async fn call_now(&self, at: usize) -> Outcome {
         let input = match &self.inputs {
             Ok(inputs) => Ok(inputs.lock().unwrap_or_else(PoisonError::into_inner).take(at)),
             Err(error) => Err(error.clone()),

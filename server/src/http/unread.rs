@@ -4,6 +4,9 @@
 //! while, and until then each of its connections holds one, each of its WebSockets many. So who has too much of that is
 //! not served before some of it has been read. It is looked at before a call and not after it, so that none is made
 //! whose answer is then withheld: those under way then go beyond it.
+//!
+//! What a subscription tells and the pages of an export are not counted: of each there is one in memory for each
+//! connection, or for each subscription.
 
 use std::{
     collections::HashMap,
@@ -22,9 +25,9 @@ use crate::{
 };
 
 /// The most of one key, in bytes; and of all who show none.
-const OF_A_KEY: usize = 32 * 1024 * 1024;
+const OF_A_KEY: usize = 8 * 1024 * 1024;
 /// The most of one organization, in bytes.
-const OF_AN_ORGANIZATION: usize = 64 * 1024 * 1024;
+const OF_AN_ORGANIZATION: usize = 32 * 1024 * 1024;
 /// Shorter answers are not counted on connections that hold one at a time.
 const COUNTED: usize = 4 * 1024;
 
@@ -49,6 +52,12 @@ enum Holder {
 /// An answer's text, counted until it is dropped.
 struct Answer {
     text: String,
+    _held: Held,
+}
+
+/// Bytes that are counted until this is dropped.
+pub(super) struct Held {
+    bytes: AtomicUsize,
     holders: Vec<Holder>,
     of: Unread,
 }
@@ -74,14 +83,14 @@ impl Unread {
 
     /// An answer of any length.
     pub(super) fn hold_any(&self, caller: Option<&Caller>, text: String) -> Bytes {
-        let (holders, length) = (holders(caller), text.capacity());
-        let mut counted = self.lock();
-        for holder in &holders {
-            *counted.entry(holder.clone()).or_default() += length;
-        }
-        drop(counted);
-        self.0.all.fetch_add(length, Ordering::Relaxed);
-        Bytes::from_owner(Answer { text, holders, of: self.clone() })
+        let held = self.nothing(caller);
+        held.more(text.capacity());
+        Bytes::from_owner(Answer { text, _held: held })
+    }
+
+    /// For what is still being gathered.
+    pub(super) fn nothing(&self, caller: Option<&Caller>) -> Held {
+        Held { bytes: AtomicUsize::new(0), holders: holders(caller), of: self.clone() }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Holder, usize>> {
@@ -111,14 +120,29 @@ impl AsRef<[u8]> for Answer {
     }
 }
 
-impl Drop for Answer {
+impl Held {
+    /// Counts so many more.
+    pub(super) fn more(&self, bytes: usize) {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.of.0.all.fetch_add(bytes, Ordering::Relaxed);
+        let mut counted = self.of.lock();
+        for holder in &self.holders {
+            *counted.entry(holder.clone()).or_default() += bytes;
+        }
+    }
+}
+
+impl Drop for Held {
     fn drop(&mut self) {
-        let length = self.text.capacity();
-        self.of.0.all.fetch_sub(length, Ordering::Relaxed);
+        let bytes = *self.bytes.get_mut();
+        if bytes == 0 {
+            return;
+        }
+        self.of.0.all.fetch_sub(bytes, Ordering::Relaxed);
         let mut counted = self.of.lock();
         for holder in &self.holders {
             if let Some(held) = counted.get_mut(holder) {
-                *held -= length;
+                *held -= bytes;
                 if *held == 0 {
                     counted.remove(holder);
                 }
@@ -137,7 +161,7 @@ mod tests {
         let organization = OrganizationId::generate();
         let of =
             |organization: &OrganizationId| Caller::of_a_test(ApiKeyId::generate(), organization.clone());
-        let (keys, other) = ([(); 3].map(|()| of(&organization)), of(&OrganizationId::generate()));
+        let (keys, other) = ([(); 5].map(|()| of(&organization)), of(&OrganizationId::generate()));
         let answer = || "x".repeat(OF_A_KEY / 4);
         let served = |caller: &Caller| unread.room_for(Some(caller)).is_ok();
         let mut held = Vec::new();
@@ -146,16 +170,24 @@ mod tests {
             held.push(unread.hold(Some(&keys[0]), answer()));
         }
         assert!(!served(&keys[0]) && served(&keys[1]) && served(&other) && unread.room_for(None).is_ok());
-        held.extend((0..4).map(|_| unread.hold(Some(&keys[1]), answer())));
-        assert!(!served(&keys[2]) && served(&other));
+        assert!(served(&keys[4]));
+        for key in &keys[1..4] {
+            held.extend((0..4).map(|_| unread.hold(Some(key), answer())));
+        }
+        assert!(!served(&keys[4]) && served(&other));
         // A part of an answer is all of it.
         let part = held.remove(0).slice(5..6);
         assert!(!served(&keys[0]));
         drop(part);
-        assert!(served(&keys[0]) && !served(&keys[1]) && served(&keys[2]));
+        assert!(served(&keys[0]) && !served(&keys[1]) && served(&keys[4]));
         held.extend((0..4).map(|_| unread.hold(None, answer())));
         assert!(unread.room_for(None).is_err() && served(&other));
-        drop(held);
+        let gathered = unread.nothing(Some(&other));
+        gathered.more(OF_A_KEY - 1);
+        assert!(served(&other));
+        gathered.more(1);
+        assert!(!served(&other));
+        drop((gathered, held));
         assert!(unread.lock().is_empty() && unread.0.all.load(Ordering::Relaxed) == 0);
     }
 }

@@ -298,19 +298,21 @@ impl Store {
         if job.job_status()?.is_final() {
             return Ok(Vec::new());
         }
+        // All of them first, which locks them: one that goes back to the queue between two statements would be missed
+        // by both.
+        job_target::Entity::update_many()
+            .col_expr(job_target::Column::CancelRequested, Expr::value(true))
+            .filter(job_target::Column::JobId.eq(id.as_str()))
+            .filter(job_target::Column::Status.is_in(TargetState::OPEN))
+            .exec(&transaction)
+            .await
+            .map_err(failed)?;
         end_targets(&transaction, TargetState::Cancelled, |targets| {
             targets
                 .filter(job_target::Column::JobId.eq(id.as_str()))
                 .filter(job_target::Column::Status.eq(TargetState::Queued.as_str()))
         })
         .await?;
-        job_target::Entity::update_many()
-            .col_expr(job_target::Column::CancelRequested, Expr::value(true))
-            .filter(job_target::Column::JobId.eq(id.as_str()))
-            .filter(job_target::Column::Status.is_in(TargetState::WITH_AGENT))
-            .exec(&transaction)
-            .await
-            .map_err(failed)?;
         let running = job_target::Entity::find()
             .filter(job_target::Column::JobId.eq(id.as_str()))
             .filter(job_target::Column::Status.is_in(TargetState::WITH_AGENT))
