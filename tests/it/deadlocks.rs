@@ -126,7 +126,7 @@ async fn a_verdict_that_was_undone_by_a_deadlock_is_stored_all_the_same() {
 #[tokio::test]
 async fn a_cancel_that_was_undone_by_a_deadlock_is_answered_all_the_same() {
     let scene = Scene::set().await;
-    let somebody = scene.somebody_holds(&scene.running_row(), &target_row(&scene.waiting[0])).await;
+    let somebody = scene.somebody_holds(&scene.job_row(), &target_row(&scene.waiting[0])).await;
     scene.client.mutate("job.cancel", json!({"jobId": scene.job["jobId"]})).await;
     done(somebody).await;
     scene.told(Verdict::Cancelled).await;
