@@ -16,6 +16,7 @@ use crate::{
     connection::{Connection, Endpoint},
     image, percent,
     user::User,
+    wait::eventually,
 };
 
 /// Pushes with a wrong password take an engine 50 s: it retries.
@@ -125,10 +126,13 @@ impl Engine {
         answer.status.is_success().then(|| answer.json())
     }
 
-    /// `docker images --all`, as the API gives it.
+    /// `docker images --all`, as the API gives it. Podman cannot list them in the moment in which one is removed.
     pub async fn images(&self) -> Vec<Value> {
-        let answer = self.request(Method::GET, "/images/json?all=true", &[], "").await;
-        answer.json().as_array().cloned().unwrap_or_default()
+        eventually(DEADLINE, async || {
+            let answer = self.request(Method::GET, "/images/json?all=true", &[], "").await;
+            answer.status.is_success().then(|| answer.json().as_array().cloned().unwrap_or_default())
+        })
+        .await
     }
 
     /// Tags that the engine holds of `repository` (with its registry), sorted.
