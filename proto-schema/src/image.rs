@@ -24,7 +24,7 @@ procedures! {
     /// Pushes a local image of a host to a registry entry, under the entry's prefix.
     Mutation "image.push" [ImagePush] Push(PushInput) -> Job;
     /// The images on a host, as its engine lists them now.
-    Query "image.all" [ImageRead] All(AllInput) -> Vec<Image>, fails [PreconditionFailed];
+    Query "image.all" [ImageRead] All(AllInput) -> Vec<Image>, asks "a host", fails [PreconditionFailed];
 }
 
 /// A credential for one operation. It is erased when the operation ends.

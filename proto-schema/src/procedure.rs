@@ -48,6 +48,8 @@ pub struct ProcedureInfo {
     /// A call of it that may really happen: a JSON object with `input` and `output`, of a subscription an
     /// event's.
     pub example: &'static str,
+    /// What a query asks besides the database, which may take long: a registry, a host.
+    pub asks: Option<&'static str>,
     /// The codes that it may answer besides [`USUAL`] ones.
     pub fails: &'static [Code],
     /// The schema of what goes in; see [`schema`](crate::schema), which asks once.
@@ -145,12 +147,13 @@ pub fn table() -> impl Iterator<Item = &'static ProcedureInfo> {
 pub struct NoInput {}
 
 /// Declares a namespace's procedures: a unit struct per procedure, and the namespace's `TABLE`. Behind the
-/// output, `fails [NotImplemented]` names codes that are not [`USUAL`].
+/// output, `asks "a host"` says what a query asks besides the database, and `fails [NotImplemented]` names codes that are
+/// not [`USUAL`].
 macro_rules! procedures {
     ($(
         $(#[doc = $doc:literal])+
         $kind:ident $name:literal [$permission:ident] $marker:ident($input:ty) -> $output:ty
-        $(, fails [$($code:ident),+])?;
+        $(, asks $asks:literal)? $(, fails [$($code:ident),+])?;
     )*) => {
         $(
             $(#[doc = $doc])+
@@ -165,6 +168,7 @@ macro_rules! procedures {
                     docs: concat!($($doc, "\n"),+),
                     // Not found? Every procedure has an example there: {"input": …, "output": …}.
                     example: include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/example-calls/", $name, ".json")),
+                    asks: [$($asks)?].first().copied(),
                     fails: &[$($($crate::error::Code::$code),+)?],
                     input: schemars::SchemaGenerator::subschema_for::<$input>,
                     output: schemars::SchemaGenerator::subschema_for::<$output>,

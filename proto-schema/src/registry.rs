@@ -54,18 +54,18 @@ procedures! {
     Query "registry.match" [RegistryRead] MatchImage(MatchInput) -> MatchResult;
     /// The repositories of a registry, within the entry's namespace, page by page. What a registry answered
     /// is remembered for 5 minutes. NOT_IMPLEMENTED where a registry lists none, with what to do instead.
-    Query "registry.catalog" [RegistryRead] Catalog(CatalogInput) -> Page, fails [NotImplemented];
+    Query "registry.catalog" [RegistryRead] Catalog(CatalogInput) -> Page, asks "a registry", fails [NotImplemented];
     /// The tags of a repository, page by page.
-    Query "registry.tags" [RegistryRead] Tags(TagsInput) -> Page, fails [NotImplemented];
+    Query "registry.tags" [RegistryRead] Tags(TagsInput) -> Page, asks "a registry", fails [NotImplemented];
     /// Finds repositories by a part of their name: at one registry, or at all of the organization's side by
     /// side, where one that fails is an item of `errors`.
-    Query "registry.search" [RegistryRead] Search(SearchInput) -> SearchAnswer, fails [NotImplemented];
+    Query "registry.search" [RegistryRead] Search(SearchInput) -> SearchAnswer, asks "a registry", fails [NotImplemented];
     /// What an image is: digest, platforms, sizes, labels, attachments. Either `image`, for which the entry is
     /// found as by `image.pull`, or `registryId` with `repository` and `reference`. Without an entry only
     /// registries that are publicly known are asked. Counts as a pull at Docker Hub.
-    Query "registry.manifest" [RegistryRead] ReadManifest(ManifestInput) -> Manifest, fails [NotImplemented];
+    Query "registry.manifest" [RegistryRead] ReadManifest(ManifestInput) -> Manifest, asks "a registry", fails [NotImplemented];
     /// How many pulls Docker Hub still allows. NOT_IMPLEMENTED for every other registry.
-    Query "registry.rateLimit" [RegistryRead] RateLimit(RateLimitInput) -> PullAllowance, fails [NotImplemented];
+    Query "registry.rateLimit" [RegistryRead] RateLimit(RateLimitInput) -> PullAllowance, asks "a registry", fails [NotImplemented];
     /// Each change of a registry entry, from now on or after `lastEventId`: an organization's newest 10,000 are
     /// kept for those who lost the stream. PRECONDITION_FAILED where more is missing: read `registry.all`, and
     /// subscribe without it.

@@ -49,12 +49,20 @@ pub enum Error {
          once, or smaller ones, and repeat this one"
     )]
     TooManyLargeInputs,
+    /// The turn of a large batch's call did not come.
+    #[error("other large batches are being answered; make fewer calls at once, or repeat this one")]
+    TooManyLargeBatches,
     /// A key or an organization that reads none of its answers.
     #[error(
-        "this API key or its organization has not read its answers, over 32 or 64 MiB by now: read them or close their \
-         connections, and repeat this call"
+        "this {of} has not read its answers, {mib} MiB or more by now: read them or close their connections, and \
+         repeat this call"
     )]
-    TooMuchUnread,
+    TooMuchUnread {
+        /// Whose answers they are: the key's, or the organization's.
+        of: &'static str,
+        /// So much may be unread.
+        mib: usize,
+    },
     /// No such thing in the caller's organization: missing, malformed and foreign ids alike.
     #[error("{0} not found")]
     NotFound(&'static str),

@@ -47,6 +47,7 @@ mod job_watch;
 mod jobs;
 mod jsonrpc;
 mod key_matrix;
+mod large_batches;
 mod large_inputs;
 mod large_jobs;
 mod limits;

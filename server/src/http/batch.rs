@@ -1,23 +1,44 @@
-//! How much the answers of one batch may be together: they are all in memory before the first is written.
+//! What calls that came in a batch share: the room for their answers, which are all in memory before the first is
+//! written, and, of large batches, what their calls leave to everybody else's.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
 
-use purser_proto_schema::error::{Code, PublicError};
+use purser_proto_schema::{
+    error::{Code, PublicError},
+    procedure::{Kind, ProcedureInfo},
+};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::timeout,
+};
 
-use super::{BATCH_ANSWERS, BATCH_WIDTH, Doors, unread::Held};
-use crate::domain::caller::Caller;
+use super::{BATCH_ANSWERS, BATCH_WIDTH, Doors, TURN, unread::Held};
+use crate::{
+    domain::caller::Caller,
+    error::{Error, Result},
+    one_by_one::OneByOne,
+    store,
+};
+
+/// Queries of large batches that are under way at once, of all callers: half as many as the database serves.
+const QUERIES: usize = store::CONNECTIONS as usize / 2;
 
 /// The room for a batch's answers. It is looked at before a call and not after it, so that none is made whose
 /// answer is then withheld: those under way when it is used up go beyond it. What is gathered here has not been read, and
 /// one call may keep all others waiting.
 pub(super) struct Room {
+    /// How many they are.
+    pub(super) calls: usize,
     taken: AtomicUsize,
     unread: Held,
 }
 
 impl Room {
-    pub(super) fn of(doors: &Doors, caller: Option<&Caller>) -> Self {
-        Self { taken: AtomicUsize::new(0), unread: doors.unread.nothing(caller) }
+    pub(super) fn of(doors: &Doors, caller: Option<&Caller>, calls: usize) -> Self {
+        Self { calls, taken: AtomicUsize::new(0), unread: doors.unread.nothing(caller) }
     }
 
     pub(super) fn is_left(&self) -> bool {
@@ -30,10 +51,57 @@ impl Room {
     }
 }
 
-/// Makes a call of a batch of so many. Those of a large one take turns at the processor with those of all others: whoever
-/// asks for much at once leaves one to everybody else.
-pub(super) async fn in_turn<T>(doors: &Doors, calls: usize, call: impl Future<Output = T>) -> T {
-    if calls > BATCH_WIDTH { doors.large_batches.take(call).await } else { call.await }
+/// What the calls of all large batches, those of more than [`BATCH_WIDTH`], share. Clones share it.
+///
+/// Their calls take turns at the processor: whoever asks for much at once leaves one to everybody else. Their queries
+/// leave half of the database, too, and what has been read for one is in memory for few of them at once. What may take
+/// long, a mutation that waits for a job or a query that asks a registry, keeps none of them waiting.
+#[derive(Clone)]
+pub(super) struct LargeBatches {
+    turns: Arc<OneByOne>,
+    queries: Arc<Semaphore>,
+}
+
+/// What a call has once it may be made.
+pub(super) struct Turn {
+    turns: Option<Arc<OneByOne>>,
+    _query: Option<OwnedSemaphorePermit>,
+}
+
+impl Default for LargeBatches {
+    fn default() -> Self {
+        Self { turns: Arc::default(), queries: Arc::new(Semaphore::new(QUERIES)) }
+    }
+}
+
+impl LargeBatches {
+    /// Waits until a call, one of so many that came together, may be made; of nothing where no procedure has its name.
+    ///
+    /// # Errors
+    /// [`Error::TooManyLargeBatches`] where it may not for 10 s.
+    pub(super) async fn turn(&self, calls: usize, of: Option<&ProcedureInfo>) -> Result<Turn> {
+        if calls <= BATCH_WIDTH {
+            return Ok(Turn { turns: None, _query: None });
+        }
+        let query = if of.is_some_and(|info| info.kind == Kind::Query && info.asks.is_none()) {
+            let place = timeout(TURN, Arc::clone(&self.queries).acquire_owned()).await;
+            let place = place.map_err(|_| Error::TooManyLargeBatches)?;
+            Some(place.map_err(Error::internal("waiting for a large batch's turn"))?)
+        } else {
+            None
+        };
+        Ok(Turn { turns: Some(Arc::clone(&self.turns)), _query: query })
+    }
+}
+
+impl Turn {
+    /// Makes the call.
+    pub(super) async fn take<T>(self, call: impl Future<Output = T>) -> T {
+        match &self.turns {
+            Some(turns) => turns.take(call).await,
+            None => call.await,
+        }
+    }
 }
 
 /// The answers as one text, `[…]`. What has been copied is given back at once: together they may be large.
@@ -54,4 +122,56 @@ pub(super) fn joined(answers: Vec<String>) -> String {
 pub(super) fn no_room() -> PublicError {
     let message = "not called: the answers of this batch are over 2 MiB by now; ask for less at once";
     PublicError::new(Code::PayloadTooLarge, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::ready;
+
+    use futures_util::FutureExt as _;
+
+    use purser_proto_schema::{audit, procedure::Procedure as _, registry};
+
+    use super::*;
+
+    const LARGE: usize = BATCH_WIDTH + 1;
+
+    const QUERY: ProcedureInfo = audit::All::INFO;
+    const LONG_QUERY: ProcedureInfo = registry::Tags::INFO;
+    const MUTATION: ProcedureInfo = registry::Create::INFO;
+
+    fn turn(batches: &LargeBatches, calls: usize, of: ProcedureInfo) -> Option<Turn> {
+        batches.turn(calls, Some(&of)).now_or_never().map(Result::unwrap)
+    }
+
+    #[test]
+    fn queries_of_large_batches_wait_for_each_other_and_keep_nothing_else_waiting() {
+        let batches = LargeBatches::default();
+        let mut under_way: Vec<_> = (0..QUERIES).map(|_| turn(&batches, LARGE, QUERY).unwrap()).collect();
+        assert!(turn(&batches, LARGE, QUERY).is_none());
+        assert!(turn(&batches, BATCH_WIDTH, QUERY).is_some());
+        assert!(turn(&batches, LARGE, LONG_QUERY).is_some() && turn(&batches, LARGE, MUTATION).is_some());
+        let ended = under_way.pop().unwrap().take(ready(())).now_or_never();
+        assert!(ended.is_some() && turn(&batches, LARGE, QUERY).is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_query_whose_turn_does_not_come_is_told_so() {
+        let batches = LargeBatches::default();
+        let _under_way: Vec<_> = (0..QUERIES).map(|_| turn(&batches, LARGE, QUERY).unwrap()).collect();
+        let told = batches.turn(LARGE, Some(&QUERY)).await;
+        assert!(matches!(told, Err(Error::TooManyLargeBatches)));
+    }
+
+    #[test]
+    fn calls_of_large_batches_leave_a_processor_to_others() {
+        let batches = LargeBatches::default();
+        let [one, another] = [(); 2].map(|()| turn(&batches, LARGE, MUTATION).unwrap());
+        let small = turn(&batches, BATCH_WIDTH, MUTATION).unwrap();
+        // What others see while a step of one is taken.
+        let seen = one.take(async {
+            (another.take(ready(())).now_or_never().is_some(), small.take(ready(())).now_or_never().is_some())
+        });
+        assert_eq!(seen.now_or_never(), Some((false, true)));
+    }
 }

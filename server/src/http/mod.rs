@@ -34,7 +34,6 @@ use crate::{
     config::Settings,
     domain::large_inputs::LargeInputs,
     error::{Error, Result},
-    one_by_one::OneByOne,
     request::Door,
     rpc::Procedures,
 };
@@ -121,7 +120,23 @@ struct Doors {
     metrics: metrics::Access,
     large_inputs: LargeInputs,
     unread: unread::Unread,
-    large_batches: Arc<OneByOne>,
+    large_batches: batch::LargeBatches,
+}
+
+impl Doors {
+    fn new(app: Arc<App>, procedures: Procedures, metrics: metrics::Access, reached: Reached) -> Self {
+        let Reached { stop, sockets, .. } = reached;
+        Self {
+            app,
+            procedures,
+            stop,
+            sockets,
+            metrics,
+            large_inputs: LargeInputs::default(),
+            unread: unread::Unread::default(),
+            large_batches: batch::LargeBatches::default(),
+        }
+    }
 }
 
 /// The doors, as they are reached.
@@ -144,19 +159,8 @@ pub fn router(
     settings: &Settings,
     reached: Reached,
 ) -> Result<Router> {
-    let Reached { tls, stop, sockets } = reached;
-    let around = around::Around::of(&app, &procedures, tls);
-    let metrics = metrics::Access::at_the_doors(settings);
-    let doors = Doors {
-        app,
-        procedures,
-        stop,
-        sockets,
-        metrics,
-        large_inputs: LargeInputs::default(),
-        unread: Default::default(),
-        large_batches: Arc::default(),
-    };
+    let around = around::Around::of(&app, &procedures, reached.tls);
+    let doors = Doors::new(app, procedures, metrics::Access::at_the_doors(settings), reached);
     let router = Router::new()
         .route("/api/trpc/{*path}", any(trpc::handle))
         .route("/api/openapi.json", get(openapi::handle))
@@ -184,19 +188,8 @@ pub fn operators_router(
     settings: &Settings,
     reached: Reached,
 ) -> Router {
-    let Reached { tls, stop, sockets } = reached;
-    let around = around::Around::of(&app, &procedures, tls);
-    let metrics = metrics::Access::apart(settings);
-    let doors = Doors {
-        app,
-        procedures,
-        stop,
-        sockets,
-        metrics,
-        large_inputs: LargeInputs::default(),
-        unread: Default::default(),
-        large_batches: Arc::default(),
-    };
+    let around = around::Around::of(&app, &procedures, reached.tls);
+    let doors = Doors::new(app, procedures, metrics::Access::apart(settings), reached);
     Router::new()
         .route("/healthz", any(health::live))
         .route("/readyz", any(health::ready))

@@ -22,7 +22,7 @@ use serde_json::value::RawValue;
 
 use super::{
     BATCH_WIDTH, Doors, auth,
-    batch::{Room, in_turn, joined, no_room},
+    batch::{Room, joined, no_room},
     body, in_process, openrpc, rpc_socket,
     rpc_subscriptions::{Begun, Subscriptions},
     rpc_text::{Calls, NoCalls, Text},
@@ -101,19 +101,18 @@ pub(super) async fn serve(
     subscriptions: Option<&Subscriptions>,
 ) -> Served {
     let calls = match text.calls() {
-        Ok(Calls::One) => return serve_one(doors, text, caller, subscriptions, true).await,
+        Ok(Calls::One) => return serve_one(doors, text, caller, subscriptions, None).await,
         Ok(Calls::Batch(calls)) => calls,
         Err(NoCalls { error, too_large }) => {
             return Served { too_large, ..Served::answer(failure(None, &error)) };
         }
     };
     drop(text);
-    let (room, of) = (Room::of(doors, caller.map(AsRef::as_ref)), calls.len());
+    let room = Room::of(doors, caller.map(AsRef::as_ref), calls.len());
     let calls: Vec<_> = calls
         .into_iter()
         .map(async |call| {
-            let call = async { serve_one(doors, call, caller, subscriptions, room.is_left()).await };
-            let served = in_turn(doors, of, call).await;
+            let served = serve_one(doors, call, caller, subscriptions, Some(&room)).await;
             room.take(served.answer.as_ref().map_or(0, String::len));
             served
         })
@@ -149,25 +148,33 @@ pub(super) fn refuse_all(text: &Text, error: &PublicError) -> Served {
     Served { answer, ..Served::default() }
 }
 
+/// Serves a call; one of a batch where there is a room.
 async fn serve_one(
     doors: &Doors,
     text: Text,
     caller: Option<&Arc<Caller>>,
     subscriptions: Option<&Subscriptions>,
-    room: bool,
+    room: Option<&Room>,
 ) -> Served {
     let (call, method) = match text.read() {
         Ok(read) => read,
         Err(message) => return Served::answer(failure(None, &protocol_error(INVALID_REQUEST, message))),
     };
-    if let (Some(id), Err(error)) = (call.id, doors.unread.room_for(caller.map(AsRef::as_ref))) {
-        return Served::answer(failure(Some(id), &object(&rpc::public(&error))));
-    }
+    let found = doors.procedures.info(&method);
+    let turn = doors.large_batches.turn(room.map_or(1, |room| room.calls), found).await;
+    // What is not answered takes no room.
+    let unread = || call.id.map_or(Ok(()), |_| doors.unread.room_for(caller.map(AsRef::as_ref)));
+    let turn = match turn.and_then(|turn| unread().map(|()| turn)) {
+        Ok(turn) => turn,
+        Err(error) => {
+            let failure = |id| failure(Some(id), &object(&rpc::public(&error)));
+            return Served { answer: call.id.map(failure), ..Served::default() };
+        }
+    };
     let id = call.id.map(ToOwned::to_owned);
     let mut begun = Vec::new();
-    let answer = match doors.procedures.info(&method) {
-        // What is not answered takes no room.
-        _ if !room && call.id.is_some() => Err(object(&no_room())),
+    let answer = match found {
+        _ if id.is_some() && !room.is_none_or(Room::is_left) => Err(object(&no_room())),
         Some(info) if info.kind == Kind::Subscription => match (subscriptions, call.id) {
             (Some(subscriptions), Some(_)) => {
                 if let Some(place) = &text.place {
@@ -188,7 +195,7 @@ async fn serve_one(
             let calling = in_process::call(doors, info.name, call.params, caller.cloned(), place);
             // It may take long, and needs nothing more of the text.
             drop(text);
-            calling.await.map(|result| String::from(Box::<str>::from(result)))
+            turn.take(calling).await.map(|result| String::from(Box::<str>::from(result)))
         }
         None if doors.procedures.ends_subscriptions(&method) => match subscriptions {
             Some(subscriptions) => subscriptions.end(&method, call.params).map(|ended| ended.to_string()),

@@ -28,7 +28,7 @@ use serde_json::value::RawValue;
 
 use super::{
     BATCH_WIDTH, Doors, MAX_BATCH, auth,
-    batch::{Room, in_turn, no_room},
+    batch::{Room, no_room},
     body,
     envelope::{self, Outcome, public, respond, single},
     in_process, jsonl, sse, superjson,
@@ -116,7 +116,7 @@ async fn serve(doors: &Doors, path: &str, request: Prepared) -> Response {
     let caller = auth::caller(doors, &headers).await;
     if !batch {
         let input = asked.input.map(|json| Input { json, place });
-        let outcome = call(doors, &path, &method, &caller, input).await;
+        let outcome = call(doors, &path, &method, &caller, input, 1).await;
         return single(&outcome, |text| doors.unread.hold(caller.as_deref().ok(), text));
     }
     let names: Vec<String> = path.split(',').take(MAX_BATCH + 1).map(ToOwned::to_owned).collect();
@@ -138,7 +138,7 @@ async fn serve(doors: &Doors, path: &str, request: Prepared) -> Response {
     if jsonl::is_wanted(&headers) {
         return jsonl::answer(batch);
     }
-    let room = Room::of(doors, batch.caller.as_deref().ok());
+    let room = Room::of(doors, batch.caller.as_deref().ok(), batch.len());
     let calls = stream::iter(0..batch.len()).map(async |at| {
         if !room.is_left() {
             batch.skip(at);
@@ -222,11 +222,6 @@ impl Batch {
         self.doors.unread.hold(self.caller.as_deref().ok(), text)
     }
 
-    /// Makes a call, once.
-    pub(super) async fn call(&self, at: usize) -> Outcome {
-        in_turn(&self.doors, self.len(), self.call_now(at)).await
-    }
-
     /// Gives up a call that is not made: nothing of its input is kept.
     fn skip(&self, at: usize) {
         if let Ok(inputs) = &self.inputs {
@@ -234,21 +229,24 @@ impl Batch {
         }
     }
 
-    async fn call_now(&self, at: usize) -> Outcome {
+    /// Makes a call, once.
+    pub(super) async fn call(&self, at: usize) -> Outcome {
         let input = match &self.inputs {
             Ok(inputs) => Ok(inputs.lock().unwrap_or_else(PoisonError::into_inner).take(at)),
             Err(error) => Err(error.clone()),
         };
-        call(&self.doors, &self.names[at], &self.method, &self.caller, input).await
+        call(&self.doors, &self.names[at], &self.method, &self.caller, input, self.len()).await
     }
 }
 
+/// Makes a call, one of so many that came together.
 async fn call(
     doors: &Doors,
     name: &str,
     method: &Method,
     caller: &Result<Arc<Caller>>,
     input: std::result::Result<Input, PublicError>,
+    calls: usize,
 ) -> Outcome {
     let (input, unread) = input.map_or_else(|error| (Input::default(), Some(error)), |input| (input, None));
     let superjson::Input { json, superjson } = superjson::read(input.json.as_deref());
@@ -276,12 +274,16 @@ async fn call(
     if let Some(error) = unread {
         return outcome(Err(unreadable(&caller, info, &error)));
     }
-    if let Err(error) = doors.unread.room_for(Some(&caller)) {
-        return outcome(Err(rpc::public(&error).at(info.name)));
-    }
+    let turn = doors.large_batches.turn(calls, Some(info)).await;
+    // Before, those that made others wait may have had too little unread to be refused.
+    let turn = turn.and_then(|turn| doors.unread.room_for(Some(&caller)).map(|()| turn));
+    let turn = match turn {
+        Ok(turn) => turn,
+        Err(error) => return outcome(Err(rpc::public(&error).at(info.name))),
+    };
     let calling = in_process::call(doors, info.name, json.as_deref(), Some(caller), input.place);
     drop((json, input.json));
-    outcome(calling.await.map_err(|error| public(&error, info.name)))
+    outcome(turn.take(calling).await.map_err(|error| public(&error, info.name)))
 }
 
 /// What is said of an input that is no JSON. It does not get as far as the wrapper, which checks the permission before

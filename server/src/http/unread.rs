@@ -72,8 +72,11 @@ impl Unread {
             return Ok(());
         }
         let counted = self.lock();
-        let is_full = |holder: &Holder| counted.get(holder).is_some_and(|held| *held >= holder.most());
-        if holders(caller).iter().any(is_full) { Err(Error::TooMuchUnread) } else { Ok(()) }
+        let is_full = |holder: &&Holder| counted.get(holder).is_some_and(|held| *held >= holder.most());
+        match holders(caller).iter().find(is_full) {
+            Some(full) => Err(Error::TooMuchUnread { of: full.word(), mib: full.most() / 1024 / 1024 }),
+            None => Ok(()),
+        }
     }
 
     /// An answer that is its connection's only one.
@@ -104,6 +107,13 @@ impl Holder {
         match self {
             Self::Key(_) => OF_A_KEY,
             Self::Organization(_) => OF_AN_ORGANIZATION,
+        }
+    }
+
+    fn word(&self) -> &'static str {
+        match self {
+            Self::Key(_) => "API key",
+            Self::Organization(_) => "organization",
         }
     }
 }

@@ -22,9 +22,10 @@ pub fn public(error: &Error) -> PublicError {
         }
         Error::InUse { by, .. } => public.data.used_by = Some(by.clone()),
         Error::TooManyCalls(wait) => public.data.retry_after = Some(whole_seconds(*wait)),
-        Error::Unavailable(_) | Error::TooManyLargeInputs | Error::TooMuchUnread => {
-            public.data.retry_after = Some(A_MOMENT_SECONDS)
-        }
+        Error::Unavailable(_)
+        | Error::TooManyLargeInputs
+        | Error::TooManyLargeBatches
+        | Error::TooMuchUnread { .. } => public.data.retry_after = Some(A_MOMENT_SECONDS),
         Error::Unauthorized
         | Error::Forbidden(_)
         | Error::CannotGrant(_)
@@ -62,7 +63,8 @@ pub(super) fn code(error: &Error) -> Code {
         Error::TooManyCalls(_)
         | Error::TooManySubscriptions { .. }
         | Error::TooManyLargeInputs
-        | Error::TooMuchUnread => Code::TooManyRequests,
+        | Error::TooManyLargeBatches
+        | Error::TooMuchUnread { .. } => Code::TooManyRequests,
         Error::NotFound(_) => Code::NotFound,
         Error::Conflict(_) | Error::Changed(_) | Error::InUse { .. } => Code::Conflict,
         Error::ServerOffline(_) | Error::Precondition(_) => Code::PreconditionFailed,
