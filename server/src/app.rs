@@ -12,6 +12,7 @@ use crate::{
     refusals::Refusals,
     store::Store,
     traces::Traces,
+    unattended::Unattended,
     vault::Vault,
 };
 
@@ -41,6 +42,8 @@ pub struct App {
     pub counted_jobs: CountedJobs,
     /// What was refused, on its way to the audit.
     pub refusals: Refusals,
+    /// What a stop waits for, though its callers may not.
+    pub unattended: Unattended,
     /// What agents dial, for join commands.
     pub agent_url: String,
 }

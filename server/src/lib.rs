@@ -45,6 +45,7 @@ mod rpc;
 mod secret_hash;
 mod store;
 mod traces;
+mod unattended;
 mod vault;
 mod waiting_room;
 
@@ -61,12 +62,15 @@ use refusals::Refusals;
 use retention::Retention;
 use store::Store;
 use traces::Traces;
+use unattended::Unattended;
 use vault::Vault;
 
 pub use error::{Error, Result, chain};
 
 /// How long a stop may take, of the 10 s that service managers are promised.
-const STOP: Duration = Duration::from_secs(8);
+const STOP: Duration = Duration::from_secs(7);
+/// How long what is still being written behind an answer may take then.
+const SETTLE: Duration = Duration::from_secs(1);
 /// Sockets in an agent's handshake at once, where the system allows so many: twice the largest fleet.
 const HANDSHAKES: usize = 20_000;
 /// Open files for those who ask at `--metrics-listen`: few.
@@ -119,6 +123,7 @@ pub async fn run(settings: Settings, reload: Arc<Notify>, stop: CancellationToke
         stop.clone(),
     )
     .await?;
+    let unattended = Unattended::default();
     let (uses, used) = last_use::Uses::channel();
     let known_keys = KnownKeys::new(uses)?;
     let noting = tokio::spawn(last_use::write(store.clone(), used, stop.clone()));
@@ -136,6 +141,7 @@ pub async fn run(settings: Settings, reload: Arc<Notify>, stop: CancellationToke
         traces,
         counted_jobs: CountedJobs::default(),
         refusals,
+        unattended: unattended.clone(),
         agent_url: settings.public_url.clone().unwrap_or_else(|| agent_url(address, tls.is_some())),
     });
     let procedures = rpc::Procedures::register(Arc::clone(&app))?;
@@ -176,14 +182,20 @@ pub async fn run(settings: Settings, reload: Arc<Notify>, stop: CancellationToke
     let stopping = async {
         stop.cancelled().await;
         tracing::info!("stopping");
-        let work = async { tokio::join!(dispatch.stop(STOP), local, noting, watching, tasks.wait()) };
+        let work = async {
+            tokio::join!(dispatch.stop(STOP), local, noting, watching, tasks.wait(), unattended.stop())
+        };
         if tokio::time::timeout(STOP, work).await.is_err() {
             tracing::warn!("some work did not stop in time");
         }
     };
     tokio::join!(serving, serving_operators, stopping);
     reloading.abort();
-    settling.settle().await;
+    if tokio::time::timeout(SETTLE, settling.settle()).await.is_err() {
+        tracing::warn!(
+            "what was last written is not stored; it is what the next start would find out by itself"
+        );
+    }
     Ok(())
 }
 

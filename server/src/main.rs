@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 /// The exit code of a stop that waited for nothing.
 const CUT_OFF: i32 = 130;
 /// For what still blocks a thread when everything else has ended, such as a slow disk.
-const LAST: Duration = Duration::from_secs(1);
+const LAST: Duration = Duration::from_millis(500);
 
 fn main() -> ExitCode {
     let runtime = match tokio::runtime::Runtime::new() {

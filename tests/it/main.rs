@@ -74,6 +74,7 @@ mod server;
 mod smoke;
 mod sse;
 mod stack;
+mod stops;
 mod strangers;
 mod tidy;
 mod tls;

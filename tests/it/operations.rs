@@ -1,15 +1,12 @@
-//! What operators rely on: metrics, readiness, request ids through all logs, headers, CORS, and a stop in time.
+//! What operators rely on: metrics, readiness, request ids through all logs, headers, CORS.
 
 use std::time::Duration;
 
 use http::Method;
-use nix::sys::signal::Signal;
 use purser_tests::{
-    Answer, BreakableProxy, Client, Purser, Road, Testbed, database::Database, eventually, image,
-    tenant::Grant, user::Kind,
+    Answer, BreakableProxy, Client, Purser, Road, Testbed, database::Database, eventually, image, user::Kind,
 };
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::{answers::send, config::refusal, inputs::CALLS};
 
@@ -401,68 +398,4 @@ async fn pages_of_other_origins_may_call_only_where_they_are_named() {
             "{bad}"
         );
     }
-}
-
-#[tokio::test]
-async fn a_stop_tells_every_socket_why() {
-    // Without an agent, whose end would take its time and give the others theirs.
-    let purser = Purser::start().await;
-    let client = purser.client();
-    let mut sockets = Vec::new();
-    for _ in 0..300 {
-        sockets.push(client.websocket().await.unwrap());
-    }
-    assert!(purser.stop().await.success());
-    for socket in &mut sockets {
-        let said = socket.receive().await.unwrap_err();
-        assert!(said.contains("Away") && said.contains("the server is stopping"), "{said}");
-    }
-    let road = Road::start().await;
-    assert!(road.purser.stop().await.success());
-    road.agents[0].await_log("the server is stopping").await;
-}
-
-/// A caller that sends a byte and no more, one that reads nothing, one that waits for a job.
-#[tokio::test]
-async fn stuck_callers_do_not_hold_a_stop() {
-    let purser = Purser::start().await;
-    let mut half = tokio::net::TcpStream::connect(purser.address()).await.unwrap();
-    let head = "POST /api/trpc/registry.all HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 9\r\n\r\n{";
-    half.write_all(head.as_bytes()).await.unwrap();
-    let client = purser.client();
-    let key = purser.key_in(&purser.default_organization(), Grant::Role("admin"));
-    let server = client.mutate("server.create", json!({"name": "never"})).await["serverId"].clone();
-    let waiting = tokio::spawn(async move {
-        let input = json!({"image": "app", "serverId": server, "wait": true}).to_string();
-        key.send(Method::POST, "/api/trpc/image.pull", &[("content-type", "application/json")], input).await
-    });
-    let accepted =
-        async || Some(client.query("job.all", json!({})).await).filter(|jobs| jobs["items"][0].is_object());
-    eventually(SOON, accepted).await;
-    // Ten seconds are held by this.
-    assert!(purser.stop().await.success());
-    // Whoever waited is answered with the job as it stands.
-    assert_eq!(waiting.await.unwrap().unwrap().data()["status"], "queued");
-    let mut rest = Vec::new();
-    let _ = half.read_to_end(&mut rest).await;
-}
-
-#[tokio::test]
-async fn told_a_second_time_it_waits_for_nobody() {
-    let purser = Purser::start().await;
-    // Holds the first stop for its 8 s.
-    let mut half = tokio::net::TcpStream::connect(purser.address()).await.unwrap();
-    half.write_all(
-        b"POST /rpc HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 9\r\n\r\n{",
-    )
-    .await
-    .unwrap();
-    purser.client().query("registry.all", Value::Null).await;
-    purser.signal(Signal::SIGTERM);
-    purser.await_log("stopping").await;
-    assert!(purser.exit_status().is_none(), "nothing held it");
-    purser.signal(Signal::SIGINT);
-    let status = eventually(Duration::from_secs(5), async || purser.exit_status()).await;
-    assert_eq!(status.code(), Some(130));
-    assert!(purser.logs().contains("cut off"));
 }

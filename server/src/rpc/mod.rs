@@ -23,7 +23,6 @@ use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 
 use tokio_util::sync::CancellationToken;
-use tracing::Instrument as _;
 
 use subscription::Begin;
 
@@ -231,6 +230,7 @@ where
         Kind::Query | Kind::Subscription => work.await.unwrap_or_else(|_| Err(panicked())),
         // In a task of its own: a caller that hangs up must not leave it half done.
         Kind::Mutation => {
+            let unattended = app.unattended.clone();
             let task = async move {
                 let outcome = work.await.unwrap_or_else(|_| Err(panicked()));
                 let code =
@@ -238,7 +238,7 @@ where
                 trail::record(&app, &call, code).await;
                 outcome
             };
-            tokio::spawn(task.in_current_span()).await.unwrap_or_else(|_| Err(panicked()))
+            unattended.spawn(task).await.unwrap_or_else(|_| Err(panicked()))
         }
     }
 }

@@ -16,7 +16,6 @@ use purser_registry_client::{
     browse::{BrowseError, MAX_ITEMS, Page, RateLimit},
     canonical_registry_host,
 };
-use tracing::Instrument as _;
 
 use super::{BUSY, catalog_cache::Key, open_password};
 use crate::{
@@ -134,24 +133,28 @@ impl Place {
             + Send
             + 'static,
     {
+        let unattended = app.unattended.clone();
         let (app, call) = (Arc::clone(app), Arc::clone(call));
         let asking = async move {
-            let mut session = app.registries.open(&self.target, self.credentials.as_ref(), deadline).await?;
-            let answer = question(&mut session).await;
+            let opening = app.registries.open(&self.target, self.credentials.as_ref(), deadline);
+            let mut session = app.unattended.ask(opening).await.ok_or_else(stopping)??;
+            let answer = app.unattended.ask(question(&mut session)).await;
+            let answer = answer.unwrap_or_else(|| Err(stopping()));
             if let Some(entry) = self.entry.filter(|_| session.has_used_credentials()) {
                 audit::record_use(&app, &call, entry, answer.as_ref().map_or_else(code, |_| audit::OK)).await;
             }
             answer
         };
-        tokio::spawn(asking.in_current_span()).await.unwrap_or_else(|ended| match ended.try_into_panic() {
+        unattended.spawn(asking).await.unwrap_or_else(|ended| match ended.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),
-            Err(_) => Err(BrowseError::Failed(Diagnosis::new(
-                DiagnosisCode::Other,
-                "the control plane is stopping",
-                "Ask again in a moment.",
-            ))),
+            Err(_) => Err(stopping()),
         })
     }
+}
+
+fn stopping() -> BrowseError {
+    let advice = "Ask again in a moment.";
+    BrowseError::Failed(Diagnosis::new(DiagnosisCode::Other, "the control plane is stopping", advice))
 }
 
 /// How the audit calls a refusal.

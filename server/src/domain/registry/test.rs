@@ -37,6 +37,7 @@ const DEADLINE: Duration = Duration::from_secs(13);
 /// How long the answer waits for an agent, whose own deadline is shorter: one that hangs gets its caller
 /// a verdict within 15 s, too.
 const PATIENCE: Duration = Duration::from_secs(14);
+const STOPPING: Error = Error::Unavailable("the control plane is stopping");
 /// What `serverId` may say for the control plane besides being absent.
 const CONTROL_PLANE: [&str; 2] = ["", "none"];
 
@@ -248,8 +249,8 @@ async fn from_here(app: &App, subject: Subject<'_>) -> Result<TestReport> {
     let credentials = subject
         .credentials
         .map(|(username, password)| Credentials { username, password: password.into_inner() });
-    let tested = app.registries.test(&target, credentials.as_ref(), subject.scope.as_ref(), DEADLINE).await;
-    match tested {
+    let test = app.registries.test(&target, credentials.as_ref(), subject.scope.as_ref(), DEADLINE);
+    match app.unattended.ask(test).await.ok_or(STOPPING)? {
         Ok(outcome) => Ok(TestReport {
             auth: outcome.auth,
             credentials: outcome.credentials,
@@ -306,7 +307,7 @@ async fn from_host(app: &App, call: &Call, server: &ServerRow, subject: Subject<
             })
         }
         Some(Verdict::Cancelled) => Err(Error::Conflict("the test was cancelled before it ended".to_owned())),
-        None if app.dispatch.is_stopping() => Err(Error::Unavailable("the control plane is stopping")),
+        None if app.dispatch.is_stopping() => Err(STOPPING),
         Some(Verdict::Succeeded { .. }) | None => Err(no_verdict(&server.name)),
     }
 }

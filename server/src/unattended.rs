@@ -1,0 +1,67 @@
+//! Work that goes on though nobody may wait for it any more: what changes something must not be left half done, and of
+//! a credential that was used the audit has to hear, also when its caller hangs up and when the process stops.
+//!
+//! A stop waits for all of it. For what asks a registry, which may answer late or never, it waits [`PATIENCE`]; then
+//! the question is given up, while there is time left to note that and to tell whoever asked.
+
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::Instrument as _;
+
+/// How long registries that are being asked have once a stop has begun.
+const PATIENCE: Duration = Duration::from_secs(4);
+
+/// What is under way. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct Unattended {
+    tasks: TaskTracker,
+    given_up: CancellationToken,
+}
+
+impl Unattended {
+    /// Does a piece of work, whether its caller stays or not. It belongs to the caller's request.
+    pub fn spawn<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
+        self.tasks.spawn(work.in_current_span())
+    }
+
+    /// Asks somebody elsewhere. `None` where a stop gave up waiting for the answer.
+    pub async fn ask<T>(&self, question: impl Future<Output = T>) -> Option<T> {
+        self.given_up.run_until_cancelled(question).await
+    }
+
+    /// Waits for all of it; to be called once, when nothing new begins.
+    pub async fn stop(&self) {
+        self.tasks.close();
+        if tokio::time::timeout(PATIENCE, self.tasks.wait()).await.is_err() {
+            self.given_up.cancel();
+            self.tasks.wait().await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stop_waits_for_what_is_under_way_and_gives_up_what_nobody_answers() {
+        let unattended = Unattended::default();
+        let quick = unattended.spawn(tokio::time::sleep(PATIENCE / 2));
+        let asking = unattended.clone();
+        let unanswered = unattended.spawn(async move {
+            let answer = asking.ask(pending::<()>()).await;
+            // There is time to note it.
+            tokio::time::sleep(PATIENCE / 2).await;
+            answer
+        });
+        let begun = tokio::time::Instant::now();
+        unattended.stop().await;
+        assert_eq!(begun.elapsed(), PATIENCE + PATIENCE / 2);
+        assert!(quick.is_finished());
+        assert_eq!(unanswered.await.unwrap(), None);
+    }
+}
