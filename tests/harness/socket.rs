@@ -7,7 +7,12 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 use tokio_tungstenite::{
     WebSocketStream, client_async,
-    tungstenite::{Message, client::IntoClientRequest as _, http::HeaderValue},
+    tungstenite::{
+        Message,
+        client::IntoClientRequest as _,
+        http::HeaderValue,
+        protocol::{CloseFrame, frame::coding::CloseCode},
+    },
 };
 
 use crate::connection::{Endpoint, Stream};
@@ -79,6 +84,20 @@ impl RpcSocket {
     pub async fn send(&mut self, text: &str) -> Result<(), String> {
         let sent = timeout(DEADLINE, self.stream.send(Message::text(text))).await;
         sent.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
+    }
+
+    /// Says that it closes, and waits until the other end has said so, too.
+    ///
+    /// # Errors
+    /// In words: ended without that, or not in time.
+    pub async fn close(&mut self) -> Result<(), String> {
+        let frame = CloseFrame { code: CloseCode::Normal, reason: "bye".into() };
+        let closing = timeout(DEADLINE, self.stream.close(Some(frame))).await;
+        closing.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+        match self.receive_text().await {
+            Err(closed) if closed.contains("Normal") => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
     }
 
     /// The next JSON message of any kind.

@@ -5,8 +5,11 @@ use std::time::Duration;
 use http::{Method, StatusCode};
 use purser_tests::{Answer, Client, Purser, RpcSocket, eventually};
 use serde_json::{Value, json};
+use tokio::sync::Mutex;
 
 use crate::answers::{members, registry, send};
+
+const SOON: Duration = Duration::from_secs(30);
 
 /// What must come back for a text.
 enum Expected {
@@ -333,7 +336,31 @@ async fn a_message_over_1_mib_ends_its_socket_and_no_other() {
     let (mut one, mut other) = (client.websocket().await.unwrap(), client.websocket().await.unwrap());
     let large =
         format!(r#"{{"jsonrpc":"2.0","method":"registry.all","id":1,"x":"{}"}}"#, "x".repeat(1 << 20));
-    let ended = async { one.send(&large).await.is_err() || one.receive().await.is_err() };
-    assert!(ended.await);
+    // It may be told before it has sent all of it.
+    let _ = one.send(&large).await;
+    let told = one.receive().await.unwrap_err();
+    assert!(told.contains("Size") && told.contains("a message has at most 1 MiB"), "{told}");
     assert_eq!(other.call("registry.all", json!({})).await.unwrap()["result"], json!([]));
+}
+
+#[tokio::test]
+async fn a_close_is_answered_by_a_close() {
+    let purser = Purser::start().await;
+    let mut socket = purser.client().websocket().await.unwrap();
+    assert_eq!(socket.call("registry.all", json!({})).await.unwrap()["result"], json!([]));
+    assert_eq!(socket.close().await, Ok(()));
+}
+
+/// Its key is remembered for 10 s, then it has to be looked up.
+#[tokio::test]
+async fn while_nobody_can_look_up_its_key_a_socket_is_answered_so_and_stays() {
+    let purser = Purser::start().await;
+    let socket = Mutex::new(purser.client().websocket().await.unwrap());
+    purser.execute_sql("ALTER TABLE api_key RENAME TO api_key_away");
+    let call = async || socket.lock().await.call("registry.presets", json!({})).await.unwrap();
+    let refused =
+        eventually(SOON, async || Some(call().await).filter(|said| said["error"].is_object())).await;
+    assert_eq!(refused["error"]["code"], -32603, "{refused}");
+    purser.execute_sql("ALTER TABLE api_key_away RENAME TO api_key");
+    eventually(SOON, async || call().await["result"].is_array().then_some(())).await;
 }

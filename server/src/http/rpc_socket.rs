@@ -24,13 +24,14 @@ use axum::{
     http::HeaderMap,
     response::Response,
 };
-use futures_util::{FutureExt as _, future::BoxFuture};
+use futures_util::{FutureExt as _, SinkExt as _, future::BoxFuture};
 use purser_proto_schema::error::PublicError;
 use tokio::{
     sync::mpsc,
     task::{JoinError, JoinSet},
     time::{interval, timeout},
 };
+use tokio_tungstenite::tungstenite;
 
 use super::{
     BATCH_WIDTH, Doors, MAX_BODY, SMALL_BODY, TURN, auth, rpc,
@@ -156,7 +157,8 @@ impl Talk {
                 }
                 message = self.socket.recv(), if self.is_heard() => match message {
                     Some(Ok(message)) => Box::pin(self.received(message)).await,
-                    Some(Err(_)) | None => Err(End::Gone),
+                    Some(Err(error)) => Err(unreadable(error)),
+                    None => Err(End::Gone),
                 },
                 Some(notification) = next(&mut self.subscriptions) => match notification.message() {
                     Some(message) => self.write(message).await,
@@ -172,7 +174,12 @@ impl Talk {
                 // The call that removed the socket's own key is answered.
                 let _ = timeout(LAST_ANSWERS, Box::pin(self.last_answers())).await;
             }
+            let is_unread = frame.code == close_code::SIZE;
             let _ = self.write(Message::Close(Some(frame))).await;
+            if is_unread {
+                // What it still sends would else be answered by a reset, which may come before the reason.
+                tokio::time::sleep(LAST_ANSWERS).await;
+            }
         }
         self.calls.shutdown().await;
     }
@@ -193,12 +200,18 @@ impl Talk {
                     reason: "send text".into(),
                 }));
             }
-            Message::Close(_) => return Err(End::Gone),
-        };
-        let Ok(caller) = auth::caller_of(&self.doors, &self.key).await else {
-            return Err(key_is_over());
+            Message::Close(_) => {
+                // The answer to it is made by now, and on its way with this.
+                let _ = timeout(LAST_ANSWERS, self.socket.flush()).await;
+                return Err(End::Gone);
+            }
         };
         let bytes = Bytes::from(text);
+        let caller = match auth::caller_of(&self.doors, &self.key).await {
+            Ok(caller) => caller,
+            Err(Error::Unauthorized) => return Err(key_is_over()),
+            Err(error) => return self.refuse(bytes, &error).await,
+        };
         if bytes.len() <= SMALL_BODY {
             self.begin(Turn { bytes, caller, place: Ok(None) });
         } else {
@@ -242,6 +255,15 @@ impl Talk {
             let answer = served.answer.map(|answer| doors.unread.hold_any(Some(&caller), answer));
             Answered { answer, begun: served.begun, weight }
         }));
+    }
+
+    /// Answers a message of whom nobody can say now whether the key is valid.
+    async fn refuse(&mut self, bytes: Bytes, error: &Error) -> Step {
+        let refused = rpc::refuse_all(&Text { bytes, place: None }, &public(error));
+        match refused.answer {
+            Some(answer) => self.write(Message::Text(answer.into())).await,
+            None => Ok(()),
+        }
     }
 
     async fn answered(&mut self, answered: Result<Answered, JoinError>) -> Step {
@@ -312,6 +334,15 @@ async fn next(
     match subscriptions {
         Some((_, told)) => told.recv().await,
         None => None,
+    }
+}
+
+fn unreadable(error: axum::Error) -> End {
+    match error.into_inner().downcast_ref::<tungstenite::Error>() {
+        Some(tungstenite::Error::Capacity(_)) => {
+            End::Told(CloseFrame { code: close_code::SIZE, reason: "a message has at most 1 MiB".into() })
+        }
+        _ => End::Gone,
     }
 }
 

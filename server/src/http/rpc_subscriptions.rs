@@ -159,12 +159,17 @@ async fn tell(doors: Doors, key: auth::Key, begun: Begun, notifications: mpsc::S
     while let Some(event) = events.next().await {
         // As with each call: a key that was revoked or has expired is told nothing more.
         let is_over = matches!(&event, Err(error) if error.code() == Code::Unauthorized.number());
-        let message = match auth::caller_of(&doors, &key).await {
-            Ok(_) if !is_over => Message::Text(notification(info.name, id, event).into()),
-            Ok(_) | Err(_) => Message::Close(Some(key_is_over_frame())),
+        let (message, is_last) = match auth::caller_of(&doors, &key).await {
+            Ok(_) if !is_over => (Message::Text(notification(info.name, id, event).into()), false),
+            Ok(_) | Err(Error::Unauthorized) => (Message::Close(Some(key_is_over_frame())), true),
+            // Nobody can say now: it comes back with the last id that it was told.
+            Err(error) => {
+                let error = Err(rpc::wire(info.name, error));
+                (Message::Text(notification(info.name, id, error).into()), true)
+            }
         };
         let notification = Notification { message, of: place.ended.clone() };
-        if notifications.send(Box::new(notification)).await.is_err() {
+        if notifications.send(Box::new(notification)).await.is_err() || is_last {
             return;
         }
     }
