@@ -20,6 +20,19 @@ export async function fails(promise, code, httpStatus, path) {
   return error;
 }
 
+/** What is refused before it is known how its caller speaks. */
+export async function isToldWhatIsTooLarge(client, nobody, batches) {
+  const large = (length) => ({ ...nowhere(), registryName: 'x'.repeat(length) });
+  await fails(client.registry.create.mutate(large(5 << 20)), 'PAYLOAD_TOO_LARGE', 413, undefined);
+  await fails(nobody.registry.create.mutate(large(100 << 10)), 'UNAUTHORIZED', 401, undefined);
+  const many = Array.from({ length: 101 }, () => client.registry.all.query());
+  if (batches) {
+    await Promise.all(many.map((call) => fails(call, 'PAYLOAD_TOO_LARGE', 413, undefined)));
+  } else {
+    await Promise.all(many);
+  }
+}
+
 /** `client` has a key, `nobody` has none. */
 export async function works(client, nobody) {
   assert.deepEqual(await client.registry.all.query(), []);

@@ -40,6 +40,16 @@ pub fn refused(answer: &Answer, name: &str, path: Option<&str>) -> Value {
     envelope["error"].clone()
 }
 
+/// As [`refused`], of a body that was not read: plain, and for those who speak superjson as its member `json`.
+#[track_caller]
+pub fn refused_unread(answer: &Answer, name: &str) {
+    assert_eq!(answer.status.as_u16(), code(name).1, "{answer:?}");
+    let mut envelope = answer.json();
+    let in_superjson = envelope["error"].as_object_mut().and_then(|error| error.remove("json"));
+    is_error(&envelope["error"], name, None);
+    assert_eq!(in_superjson.as_ref(), Some(&envelope["error"]), "{answer:?}");
+}
+
 /// The error object of a tRPC envelope.
 #[track_caller]
 pub fn is_error(error: &Value, name: &str, path: Option<&str>) {

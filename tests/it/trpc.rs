@@ -4,7 +4,7 @@ use http::{Method, StatusCode};
 use purser_tests::{Client, Purser, percent};
 use serde_json::{Value, json};
 
-use crate::answers::{is_error, refused, registry, send};
+use crate::answers::{is_error, refused, refused_unread, registry, send};
 
 const ALL: &str = "/api/trpc/registry.all";
 const ONE: &str = "/api/trpc/registry.one";
@@ -143,7 +143,7 @@ async fn a_body_over_1_mib_is_413_and_one_of_1_mib_is_read() {
     let body = |length: usize| format!("{{}}{}", " ".repeat(length - 2));
     assert_eq!(send(&client, Method::POST, ALL, &[], &body(1 << 20)).await.data(), json!([]));
     let answer = send(&client, Method::POST, ALL, &[], &body((1 << 20) + 1)).await;
-    refused(&answer, "PAYLOAD_TOO_LARGE", None);
+    refused_unread(&answer, "PAYLOAD_TOO_LARGE");
     let answer = send(&client, Method::POST, "/rpc", &[], &body((1 << 20) + 1)).await;
     assert_eq!((answer.status.as_u16(), answer.error()["code"].clone()), (413, json!(-32013)));
 }
@@ -249,6 +249,17 @@ async fn superjson_is_answered_in_superjson_errors_included() {
     is_error(&inner(&unknown), "NOT_FOUND", Some("no.such"));
     let wrong_method = client.get(&with_input(CREATE, UNDEFINED)).await;
     is_error(&inner(&wrong_method), "METHOD_NOT_SUPPORTED", Some("registry.create"));
+}
+
+/// Half a character, as `JSON.stringify` writes it, beside something undefined: the filters must not get lost.
+#[tokio::test]
+async fn what_superjson_wraps_and_cannot_be_read_is_refused() {
+    let purser = Purser::start().await;
+    let input =
+        r#"{"json":{"action":"\ud83d","limit":null},"meta":{"values":{"limit":["undefined"]},"v":1}}"#;
+    let answer = purser.client().get(&with_input("/api/trpc/audit.all", input)).await;
+    assert_eq!(answer.status, 400, "{answer:?}");
+    is_error(&answer.json()["error"]["json"], "BAD_REQUEST", Some("audit.all"));
 }
 
 /// Only an object with `json` and at most `meta` is superjson: an array never is.

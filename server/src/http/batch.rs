@@ -144,8 +144,8 @@ mod tests {
         batches.turn(calls, Some(&of)).now_or_never().map(Result::unwrap)
     }
 
-    #[test]
-    fn queries_of_large_batches_wait_for_each_other_and_keep_nothing_else_waiting() {
+    #[tokio::test]
+    async fn queries_of_large_batches_wait_for_each_other_and_keep_nothing_else_waiting() {
         let batches = LargeBatches::default();
         let mut under_way: Vec<_> = (0..QUERIES).map(|_| turn(&batches, LARGE, QUERY).unwrap()).collect();
         assert!(turn(&batches, LARGE, QUERY).is_none());

@@ -16,6 +16,8 @@ use crate::{domain::large_inputs::Place, error::Error, rpc};
 
 /// How long what is too large is read on.
 const DRAINING: Duration = Duration::from_secs(2);
+/// The longest body that is read on to its end, when its length is announced: what somebody may have taken for a call.
+const DRAINED: usize = 16 * MAX_BODY;
 const JSON: &str = "application/json";
 
 /// Whether the request says that its body is JSON. Parameters and case do not matter.
@@ -57,8 +59,8 @@ async fn read(doors: &Doors, headers: &HeaderMap, body: &mut Body) -> Result<Rea
     let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
     if announced > MAX_BODY {
         // Whoever sends much more hears it before.
-        if announced <= 2 * MAX_BODY {
-            drain(body).await;
+        if announced <= DRAINED {
+            drain(body, DRAINED).await;
         }
         return Err(too_large());
     }
@@ -70,7 +72,7 @@ async fn read(doors: &Doors, headers: &HeaderMap, body: &mut Body) -> Result<Rea
         let length = bytes.len() + data.len();
         if length > MAX_BODY {
             drop(bytes);
-            drain(body).await;
+            drain(body, MAX_BODY).await;
             return Err(too_large());
         }
         if length > SMALL_BODY && place.is_none() {
@@ -85,7 +87,7 @@ async fn read(doors: &Doors, headers: &HeaderMap, body: &mut Body) -> Result<Rea
                 }
                 Err(error) => {
                     drop(bytes);
-                    drain(body).await;
+                    drain(body, MAX_BODY).await;
                     return Err(rpc::public(&error));
                 }
             }
@@ -98,9 +100,9 @@ async fn read(doors: &Doors, headers: &HeaderMap, body: &mut Body) -> Result<Rea
 
 /// Reads on, and keeps nothing, so that the caller has sent what it has before the connection is closed: many look for
 /// an answer only then. Not for long.
-async fn drain(body: &mut Body) {
+async fn drain(body: &mut Body, most: usize) {
     let reading = async {
-        let mut left = MAX_BODY;
+        let mut left = most;
         while let Some(Ok(frame)) = body.frame().await {
             let length = frame.data_ref().map_or(0, Bytes::len);
             let Some(less) = left.checked_sub(length) else { return };

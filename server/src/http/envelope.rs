@@ -83,6 +83,13 @@ pub(super) fn single(outcome: &Outcome, count: impl FnOnce(String) -> Bytes) -> 
     response
 }
 
+/// The answer to a body that is not read, so that nobody knows its dialect: in both, as each reads what is its own.
+pub(super) fn refusal(error: PublicError) -> Response {
+    let shape = error_shape(&error);
+    let text = format!(r#"{{"error":{{"json":{shape},{}}}"#, shape.trim_start_matches('{'));
+    single(&Outcome::refused(error), |_| text.into())
+}
+
 /// The answer to a batch, as [`single`]: the common status, or 207.
 pub(super) fn batch(outcomes: Vec<Outcome>, count: impl FnOnce(String) -> Bytes) -> Response {
     let first = outcomes.first().map_or(StatusCode::OK, Outcome::status);

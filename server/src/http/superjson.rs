@@ -55,7 +55,8 @@ fn unwrap(wrapped: Wrapped) -> Option<Box<RawValue>> {
     if !paths.values().any(is_undefined) {
         return Some(wrapped.json);
     }
-    let mut json: Value = serde_json::from_str(wrapped.json.get()).ok()?;
+    // What cannot be read is for the procedure to refuse: without it a list would be asked for without its filters.
+    let Ok(mut json) = serde_json::from_str::<Value>(wrapped.json.get()) else { return Some(wrapped.json) };
     for path in paths.iter().filter(|(_, value)| is_undefined(value)).map(|(path, _)| path) {
         remove(&mut json, path);
     }

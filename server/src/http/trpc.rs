@@ -30,7 +30,7 @@ use super::{
     BATCH_WIDTH, Doors, MAX_BATCH, auth,
     batch::{Room, no_room},
     body,
-    envelope::{self, Outcome, public, respond, single},
+    envelope::{self, Outcome, public, refusal, respond, single},
     in_process, jsonl, sse, superjson,
 };
 use crate::{
@@ -60,7 +60,7 @@ pub(super) async fn handle(State(doors): State<Doors>, request: Request) -> Resp
         request.uri().path().strip_prefix(MOUNT).unwrap_or_default().trim_start_matches('/').to_owned();
     match prepare(&doors, request).await {
         Ok(prepared) => serve(&doors, &path, prepared).await,
-        Err(error) => single(&Outcome::refused(error), Bytes::from),
+        Err(refused) => refused,
     }
 }
 
@@ -74,17 +74,20 @@ struct Prepared {
     place: Option<Arc<Place>>,
 }
 
-async fn prepare(doors: &Doors, request: Request) -> std::result::Result<Prepared, PublicError> {
+async fn prepare(doors: &Doors, request: Request) -> std::result::Result<Prepared, Response> {
+    let plain = |error| single(&Outcome::refused(error), Bytes::from);
     let options = Query::<Options>::try_from_uri(request.uri());
     let (method, headers, body) = if request.method() == Method::GET {
         let (head, _) = request.into_parts();
         (head.method, head.headers, None)
-    } else {
+    } else if body::is_json(request.headers()) {
         let (method, headers) = (request.method().clone(), request.headers().clone());
-        (method, headers, Some(body::read_json(doors, request).await?))
+        (method, headers, Some(body::read_json(doors, request).await.map_err(refusal)?))
+    } else {
+        return Err(plain(body::not_json()));
     };
     let Query(options) =
-        options.map_err(|_| PublicError::new(Code::BadRequest, "the query string cannot be read"))?;
+        options.map_err(|_| plain(PublicError::new(Code::BadRequest, "the query string cannot be read")))?;
     let (text, place) = body.map_or((None, None), |body| (Some(body.bytes), body.place));
     let text = text.or(options.input.map(Bytes::from)).filter(|text| !text.is_empty());
     // Read lazily: without a key even malformed JSON is a 401.
@@ -121,8 +124,10 @@ async fn serve(doors: &Doors, path: &str, request: Prepared) -> Response {
     }
     let names: Vec<String> = path.split(',').take(MAX_BATCH + 1).map(ToOwned::to_owned).collect();
     if names.len() > MAX_BATCH {
-        let error = PublicError::new(Code::PayloadTooLarge, "a batch has at most 100 calls");
-        return single(&Outcome::refused(error), Bytes::from);
+        let inputs = asked.input.ok().and_then(|input| Inputs::split(input.as_deref(), MAX_BATCH, place));
+        let superjson = inputs.is_some_and(|inputs| inputs.speak_superjson());
+        let result = Err(PublicError::new(Code::PayloadTooLarge, "a batch has at most 100 calls"));
+        return single(&Outcome { result, superjson }, Bytes::from);
     }
     let inputs = match asked.input.map(|input| Inputs::split(input.as_deref(), names.len(), place)) {
         Ok(Some(inputs)) => Ok(inputs),

@@ -3,7 +3,7 @@
 import { createTRPCProxyClient, httpBatchLink, httpLink } from '@trpc/client';
 import superjson from 'superjson';
 
-import { headers, mount, works } from '../procedures.mjs';
+import { headers, isToldWhatIsTooLarge, mount, works } from '../procedures.mjs';
 
 for (const link of [httpLink, httpBatchLink]) {
   for (const transformer of [undefined, superjson]) {
@@ -11,6 +11,7 @@ for (const link of [httpLink, httpBatchLink]) {
     for (const url of [mount, `${mount}/`]) {
       const client = (headers) => createTRPCProxyClient({ transformer, links: [link({ url, headers })] });
       await works(client(headers), client({}));
+      await isToldWhatIsTooLarge(client(headers), client({}), link !== httpLink);
       console.log(`ok: ${link.name} ${transformer ? 'superjson' : 'plain'} ${url}`);
     }
   }
