@@ -93,6 +93,10 @@ async fn read(doors: &Doors, headers: &HeaderMap, body: &mut Body) -> Result<Rea
             }
             bytes.reserve_exact(announced.saturating_sub(bytes.len()));
         }
+        if length > bytes.capacity() {
+            // No more than may come: doubled, it would be up to twice that.
+            bytes.reserve_exact((bytes.capacity() * 2).clamp(length, MAX_BODY) - bytes.len());
+        }
         bytes.extend_from_slice(&data);
     }
     Ok(Read { bytes: bytes.into(), place })

@@ -75,7 +75,7 @@ pub(super) fn upgrade(
     // Known from now on, so that a stop waits until it was told.
     let known = doors.sockets.token();
     upgrade.on_upgrade(|socket| async move {
-        let talk = Talk {
+        let mut talk = Talk {
             doors,
             socket,
             key,
@@ -88,7 +88,7 @@ pub(super) fn upgrade(
             heard: Instant::now(),
         };
         // Boxed, since every future that is around another has it twice: before it runs, and while.
-        request::within(opened_by, Box::pin(talk.serve(caller))).await;
+        request::within(opened_by, Box::pin(async move { talk.serve(caller).await })).await;
         drop(known);
     })
 }
@@ -136,7 +136,7 @@ enum End {
 type Step = Result<(), End>;
 
 impl Talk {
-    async fn serve(mut self, caller: Arc<Caller>) {
+    async fn serve(&mut self, caller: Arc<Caller>) {
         let open = self.doors.app.known_keys.hold_open(&caller);
         drop(caller);
         let key_ended = open.ended();
@@ -147,8 +147,9 @@ impl Talk {
                 biased;
                 () = self.doors.stop.cancelled() => Err(stopping()),
                 () = &mut key_ended => Err(key_is_over()),
-                _ = pings.tick() => self.ping().await,
-                Some(answered) = self.calls.join_next() => self.answered(answered).await,
+                // Boxed, as what is done now and then: a quiet socket would have room for it all the time.
+                _ = pings.tick() => Box::pin(self.ping()).await,
+                Some(answered) = self.calls.join_next() => Box::pin(self.answered(answered)).await,
                 Some(turn) = its_turn(&mut self.waiting) => {
                     // Until now it was not listened to.
                     self.heard = Instant::now();
@@ -161,7 +162,7 @@ impl Talk {
                     None => Err(End::Gone),
                 },
                 Some(notification) = next(&mut self.subscriptions) => match notification.message() {
-                    Some(message) => self.write(message).await,
+                    Some(message) => Box::pin(self.write(message)).await,
                     None => Ok(()),
                 },
             };
@@ -175,7 +176,7 @@ impl Talk {
                 let _ = timeout(LAST_ANSWERS, Box::pin(self.last_answers())).await;
             }
             let is_unread = frame.code == close_code::SIZE;
-            let _ = self.write(Message::Close(Some(frame))).await;
+            let _ = Box::pin(self.write(Message::Close(Some(frame)))).await;
             if is_unread {
                 // What it still sends would else be answered by a reset, which may come before the reason.
                 tokio::time::sleep(LAST_ANSWERS).await;
