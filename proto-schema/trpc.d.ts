@@ -1,4 +1,5 @@
-// The procedures of Purser, for @trpc/client 11 (needs @trpc/server 11 beside it, for its types only).
+// The procedures of Purser, for @trpc/client 11.4 or newer (needs the same @trpc/server beside it, for its types only).
+// With an older one the types are silently `any`.
 // Made of the procedure table; a running Purser serves its own at /api/trpc.d.ts. Do not edit.
 //
 //   import { createTRPCClient, httpBatchLink } from "@trpc/client";

@@ -191,5 +191,46 @@ pub fn without_null(schema: &mut Map<String, Value>) {
     }
 }
 
+/// Writes what is one of several words as an `enum`, here and in all that is below: of a `oneOf` many a generator of
+/// clients takes the first word alone. What each word means goes into the description, as a list in Markdown.
+pub fn words_as_enums(schema: &mut Value) {
+    match schema {
+        Value::Object(schema) => {
+            if let Some(words) = schema.get("oneOf").and_then(words) {
+                let mut lines: Vec<String> = Vec::new();
+                lines.extend(
+                    schema.get("description").and_then(Value::as_str).map(|text| format!("{text}\n")),
+                );
+                lines.extend(
+                    words.iter().filter_map(|(word, means)| Some(format!("- `{word}`: {}", (*means)?))),
+                );
+                let words: Vec<Value> = words.into_iter().map(|(word, _)| word.into()).collect();
+                if !lines.is_empty() {
+                    schema.insert("description".to_owned(), lines.join("\n").trim_end().into());
+                }
+                schema.remove("oneOf");
+                schema.insert("type".to_owned(), "string".into());
+                schema.insert("enum".to_owned(), words.into());
+            }
+            schema.values_mut().for_each(words_as_enums);
+        }
+        Value::Array(schemas) => schemas.iter_mut().for_each(words_as_enums),
+        _ => {}
+    }
+}
+
+/// The words that a `oneOf` is a choice of, each with what it means. `None` where one of its schemas is none of words.
+fn words(variants: &Value) -> Option<Vec<(String, Option<&str>)>> {
+    let mut words = Vec::new();
+    for variant in variants.as_array()? {
+        let means = variant.get("description").and_then(Value::as_str);
+        let one = variant.get("const").map(std::slice::from_ref);
+        for word in one.or_else(|| variant.get("enum").and_then(Value::as_array).map(Vec::as_slice))? {
+            words.push((word.as_str()?.to_owned(), means));
+        }
+    }
+    Some(words)
+}
+
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,7 @@
 //! The documents that describe the doors: valid by their own rules, and true of the running server.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     fs::{self, File},
     path::{Path, PathBuf},
     process::Command,
@@ -8,8 +9,8 @@ use std::{
 
 use http::Method;
 use jsonschema::{Registry, Validator};
-use purser_proto_schema::procedure;
-use purser_tests::Purser;
+use purser_proto_schema::procedure::{self, Kind, ProcedureInfo};
+use purser_tests::{Client, Purser, tenant::Grant};
 use serde_json::{Value, json};
 
 use crate::answers::send;
@@ -125,8 +126,16 @@ async fn the_openapi_document_is_valid_and_the_server_does_what_it_says() {
     // Not a word of these runs in the source folder.
     command.current_dir(folder.path());
     let said = tokio::task::spawn_blocking(move || run("schemathesis", &mut command)).await.unwrap();
-    let tested = procedure::table().filter(|info| info.kind != procedure::Kind::Subscription).count();
-    assert!(tested > 25 && said.contains("Test cases"), "{said}");
+    // Of as many operations as there are, by GET and by POST, all were called.
+    let called = |info: &ProcedureInfo| match info.kind {
+        Kind::Query => 2,
+        Kind::Mutation => 1,
+        Kind::Subscription => 0,
+    };
+    let operations: usize = procedure::table().map(called).sum();
+    for line in [format!("Selected: {operations}/{operations}"), format!("Tested: {operations}")] {
+        assert!(said.lines().any(|said| said.trim() == line), "no {line}: {said}");
+    }
     assert!(!purser.logs().contains("panicked"), "{}", purser.logs());
 }
 
@@ -179,12 +188,73 @@ async fn rpc_discover_answers_a_valid_openrpc_document_on_post_and_on_a_socket()
     assert!(!refused.text().contains("hunter2"));
 }
 
+/// Every method, and the numbers of the errors that the document names for it.
+async fn documented_errors(client: &Client) -> BTreeMap<String, BTreeSet<i64>> {
+    let document = client.rpc("rpc.discover", &Value::Null).await.json();
+    let methods = document["result"]["methods"].as_array().unwrap();
+    let numbers = |method: &Value| {
+        method["errors"].as_array().unwrap().iter().map(|error| error["code"].as_i64().unwrap()).collect()
+    };
+    methods.iter().map(|method| (method["name"].as_str().unwrap().to_owned(), numbers(method))).collect()
+}
+
+/// What is answered to a method when nobody, somebody with few permissions and somebody with all call it, well and badly,
+/// alone, on a socket and in a batch that has been answered enough.
+#[tokio::test]
+async fn no_method_of_json_rpc_answers_an_error_that_its_document_does_not_name() {
+    let purser = Purser::start().await;
+    let client = purser.client();
+    let weak = purser.key_in(&purser.default_organization(), Grant::Role("viewer"));
+    let documented = documented_errors(&client).await;
+    let mut answered: BTreeMap<&str, BTreeSet<i64>> = BTreeMap::new();
+    let mut socket = client.websocket().await.unwrap();
+    for name in documented.keys() {
+        let mut hear = |answer: &Value| {
+            assert!(!answer["id"].is_null(), "{name}: {answer}");
+            answered.entry(name).or_default().extend(answer["error"]["code"].as_i64());
+        };
+        let info = procedure::table().find(|info| info.name == name);
+        let example: Value =
+            serde_json::from_str(info.map_or(r#"{"input": {}}"#, |info| info.example)).unwrap();
+        for params in
+            [json!({}), json!({"colour": "red"}), json!({"subscription": 1}), example["input"].clone()]
+        {
+            for client in [&client.without_key(), &weak, &client] {
+                hear(&client.rpc(name, &params).await.json());
+            }
+            hear(&socket.call(name, params).await.unwrap());
+        }
+    }
+
+    let length = client.rpc("rpc.discover", &Value::Null).await.body.len();
+    // The first 2 MiB, and as many again as may be under way by then.
+    let enough = (2 << 20) / length + 1 + 8;
+    let names = std::iter::repeat_n("rpc.discover", enough).chain(documented.keys().map(String::as_str));
+    let calls: Vec<Value> =
+        names.enumerate().map(|(id, name)| json!({"jsonrpc": "2.0", "id": id, "method": name})).collect();
+    let answers = client.post("/rpc", &calls.into()).await.json();
+    for (name, answer) in documented.keys().zip(&answers.as_array().unwrap()[enough..]) {
+        assert_eq!(answer["error"]["data"]["code"], "PAYLOAD_TOO_LARGE", "{name}: {answer}");
+        answered.get_mut(name.as_str()).unwrap().extend(answer["error"]["code"].as_i64());
+    }
+
+    let of_sockets = ["job.unwatch", "job.watch", "registry.events", "registry.unevents"];
+    let refused_by_post =
+        answered.iter().filter(|(_, numbers)| numbers.contains(&-32005)).map(|(name, _)| *name);
+    assert_eq!(refused_by_post.collect::<Vec<_>>(), of_sockets);
+    let undocumented: Vec<_> = answered
+        .iter()
+        .flat_map(|(name, numbers)| numbers.difference(&documented[*name]).map(move |number| (name, number)))
+        .collect();
+    assert!(undocumented.is_empty(), "{undocumented:?}");
+}
+
 /// Every example of the documents really is a call: it gets as far as the things that it names.
 #[tokio::test]
 async fn every_example_is_a_call_that_nothing_is_wrong_with() {
     let purser = Purser::start().await;
     let client = purser.client();
-    for info in procedure::table().filter(|info| info.kind != procedure::Kind::Subscription) {
+    for info in procedure::table().filter(|info| info.kind != Kind::Subscription) {
         let example: Value = serde_json::from_str(info.example).unwrap();
         let answer = client.post(&format!("/api/{}", info.name), &example["input"]).await;
         let fits_no_server = answer.text().contains("fit no server");

@@ -96,6 +96,9 @@ async fn checks_come_in_the_order_of_the_contract() {
     for name in ["no.such", "registry.all", "registry.create"] {
         refused(&send(&nobody, Method::POST, &to(name), &text, bad).await, "UNSUPPORTED_MEDIA_TYPE");
     }
+    // A GET has no body to have a type.
+    refused(&send(&nobody, Method::GET, &to("registry.all"), &text, "").await, "UNAUTHORIZED");
+    assert_eq!(send(&client, Method::GET, &to("registry.all"), &text, "").await.status, 200);
     for method in [Method::GET, Method::POST, Method::PUT] {
         refused(&send(&nobody, method, &to("no.such"), &[], bad).await, "NOT_FOUND");
     }

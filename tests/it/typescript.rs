@@ -1,5 +1,5 @@
 //! The procedure table as types for `@trpc/client`: what is served is what is committed, and the compiler takes with
-//! them what callers may write and refuses what they may not (`tests/clients/v10` and `v11`).
+//! them what callers may write and refuses what they may not (`tests/clients/v10`, `v11` and `v11.4`).
 
 use std::{fs, process::Command};
 
@@ -49,6 +49,12 @@ fn compiles(folder: &str) {
 #[test]
 fn version_11_takes_what_is_right_and_refuses_what_is_wrong() {
     compiles("v11");
+}
+
+/// The oldest one that has the types.
+#[test]
+fn version_11_4_takes_what_is_right_and_refuses_what_is_wrong() {
+    compiles("v11.4");
 }
 
 #[test]

@@ -237,3 +237,32 @@ fn a_field_that_may_be_absent_from_an_output_is_never_null_there() {
     let result = &schemas().definitions["TestResult"];
     assert_eq!(result["properties"]["access"]["$ref"], format!("{DEFINITIONS}AccessVerdict"), "{result}");
 }
+
+#[test]
+fn words_become_an_enum_and_what_they_mean_the_description() {
+    let mut schema = json!({
+        "properties": {
+            "kind": {
+                "description": "Which.",
+                "oneOf": [
+                    {"type": "string", "const": "one", "description": "The first."},
+                    {"type": "string", "enum": ["two", "three"]},
+                ],
+            },
+            "bare": {"oneOf": [{"type": "string", "enum": ["a"]}, {"type": "string", "const": "b"}]},
+            "either": {"oneOf": [{"type": "string", "const": "a"}, {"type": "object"}]},
+        },
+    });
+    let either = schema["properties"]["either"].clone();
+    words_as_enums(&mut schema);
+    let wanted = json!({
+        "kind": {
+            "description": "Which.\n\n- `one`: The first.",
+            "type": "string",
+            "enum": ["one", "two", "three"],
+        },
+        "bare": {"type": "string", "enum": ["a", "b"]},
+        "either": either,
+    });
+    assert_eq!(schema["properties"], wanted);
+}

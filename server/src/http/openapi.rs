@@ -39,7 +39,10 @@ fn document() -> Value {
     namespaces.dedup();
     let responses: Map<String, Value> =
         Code::ALL.iter().map(|code| (code.as_str().to_owned(), refusal(*code))).collect();
-    json!({
+    let errors = Code::ALL.iter().map(|code| (error_name(*code), error_schema(*code)));
+    let definitions = schemas().definitions.iter().map(|(name, schema)| (name.clone(), schema.clone()));
+    let definitions: Map<String, Value> = definitions.chain(errors).collect();
+    let mut document = json!({
         "openapi": "3.1.0",
         "info": {
             "title": "Purser",
@@ -52,14 +55,16 @@ fn document() -> Value {
         "tags": namespaces.iter().map(|name| json!({"name": name})).collect::<Vec<_>>(),
         "paths": paths,
         "components": {
-            "schemas": schemas().definitions,
+            "schemas": definitions,
             "responses": responses,
             "securitySchemes": {
                 "apiKey": {"type": "apiKey", "in": "header", "name": "x-api-key"},
                 "bearer": {"type": "http", "scheme": "bearer", "description": "The same key as a bearer token."},
             },
         },
-    })
+    });
+    schema::words_as_enums(&mut document);
+    document
 }
 
 fn namespace(info: &'static ProcedureInfo) -> &'static str {
@@ -190,21 +195,29 @@ fn refusal(code: Code) -> Value {
         }
         _ => {}
     }
-    let schema = json!({
-        "allOf": [
-            schemas().error,
-            {"properties": {
-                "code": {"const": name},
-                "data": {"properties": {"code": {"const": name}, "httpStatus": {"const": status}}},
-            }},
-        ],
-    });
+    let schema = json!({"$ref": format!("{}{}", schema::DEFINITIONS, error_name(code))});
     let example = json!({"message": message, "code": name, "data": data});
     json!({
         "description": code.description(),
         "headers": headers,
         "content": {JSON: {"schema": schema, "example": example}},
     })
+}
+
+/// What the schema of a code's answers is called.
+fn error_name(code: Code) -> String {
+    format!("Error{code:?}")
+}
+
+/// The error that every answer of a code is: one object without `allOf`, of which generators of clients make nothing.
+fn error_schema(code: Code) -> Value {
+    let mut schema = schemas().resolve(&schemas().error).clone();
+    schema["description"] = code.description().into();
+    schema["properties"]["code"] = json!({"type": "string", "const": code.as_str()});
+    // Those that do not look beside a `$ref` know the rest.
+    schema["properties"]["data"]["properties"] =
+        json!({"code": {"const": code.as_str()}, "httpStatus": {"const": code.http_status()}});
+    schema
 }
 
 #[cfg(test)]
@@ -228,6 +241,48 @@ mod tests {
                     assert!(operation["responses"][&status].is_object(), "{method} {} {status}", info.name);
                 }
             }
+        }
+    }
+
+    /// What generators of clients make something of: openapi-python-client takes the first word of a `oneOf` for the
+    /// only one, and no error that is an `allOf`.
+    #[test]
+    fn words_are_enums_and_an_error_is_one_object() {
+        fn walk(value: &Value, at: &str, words: &mut usize) {
+            match value {
+                Value::Object(members) => {
+                    assert!(!members.contains_key("allOf"), "{at}: {value}");
+                    if let Some(Value::Array(variants)) = members.get("oneOf") {
+                        assert!(variants.iter().all(|variant| variant["type"] == "object"), "{at}: {value}");
+                    }
+                    if members.contains_key("enum") {
+                        *words += 1;
+                        assert_eq!(members["type"], "string", "{at}: {value}");
+                    }
+                    members.iter().for_each(|(name, value)| walk(value, &format!("{at}/{name}"), words));
+                }
+                Value::Array(items) => items.iter().for_each(|item| walk(item, at, words)),
+                _ => {}
+            }
+        }
+        let (document, mut words) = (document(), 0);
+        walk(&document, "", &mut words);
+        assert!(words > 15, "only {words}");
+        let kind = &document["components"]["schemas"]["RegistryKind"];
+        assert!(kind["enum"].as_array().unwrap().contains(&json!("other")), "{kind}");
+        assert!(kind["description"].as_str().unwrap().contains("\n- `dockerHub`: "), "{kind}");
+
+        let components = &document["components"];
+        for code in Code::ALL {
+            assert!(!schemas().definitions.contains_key(&error_name(*code)));
+            let answer = &components["responses"][code.as_str()]["content"][JSON]["schema"]["$ref"];
+            assert_eq!(answer, &format!("{}Error{code:?}", schema::DEFINITIONS));
+            let error = &components["schemas"][error_name(*code)];
+            assert_eq!(error["required"], json!(["message", "code", "data"]));
+            assert_eq!(error["properties"]["code"], json!({"type": "string", "const": code.as_str()}));
+            let data = &error["properties"]["data"];
+            assert_eq!(data["$ref"], format!("{}ErrorData", schema::DEFINITIONS));
+            assert_eq!(data["properties"]["httpStatus"]["const"], code.http_status());
         }
     }
 

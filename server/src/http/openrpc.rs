@@ -8,14 +8,18 @@ use std::{collections::BTreeMap, sync::LazyLock};
 use purser_proto_schema::{
     error::{Code, INVALID_PARAMS},
     procedure::{self, Kind, ProcedureInfo},
-    schema::schemas,
+    schema::{self, schemas},
 };
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::{document::Document, openapi};
 
 /// The method that answers the document.
 pub(super) const DISCOVER: &str = "rpc.discover";
+
+/// What ending a subscription may answer.
+const OF_UNSUBSCRIBE: [Code; 4] =
+    [Code::BadRequest, Code::TooManyRequests, Code::MethodNotSupported, Code::PayloadTooLarge];
 
 /// What [`DISCOVER`] answers, as JSON.
 pub(super) fn text() -> &'static str {
@@ -29,7 +33,9 @@ fn document() -> Value {
         .flat_map(|info| [Some(method(info)), info.unsubscribe().map(|name| unsubscribe(info, &name))])
         .flatten()
         .collect();
-    let mut document = json!({
+    let definitions: Map<String, Value> =
+        schemas().definitions.iter().map(|(name, schema)| (name.clone(), in_draft_7(schema))).collect();
+    json!({
         "openrpc": "1.3.2",
         "info": {
             "title": "Purser",
@@ -39,10 +45,8 @@ fn document() -> Value {
             "license": {"name": "Apache-2.0"},
         },
         "methods": methods,
-        "components": {"schemas": schemas().definitions},
-    });
-    without_siblings_of_refs(&mut document);
-    document
+        "components": {"schemas": definitions},
+    })
 }
 
 fn method(info: &'static ProcedureInfo) -> Value {
@@ -54,18 +58,20 @@ fn method(info: &'static ProcedureInfo) -> Value {
         .map(|(name, schema, required)| {
             let description =
                 schema.get("description").or_else(|| schemas().resolve(schema).get("description"));
-            json!({"name": name, "description": description, "required": required, "schema": schema})
+            json!({"name": name, "description": description, "required": required, "schema": in_draft_7(schema)})
         })
         .collect();
     let given = example["input"].as_object().into_iter().flatten();
     let given: Vec<Value> = given.map(|(name, value)| json!({"name": name, "value": value})).collect();
-    let output = schemas().of(info.name).map(|schemas| &schemas.output);
+    let output = schemas().of(info.name).map(|schemas| in_draft_7(&schemas.output));
     let (result, answered) = match info.kind {
         Kind::Query | Kind::Mutation => {
             (json!({"name": "result", "schema": output}), example["output"].clone())
         }
         Kind::Subscription => (subscription_number("result"), 1.into()),
     };
+    let on_post = (info.kind == Kind::Subscription).then_some(Code::MethodNotSupported);
+    let of_door = on_post.into_iter().chain([Code::PayloadTooLarge]);
     let mut method = json!({
         "name": info.name,
         "summary": openapi::summary(&description),
@@ -74,7 +80,7 @@ fn method(info: &'static ProcedureInfo) -> Value {
         "paramStructure": "by-name",
         "params": params,
         "result": result,
-        "errors": errors(info.codes()),
+        "errors": errors(info.codes().chain(of_door)),
         "examples": [{
             "name": "usual",
             "params": given,
@@ -112,7 +118,7 @@ fn unsubscribe(info: &'static ProcedureInfo, name: &str) -> Value {
             "description": "Whether there was one.",
             "schema": {"type": "boolean"},
         },
-        "errors": errors([Code::BadRequest].into_iter()),
+        "errors": errors(OF_UNSUBSCRIBE.into_iter()),
         "examples": [{
             "name": "usual",
             "params": [{"name": "subscription", "value": 1}],
@@ -142,27 +148,51 @@ fn errors(codes: impl Iterator<Item = Code>) -> Vec<Value> {
         }
     }
     let error = |(number, codes): (i32, Vec<Code>)| {
-        let message: Vec<&str> = codes.iter().map(|code| code.description()).collect();
+        let message: Vec<&str> = codes.iter().map(|code| meaning(*code)).collect();
         let names: Vec<&str> = codes.iter().map(|code| code.as_str()).collect();
         json!({"code": number, "message": message.join(" Or: "), "data": {"code": names}})
     };
     by_number.into_iter().map(error).collect()
 }
 
-/// Moves a `$ref` that has siblings into an `allOf` beside them.
-fn without_siblings_of_refs(value: &mut Value) {
-    match value {
-        Value::Object(members) => {
-            if members.len() > 1
-                && let Some(reference) = members.remove("$ref")
-            {
-                members.insert("allOf".to_owned(), json!([{"$ref": reference}]));
-            }
-            members.values_mut().for_each(without_siblings_of_refs);
-        }
-        Value::Array(items) => items.iter_mut().for_each(without_siblings_of_refs),
-        _ => {}
+/// What a code means at this door.
+fn meaning(code: Code) -> &'static str {
+    match code {
+        Code::MethodNotSupported => "Subscriptions are on a WebSocket.",
+        Code::PayloadTooLarge => "Not called: the answers of its batch were over the limit by then.",
+        other => other.description(),
     }
+}
+
+/// The formats of draft 7 that are used. Others, such as `uint32`, are of OpenAPI: a strict validator refuses a schema that
+/// has one.
+const FORMATS: [&str; 1] = ["date-time"];
+
+/// A schema as draft 7 has it: what stands beside a `$ref` is moved around it, and words are an `enum`.
+fn in_draft_7(schema: &Value) -> Value {
+    fn transform(value: &mut Value) {
+        match value {
+            Value::Object(members) => {
+                if members.len() > 1
+                    && let Some(reference) = members.remove("$ref")
+                {
+                    members.insert("allOf".to_owned(), json!([{"$ref": reference}]));
+                }
+                // A property of this name is a schema.
+                if members.get("format").and_then(Value::as_str).is_some_and(|name| !FORMATS.contains(&name))
+                {
+                    members.remove("format");
+                }
+                members.values_mut().for_each(transform);
+            }
+            Value::Array(items) => items.iter_mut().for_each(transform),
+            _ => {}
+        }
+    }
+    let mut schema = schema.clone();
+    schema::words_as_enums(&mut schema);
+    transform(&mut schema);
+    schema
 }
 
 #[cfg(test)]
@@ -193,5 +223,34 @@ mod tests {
                 info.name
             );
         }
+    }
+
+    #[test]
+    fn its_schemas_are_of_draft_7_and_their_words_enums() {
+        fn walk(value: &Value, formats: &mut usize) {
+            match value {
+                Value::Object(members) => {
+                    if let Some(format) = members.get("format").and_then(Value::as_str) {
+                        assert_eq!(format, "date-time", "{value}");
+                        *formats += 1;
+                    }
+                    assert!(members.len() == 1 || !members.contains_key("$ref"), "{value}");
+                    if let Some(Value::Array(variants)) = members.get("oneOf") {
+                        assert!(variants.iter().all(|variant| variant["type"] == "object"), "{value}");
+                    }
+                    members.values().for_each(|value| walk(value, formats));
+                }
+                Value::Array(items) => items.iter().for_each(|item| walk(item, formats)),
+                _ => {}
+            }
+        }
+        let (document, mut formats) = (document(), 0);
+        walk(&document, &mut formats);
+        assert!(formats > 0, "moments have a format");
+        // The bounds that the formats came with stay.
+        let methods = document["methods"].as_array().unwrap();
+        let all = methods.iter().find(|method| method["name"] == "job.all").unwrap();
+        let limit = all["params"].as_array().unwrap().iter().find(|param| param["name"] == "limit").unwrap();
+        assert_eq!((&limit["schema"]["minimum"], &limit["schema"]["maximum"]), (&json!(1), &json!(100)));
     }
 }
