@@ -1,0 +1,65 @@
+//! What the audit holds, whatever is tried against it or fails beside it.
+
+use std::time::Duration;
+
+use purser_tests::{Client, Purser, eventually, tenant::Grant, unique};
+use serde_json::{Value, json};
+
+const SOON: Duration = Duration::from_secs(20);
+
+async fn events(client: &Client, filter: Value) -> Vec<Value> {
+    client.query("audit.all", filter).await["items"].as_array().unwrap().clone()
+}
+
+/// `action outcome` of each, newest first.
+fn told(events: &[Value]) -> Vec<String> {
+    let text = |event: &Value, name: &str| event[name].as_str().unwrap().to_owned();
+    events.iter().map(|event| format!("{} {}", text(event, "action"), text(event, "outcome"))).collect()
+}
+
+/// More kinds than are told apart of one organization.
+#[tokio::test]
+async fn no_organization_hides_by_its_own_refusals_what_is_tried_on_another() {
+    let purser = Purser::start().await;
+    let victim = purser.organization("victim");
+    let loud = purser.organization("loud");
+    let forbidden = [
+        "registry.create",
+        "registry.update",
+        "registry.remove",
+        "server.create",
+        "server.update",
+        "server.remove",
+        "server.createJoinToken",
+        "image.push",
+        "apiKey.create",
+        "apiKey.remove",
+        "organization.create",
+        "organization.update",
+    ];
+    for _ in 0..10 {
+        let key = purser.key_in(&loud, Grant::Permissions(&["registry:read"]));
+        for procedure in forbidden {
+            assert_eq!(key.trpc_mutation(procedure, &json!({})).await.code(), "FORBIDDEN", "{procedure}");
+        }
+    }
+    let key = purser.key_in(&victim, Grant::Role("admin"));
+    let prefix = purser.sql(&format!("SELECT prefix FROM api_key WHERE organization_id = '{victim}'"));
+    let guessed = key.with_key(&format!("{}_{}", prefix.trim(), unique("guess")));
+    for _ in 0..8 {
+        assert_eq!(guessed.trpc_query("registry.all", &Value::Null).await.status, 401);
+    }
+    let refused = json!({"action": "key.refused"});
+    let noted = async || Some(events(&key, refused.clone()).await).filter(|noted| noted.len() >= 5);
+    assert_eq!(told(&eventually(SOON, noted).await), ["key.refused wrong_secret"; 5]);
+    assert!(purser.stop().await.success());
+    let rest = |organization: &str, action: &str| {
+        purser.execute_sql(&format!(
+            "SELECT COUNT(*), SUM(count) FROM audit_event WHERE organization_id = '{organization}' AND action = '{action}'"
+        ))
+    };
+    assert_eq!(rest(&victim, "key.refused"), "6|8");
+    // What is not told apart is summed up in whose it is: five of them are events of their own.
+    assert_eq!(rest(&loud, "many.refused"), "1|15");
+    assert_eq!((rest("", "many.refused"), rest(&victim, "many.refused")), ("0|".into(), "0|".into()));
+}
