@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use http::Method;
 use purser_tests::{Client, Purser, eventually, tenant::Grant, unique};
 use serde_json::{Value, json};
 
 const SOON: Duration = Duration::from_secs(20);
+const TOKEN: &str = "a-token-for-the-metrics";
 
 async fn events(client: &Client, filter: Value) -> Vec<Value> {
     client.query("audit.all", filter).await["items"].as_array().unwrap().clone()
@@ -62,4 +64,25 @@ async fn no_organization_hides_by_its_own_refusals_what_is_tried_on_another() {
     // What is not told apart is summed up in whose it is: five of them are events of their own.
     assert_eq!(rest(&loud, "many.refused"), "1|15");
     assert_eq!((rest("", "many.refused"), rest(&victim, "many.refused")), ("0|".into(), "0|".into()));
+}
+
+#[tokio::test]
+async fn a_wrong_token_for_the_metrics_is_told_and_none_at_all_is_not() {
+    let purser = Purser::builder().env("PURSER_METRICS_TOKEN", TOKEN).start().await;
+    let (client, nobody) = (purser.client(), purser.anonymous());
+    let asked = async |headers: &[(&str, &str)]| {
+        nobody.send(Method::GET, "/metrics", headers, "").await.unwrap().status.as_u16()
+    };
+    assert_eq!(asked(&[]).await, 401);
+    assert_eq!(asked(&[("authorization", &format!("Bearer {TOKEN}"))]).await, 200);
+    let guessed = unique("guess");
+    for _ in 0..2 {
+        assert_eq!(asked(&[("authorization", &format!("Bearer {guessed}"))]).await, 401);
+    }
+    let refused = json!({"instance": true});
+    let noted = async || Some(events(&client, refused.clone()).await).filter(|noted| noted.len() >= 2);
+    let noted = eventually(SOON, noted).await;
+    assert_eq!(told(&noted), ["metrics.refused wrong_token"; 2]);
+    assert_eq!((&noted[0]["source"], &noted[0]["apiKeyId"]), (&json!("127.0.0.1"), &Value::Null));
+    assert_eq!(purser_tests::scan_for_secret(&purser.data_dir(), &guessed), []);
 }
