@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use http::Method;
-use purser_tests::{Client, Purser, eventually, tenant::Grant, unique};
+use purser_tests::{Client, Purser, Road, Testbed, eventually, tenant::Grant, unique, user::Kind};
 use serde_json::{Value, json};
 
 const SOON: Duration = Duration::from_secs(20);
@@ -85,4 +85,37 @@ async fn a_wrong_token_for_the_metrics_is_told_and_none_at_all_is_not() {
     assert_eq!(told(&noted), ["metrics.refused wrong_token"; 2]);
     assert_eq!((&noted[0]["source"], &noted[0]["apiKeyId"]), (&json!("127.0.0.1"), &Value::Null));
     assert_eq!(purser_tests::scan_for_secret(&purser.data_dir(), &guessed), []);
+}
+
+/// The test is a job of its own; what became of the entry is another thing.
+#[tokio::test]
+async fn of_an_entry_that_is_tested_on_a_host_it_is_told_how_the_change_ended() {
+    let (bed, road) = (Testbed::get(), Road::start().await);
+    let (client, user) = (&road.client, bed.user(Kind::Plain));
+    let input = |password: &str| {
+        json!({"registryName": unique("tested"), "registryUrl": bed.registries.basic, "username": user.username,
+            "password": password, "test": true, "serverId": road.host()})
+    };
+    assert_eq!(client.trpc_mutation("registry.create", &input("wrong")).await.diagnosis(), "unauthorized");
+    let created = events(client, json!({"action": "registry.create"})).await;
+    assert_eq!(told(&created), ["registry.create BAD_REQUEST", "registry.create accepted"]);
+    assert_eq!(created[0]["jobId"], created[1]["jobId"]);
+
+    let entry = client.mutate("registry.create", input(&user.password)).await["registryId"].clone();
+    let update = |password: &str| json!({"registryId": entry, "password": password, "test": true, "serverId": road.host()});
+    assert_eq!(client.trpc_mutation("registry.update", &update("wrong")).await.diagnosis(), "unauthorized");
+    client.mutate("registry.update", update(&user.password)).await;
+    let of_entry = events(client, json!({"registryId": entry})).await;
+    assert_eq!(
+        told(&of_entry),
+        [
+            "registry.update ok",
+            "registry.update accepted",
+            "registry.update BAD_REQUEST",
+            "registry.update accepted",
+            "registry.create ok",
+            "registry.create accepted",
+        ]
+    );
+    assert!(of_entry.iter().all(|event| event["serverId"] == road.host()), "{of_entry:#?}");
 }

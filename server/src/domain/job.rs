@@ -56,6 +56,8 @@ pub struct Request {
     pub limits: Limits,
     /// How it spreads over them.
     pub fan_out: FanOut,
+    /// Whether its call goes on when it has ended, and has an outcome of its own for the audit.
+    pub goes_on: bool,
 }
 
 /// One server's part of it.
@@ -154,7 +156,9 @@ pub async fn accept(app: &App, call: &Call, request: Request, targets: Vec<NewTa
             return Err(error);
         }
     };
-    call.mark_audited();
+    if !request.goes_on {
+        call.mark_audited();
+    }
     match (place, taken) {
         (Some(place), Some(target)) => place.fill(target),
         _ => servers.iter().for_each(|server| app.dispatch.wake(server)),
