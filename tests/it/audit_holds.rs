@@ -119,3 +119,35 @@ async fn of_an_entry_that_is_tested_on_a_host_it_is_told_how_the_change_ended() 
     );
     assert!(of_entry.iter().all(|event| event["serverId"] == road.host()), "{of_entry:#?}");
 }
+
+/// What was refused for how things stand is found by what it was about.
+#[tokio::test]
+async fn a_change_that_is_refused_for_how_things_stand_is_told_with_what_it_was_about() {
+    let purser = Purser::start().await;
+    let organization = purser.organization("own");
+    let client = purser.key_in(&organization, Grant::Role("admin"));
+    let key = client.query("apiKey.all", Value::Null).await[0]["apiKeyId"].clone();
+    let server = client.mutate("server.create", json!({"name": "host"})).await["serverId"].clone();
+    let entry =
+        json!({"registryName": "used", "registryUrl": "127.0.0.1:1", "username": "u", "password": "p"});
+    let entry = client.mutate("registry.create", entry).await["registryId"].clone();
+    client.mutate("image.pull", json!({"image": "127.0.0.1:1/app", "serverId": server})).await;
+    let long_ago = "2026-01-01T00:00:00.000Z";
+    for (procedure, input, subject) in [
+        ("registry.remove", json!({"registryId": entry}), "registryId"),
+        ("registry.update", json!({"registryId": entry, "updatedAt": long_ago}), "registryId"),
+        ("server.update", json!({"serverId": server, "updatedAt": long_ago}), "serverId"),
+        (
+            "organization.update",
+            json!({"organizationId": organization, "updatedAt": long_ago}),
+            "subjectOrganizationId",
+        ),
+        ("apiKey.remove", json!({"apiKeyId": key}), "subjectApiKeyId"),
+    ] {
+        assert_eq!(client.trpc_mutation(procedure, &input).await.code(), "CONFLICT", "{procedure}");
+        let id = input.as_object().unwrap().iter().find(|(name, _)| name.ends_with("Id")).unwrap().1;
+        let found = events(&client, json!({subject: id, "outcome": "CONFLICT"})).await;
+        assert_eq!(told(&found)[0], format!("{procedure} CONFLICT"));
+        assert_eq!(&found[0][subject], id, "{procedure}");
+    }
+}

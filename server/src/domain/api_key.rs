@@ -78,8 +78,8 @@ pub async fn all(app: Arc<App>, call: Arc<Call>) -> Result<Vec<ApiKey>> {
 
 /// `apiKey.remove`
 pub async fn remove(app: Arc<App>, call: Arc<Call>, input: RemoveInput) -> Result<ApiKey> {
-    let row = app.store.api_key_revoke(call.organization(), &input.api_key_id).await?;
-    call.about_api_key(&input.api_key_id);
+    let revoked = app.store.api_key_revoke(call.organization(), &input.api_key_id).await;
+    let row = call.naming(revoked, |call| call.about_api_key(&input.api_key_id))?;
     app.known_keys.end(&input.api_key_id);
     view(row)
 }

@@ -236,6 +236,15 @@ impl Call {
         &self.caller.organization_id
     }
 
+    /// Names for the audit what a change was about, whether it was made or refused for how things stand. What was not
+    /// found is not named, nor what was not looked for.
+    pub fn naming<T>(&self, outcome: Result<T>, name: impl FnOnce(&Self)) -> Result<T> {
+        if !matches!(outcome, Err(Error::NotFound(_) | Error::Internal { .. } | Error::NotBegun { .. })) {
+            name(self);
+        }
+        outcome
+    }
+
     /// Notes a registry entry for the audit. The first one stays.
     pub fn about_registry(&self, id: &RegistryId) {
         let _ = self.registry.set(id.clone());

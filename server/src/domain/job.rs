@@ -273,8 +273,8 @@ pub async fn all(app: Arc<App>, call: Arc<Call>, input: AllInput) -> Result<JobP
 
 /// `job.cancel`
 pub async fn cancel(app: Arc<App>, call: Arc<Call>, input: OneInput) -> Result<Job> {
-    let running = app.store.job_cancel(call.organization(), &input.job_id).await?;
-    call.about_job(&input.job_id);
+    let cancelled = app.store.job_cancel(call.organization(), &input.job_id).await;
+    let running = call.naming(cancelled, |call| call.about_job(&input.job_id))?;
     app.dispatch.changed(&input.job_id);
     app.dispatch.cancel(running).await?;
     one(app, call, input).await

@@ -50,8 +50,8 @@ pub async fn update(app: Arc<App>, call: Arc<Call>, input: UpdateInput) -> Resul
     let name = input.name.as_deref().map(|name| names::check(&mut issues, "name", name));
     issues.into_result(())?;
     let changed = app.store.organization_update(&input.organization_id, name, input.updated_at).await;
+    let changed = call.naming(changed, |call| call.about_organization(&input.organization_id));
     let changed = view(changed.map_err(name_taken)?);
-    call.about_organization(&changed.organization_id);
     call.audit_in(Some(&changed.organization_id));
     Ok(changed)
 }

@@ -115,24 +115,23 @@ pub async fn update(app: Arc<App>, call: Arc<Call>, input: UpdateInput) -> Resul
     };
     let changed =
         app.store.server_describe(call.organization(), &input.server_id, input.updated_at, change).await;
+    let changed = call.naming(changed, |call| call.about_server(&input.server_id));
     let row = changed.map_err(name_taken)?;
-    call.about_server(&input.server_id);
     view(&app, &row)
 }
 
 /// `server.remove`
 pub async fn remove(app: Arc<App>, call: Arc<Call>, input: OneInput) -> Result<Server> {
-    let (row, jobs) = app.store.server_revoke(call.organization(), &input.server_id).await?;
-    call.about_server(&input.server_id);
+    let revoked = app.store.server_revoke(call.organization(), &input.server_id).await;
+    let (row, jobs) = call.naming(revoked, |call| call.about_server(&input.server_id))?;
     app.dispatch.revoke(&input.server_id, jobs);
     view(&app, &row)
 }
 
 /// `server.createJoinToken`
 pub async fn create_join_token(app: Arc<App>, call: Arc<Call>, input: OneInput) -> Result<JoinableServer> {
-    let joinable = create_join_token_in(&app, call.organization(), &input.server_id).await?;
-    call.about_server(&input.server_id);
-    Ok(joinable)
+    let joinable = create_join_token_in(&app, call.organization(), &input.server_id).await;
+    call.naming(joinable, |call| call.about_server(&input.server_id))
 }
 
 /// A new join token for a server of an organization.

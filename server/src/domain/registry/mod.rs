@@ -107,11 +107,9 @@ pub async fn one(app: Arc<App>, call: Arc<Call>, input: OneInput) -> Result<Regi
 
 /// `registry.remove`
 pub async fn remove(app: Arc<App>, call: Arc<Call>, input: RemoveInput) -> Result<Registry> {
-    let row = app
-        .store
-        .registry_remove(call.organization(), &input.registry_id, input.force.unwrap_or_default())
-        .await?;
-    call.about_registry(&input.registry_id);
+    let force = input.force.unwrap_or_default();
+    let removed = app.store.registry_remove(call.organization(), &input.registry_id, force).await;
+    let row = call.naming(removed, |call| call.about_registry(&input.registry_id))?;
     view(&row)
 }
 
