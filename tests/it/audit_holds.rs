@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 const SOON: Duration = Duration::from_secs(20);
 const TOKEN: &str = "a-token-for-the-metrics";
+const KEYS: [&str; 2] = ["an-operators-own-key-1", "an-operators-own-key-2"];
 
 async fn events(client: &Client, filter: Value) -> Vec<Value> {
     client.query("audit.all", filter).await["items"].as_array().unwrap().clone()
@@ -150,4 +151,39 @@ async fn a_change_that_is_refused_for_how_things_stand_is_told_with_what_it_was_
         assert_eq!(told(&found)[0], format!("{procedure} CONFLICT"));
         assert_eq!(&found[0][subject], id, "{procedure}");
     }
+}
+
+#[tokio::test]
+async fn an_operators_keys_are_told_when_they_are_made_and_replaced() {
+    let first = Purser::builder().env("PURSER_ADMIN_API_KEY", KEYS[0]).start().await;
+    first.stop().await;
+    let again = |key: &str| {
+        let settings = Purser::builder().data_of(&first).env("PURSER_ADMIN_API_KEY", key);
+        match first.database() {
+            Some(database) => settings.database_url(database.url()),
+            None => settings,
+        }
+    };
+    for key in [KEYS[0], KEYS[1], KEYS[1], KEYS[0]] {
+        again(key).start().await.stop().await;
+    }
+    let last = again(KEYS[0]).start().await;
+    let client = last.anonymous().with_key(KEYS[0]);
+    let noted = events(&client, json!({})).await;
+    let (create, remove) = ("apiKey.create ok", "apiKey.remove ok");
+    // Nothing for a start that changes nothing.
+    assert_eq!(told(&noted), [create, remove, create, remove, create]);
+    assert!(
+        noted.iter().all(|event| event["apiKeyId"].is_null() && event["requestId"].is_null()),
+        "{noted:#?}"
+    );
+    let of = |place: usize| noted[place]["subjectApiKeyId"].clone();
+    let own = client.query("apiKey.all", Value::Null).await[0]["apiKeyId"].clone();
+    assert_eq!([of(0), of(3), of(4)], [own.clone(), own.clone(), own.clone()]);
+    assert_eq!(of(1), of(2), "the other one");
+    assert_ne!(of(1), own);
+    assert_eq!(told(&events(&client, json!({"subjectApiKeyId": own})).await), [create, remove, create]);
+
+    let generated = Purser::start().await;
+    assert_eq!(told(&events(&generated.client(), json!({})).await), [create]);
 }

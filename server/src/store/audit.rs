@@ -46,6 +46,26 @@ pub struct AuditEntry<'a> {
     pub count: u32,
 }
 
+impl<'a> AuditEntry<'a> {
+    /// What the control plane, or an agent, did by itself in an organization, and did well.
+    pub fn by_nobody(organization: &'a OrganizationId, action: &'a str) -> Self {
+        Self {
+            organization_id: Some(organization),
+            api_key_id: None,
+            action,
+            registry_id: None,
+            server_id: None,
+            job_id: None,
+            subject_api_key_id: None,
+            subject_organization_id: None,
+            outcome: "ok",
+            request_id: None,
+            source: None,
+            count: 1,
+        }
+    }
+}
+
 /// Which events a page holds.
 #[derive(Debug, Default)]
 pub struct AuditFilter {

@@ -278,19 +278,11 @@ impl Store {
         }
         row.clone().into_active_model().reset_all().update(&transaction).await.map_err(failed)?;
         if !known {
+            let organization = OrganizationId::from_stored(row.organization_id.clone());
             let enrolled = AuditEntry {
-                organization_id: Some(&OrganizationId::from_stored(row.organization_id.clone())),
-                api_key_id: None,
-                action: ENROLLED,
-                registry_id: None,
                 server_id: Some(admission.server_id.clone()),
-                job_id: None,
-                subject_api_key_id: None,
-                subject_organization_id: None,
-                outcome: "ok",
                 request_id: admission.request_id,
-                source: None,
-                count: 1,
+                ..AuditEntry::by_nobody(&organization, ENROLLED)
             };
             audit::append(&transaction, enrolled).await?;
         }
