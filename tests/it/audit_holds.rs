@@ -1,10 +1,13 @@
 //! What the audit holds, whatever is tried against it or fails beside it.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use http::Method;
+use purser_proto_schema::procedure::{Kind::Mutation, table};
 use purser_tests::{Client, Purser, Road, Testbed, eventually, tenant::Grant, unique, user::Kind};
 use serde_json::{Value, json};
+
+use crate::inputs::Things;
 
 const SOON: Duration = Duration::from_secs(20);
 const TOKEN: &str = "a-token-for-the-metrics";
@@ -186,4 +189,107 @@ async fn an_operators_keys_are_told_when_they_are_made_and_replaced() {
 
     let generated = Purser::start().await;
     assert_eq!(told(&events(&generated.client(), json!({})).await), [create]);
+}
+
+/// What no change is made of without its event: the mutations that make no job.
+const CHANGES: [&str; 12] = [
+    "job.cancel",
+    "registry.create",
+    "registry.update",
+    "registry.remove",
+    "server.create",
+    "server.update",
+    "server.createJoinToken",
+    "server.remove",
+    "apiKey.create",
+    "apiKey.remove",
+    "organization.create",
+    "organization.update",
+];
+/// Those that make one, and test.
+const OF_JOBS: [&str; 6] = [
+    "registry.testRegistry",
+    "registry.testRegistryById",
+    "image.pull",
+    "image.push",
+    "stack.pull",
+    "job.retry",
+];
+
+/// No event of something done is taken any more, or every one again.
+fn refuse_events(purser: &Purser, are_refused: bool) {
+    purser.execute_sql(match (purser.database().is_some(), are_refused) {
+        (true, true) => {
+            "CREATE FUNCTION refused() RETURNS trigger LANGUAGE plpgsql AS \
+             'BEGIN RAISE EXCEPTION ''refused''; END'; \
+             CREATE TRIGGER refused BEFORE INSERT ON audit_event FOR EACH ROW WHEN (NEW.outcome = 'ok') \
+             EXECUTE FUNCTION refused()"
+        }
+        (true, false) => "DROP TRIGGER refused ON audit_event",
+        (false, true) => {
+            "CREATE TRIGGER refused BEFORE INSERT ON audit_event WHEN NEW.outcome = 'ok' \
+             BEGIN SELECT RAISE(ABORT, 'refused'); END"
+        }
+        (false, false) => "DROP TRIGGER refused",
+    });
+}
+
+/// Everything that a change may touch, but when a key was last used.
+fn everything(purser: &Purser) -> Vec<String> {
+    let keys = "api_key_id, name, role, permissions, revoked_at FROM api_key";
+    let [jobs, targets] = ["* FROM job", "* FROM job_target"];
+    let [entries, events] = ["* FROM registry", "* FROM registry_event"];
+    ["* FROM organization", keys, entries, events, "* FROM server", "* FROM join_token", jobs, targets]
+        .map(|what| purser.execute_sql(&format!("SELECT {what} ORDER BY 1, 2")))
+        .to_vec()
+}
+
+#[tokio::test]
+async fn nothing_is_changed_that_the_audit_cannot_be_told_of() {
+    let known: BTreeSet<_> = CHANGES.into_iter().chain(OF_JOBS).collect();
+    let mutations = table().filter(|info| info.kind == Mutation).map(|info| info.name);
+    assert_eq!(mutations.collect::<BTreeSet<_>>(), known, "a new mutation belongs into one of the lists");
+
+    let purser = Purser::start().await;
+    let client = purser.client();
+    let things = Things::make(&client, "things").await;
+    let input = |procedure: &str| match procedure {
+        "job.cancel" => json!({"jobId": things.job}),
+        "registry.create" => json!({"registryName": "made", "registryUrl": "127.0.0.1:1", "isDefault": true}),
+        "registry.update" => json!({"registryId": things.registry, "registryName": "changed"}),
+        "registry.remove" => json!({"registryId": things.registry, "force": true}),
+        "server.create" => json!({"name": "made"}),
+        "server.update" => json!({"serverId": things.server, "name": "changed"}),
+        "server.createJoinToken" | "server.remove" => json!({"serverId": things.server}),
+        "apiKey.create" => json!({"name": "made", "role": "viewer"}),
+        "apiKey.remove" => json!({"apiKeyId": things.api_key}),
+        "organization.create" => json!({"name": "made"}),
+        "organization.update" => json!({"organizationId": things.organization, "name": "changed"}),
+        other => panic!("{other}"),
+    };
+    refuse_events(&purser, true);
+    let before = everything(&purser);
+    let mut made = Vec::new();
+    for procedure in CHANGES {
+        let answer = client.trpc_mutation(procedure, &input(procedure)).await;
+        if !answer.status.is_server_error() || everything(&purser) != before {
+            made.push(procedure);
+        }
+    }
+    assert_eq!(made, [""; 0], "made although the audit cannot be told");
+    assert!(client.query("registry.all", Value::Null).await.to_string().contains("things"), "nor in memory");
+    refuse_events(&purser, false);
+    // With good inputs: each changes something, and the audit says so once.
+    let mut before = before;
+    for procedure in CHANGES {
+        client.mutate(procedure, input(procedure)).await;
+        let after = everything(&purser);
+        assert_ne!(after, before, "{procedure}");
+        before = after;
+        let of = json!({"action": procedure, "instance": procedure == "organization.create"});
+        let noted = events(&client, of).await;
+        let told = told(&noted[..2]);
+        assert_eq!(told, [format!("{procedure} ok"), format!("{procedure} INTERNAL_SERVER_ERROR")]);
+        assert!(noted[0]["requestId"].is_string() && noted[0]["apiKeyId"].is_string(), "{}", noted[0]);
+    }
 }

@@ -236,13 +236,24 @@ impl Call {
         &self.caller.organization_id
     }
 
-    /// Names for the audit what a change was about, whether it was made or refused for how things stand. What was not
-    /// found is not named, nor what was not looked for.
-    pub fn naming<T>(&self, outcome: Result<T>, name: impl FnOnce(&Self)) -> Result<T> {
-        if !matches!(outcome, Err(Error::NotFound(_) | Error::Internal { .. } | Error::NotBegun { .. })) {
-            name(self);
+    /// Notes what came of a change whose audit event was to be stored with it. One that was refused for how things
+    /// stand is named all the same; what was not found is not, nor what was not looked for.
+    pub fn changed<T>(&self, event: &AuditEntry<'_>, outcome: Result<T>) -> Result<T> {
+        match &outcome {
+            Ok(_) => self.mark_audited(),
+            Err(Error::NotFound(_) | Error::Internal { .. } | Error::NotBegun { .. }) => {}
+            Err(_) => self.about(event),
         }
         outcome
+    }
+
+    /// Notes for the audit what another event of the call is about.
+    fn about(&self, event: &AuditEntry<'_>) {
+        event.registry_id.iter().for_each(|id| self.about_registry(id));
+        event.server_id.iter().for_each(|id| self.about_server(id));
+        event.job_id.iter().for_each(|id| self.about_job(id));
+        event.subject_api_key_id.iter().for_each(|id| self.about_api_key(id));
+        event.subject_organization_id.iter().for_each(|id| self.about_organization(id));
     }
 
     /// Notes a registry entry for the audit. The first one stays.

@@ -24,7 +24,7 @@ pub use limits::{FanOut, Limits};
 pub use retry::retry;
 pub use watch::watch;
 
-use super::caller::Call;
+use super::{audit, caller::Call};
 use crate::{
     app::App,
     dispatch::{
@@ -273,8 +273,9 @@ pub async fn all(app: Arc<App>, call: Arc<Call>, input: AllInput) -> Result<JobP
 
 /// `job.cancel`
 pub async fn cancel(app: Arc<App>, call: Arc<Call>, input: OneInput) -> Result<Job> {
-    let cancelled = app.store.job_cancel(call.organization(), &input.job_id).await;
-    let running = call.naming(cancelled, |call| call.about_job(&input.job_id))?;
+    let event = AuditEntry { job_id: Some(input.job_id.clone()), ..call.audit_entry(audit::OK) };
+    let cancelled = app.store.job_cancel(call.organization(), &input.job_id, &event).await;
+    let running = call.changed(&event, cancelled)?;
     app.dispatch.changed(&input.job_id);
     app.dispatch.cancel(running).await?;
     one(app, call, input).await

@@ -9,7 +9,7 @@ use purser_proto_schema::{
 };
 use sea_orm::{
     ActiveModelTrait, ActiveValue::Set, ColumnTrait, Condition, ConnectionTrait, EntityTrait,
-    IntoActiveModel, QueryFilter, QueryOrder, QuerySelect, sea_query::Expr,
+    IntoActiveModel, QueryFilter, QueryOrder, QuerySelect, QueryTrait, sea_query::Expr,
 };
 
 use super::{
@@ -95,16 +95,20 @@ impl Store {
     }
 
     /// Keeps a new key.
-    pub async fn api_key_insert(&self, row: ApiKeyRow) -> Result<()> {
-        api_key::Entity::insert(row.into_active_model())
-            .exec_without_returning(&self.writer)
-            .await
-            .map_err(failed)?;
-        Ok(())
+    pub async fn api_key_insert(&self, row: ApiKeyRow, event: &AuditEntry<'_>) -> Result<()> {
+        let mut batch = self.batch();
+        batch.then(&api_key::Entity::insert(row.into_active_model()).into_query());
+        batch.then(&audit::insert(audit::row(event)).into_query());
+        self.run(batch).await.map(|_| ())
     }
 
     /// Removes a key. CONFLICT for the last valid one of its organization that has the role `admin`.
-    pub async fn api_key_revoke(&self, organization: &OrganizationId, id: &ApiKeyId) -> Result<ApiKeyRow> {
+    pub async fn api_key_revoke(
+        &self,
+        organization: &OrganizationId,
+        id: &ApiKeyId,
+        event: &AuditEntry<'_>,
+    ) -> Result<ApiKeyRow> {
         let transaction = self.write().await?;
         // Until the transaction ends nobody else removes one: PostgreSQL would let two that are the last
         // two remove each other.
@@ -128,6 +132,7 @@ impl Store {
         let now = Utc::now();
         row.revoked_at = Some(now);
         revoke(&transaction, id.as_str(), now).await?;
+        audit::append(&transaction, event).await?;
         transaction.commit().await.map_err(failed)?;
         Ok(row)
     }
@@ -252,7 +257,7 @@ async fn note_by_itself<C: ConnectionTrait>(
         subject_api_key_id: Some(ApiKeyId::from_stored(key.to_owned())),
         ..AuditEntry::by_nobody(&organization, action)
     };
-    audit::append(db, event).await
+    audit::append(db, &event).await
 }
 
 fn not_expired() -> Condition {
