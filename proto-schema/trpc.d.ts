@@ -329,9 +329,12 @@ export type AuditAllInput = {
 
 /** Something that happened. It is written once and never changed. */
 export type AuditEvent = {
-  /** The procedure that was called; or `key.refused`, `agent.enrolled`, `agent.refused`. */
+  /**
+   * The procedure that was called; or `key.refused`, `metrics.refused`, `many.refused`, `agent.enrolled`,
+   * `agent.refused`.
+   */
   action: string;
-  /** Who called; null for what an agent did. */
+  /** Who called; null for what an agent or the control plane did by itself. */
   apiKeyId: ApiKeyId | null;
   /** When. */
   at: string;

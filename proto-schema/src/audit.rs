@@ -29,12 +29,13 @@ pub struct AuditEvent {
     pub audit_event_id: AuditEventId,
     /// When.
     pub at: Timestamp,
-    /// The procedure that was called; or `key.refused`, `agent.enrolled`, `agent.refused`.
+    /// The procedure that was called; or `key.refused`, `metrics.refused`, `many.refused`, `agent.enrolled`,
+    /// `agent.refused`.
     pub action: String,
     /// `ok`, `accepted` for a job that ends later, or why not: an error's code such as `FORBIDDEN`, a
     /// diagnosis such as `unauthorized`, of a refused key or agent what was wrong with it.
     pub outcome: String,
-    /// Who called; null for what an agent did.
+    /// Who called; null for what an agent or the control plane did by itself.
     pub api_key_id: Option<ApiKeyId>,
     /// The registry entry that it was about, or whose credential was used.
     pub registry_id: Option<RegistryId>,

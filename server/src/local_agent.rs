@@ -8,7 +8,8 @@ use purser_agent::{AgentConfig, DEFAULT_DOCKER_HOST, DockerHost, Trust};
 use purser_proto_schema::{
     agent::join_token::JoinToken,
     ids::{OrganizationId, ServerId},
-    server::CreateInput,
+    procedure::Procedure as _,
+    server::{Create, CreateInput, CreateJoinToken},
 };
 use purser_registry_client::EgressPolicy;
 use tokio_util::sync::CancellationToken;
@@ -18,6 +19,7 @@ use crate::{
     config::LocalAgent,
     domain::server,
     error::{Error, Result, chain},
+    store::AuditEntry,
 };
 
 /// The server's name.
@@ -109,12 +111,15 @@ async fn join_token(app: &App, organization: &OrganizationId, local: &Local) -> 
         }
         Some(row) => {
             let id = ServerId::from_stored(row.server_id);
-            server::create_join_token_in(app, organization, &id).await?
+            let event = AuditEntry::by_nobody(organization, CreateJoinToken::INFO.name);
+            let event = AuditEntry { server_id: Some(id.clone()), ..event };
+            server::create_join_token_in(app, organization, &id, &event).await?
         }
         None => {
             let description = Some("The machine that the control plane runs on".to_owned());
             let input = CreateInput { name: NAME.to_owned(), description, labels: None };
-            server::create_in(app, organization, input).await?
+            let asked = AuditEntry::by_nobody(organization, Create::INFO.name);
+            server::create_in(app, organization, input, asked).await?
         }
     };
     let token =

@@ -2,8 +2,9 @@
 //! database, nor push what others did out of sight.
 //!
 //! Within a minute the first [`ROWS`] refusals of one kind from one network are an event each; of the rest there is
-//! one event at the end of the minute, which says how many they were. Nothing of a refused secret comes here. A
-//! process that is killed takes the numbers of its last minute with it.
+//! one event at the end of the minute, which says how many they were. Each organization has [`APART`] kinds and
+//! networks of its own, and what belongs to none as many, so that nobody's attempts hide those on another. Nothing of
+//! a refused secret comes here. A process that is killed takes the numbers of its last minute with it.
 
 use std::{
     collections::HashMap,
@@ -28,8 +29,11 @@ use crate::{
 
 /// Events of one kind from one network within a window.
 const ROWS: u32 = 5;
-/// Kinds and networks that are told apart within a window; all further ones are one.
+/// Kinds and networks of one organization that are told apart within a window; all further ones of it are one.
 const APART: usize = 100;
+/// So many of all organizations together. There is one more for each organization, and those only an operator makes:
+/// so much memory it is at most, some hundred bytes each.
+const APART_IN_ALL: usize = 5_000;
 /// How long a window is.
 const WINDOW: Duration = Duration::from_secs(60);
 /// Events that wait to be stored; what comes when they are so many is only counted.
@@ -58,12 +62,21 @@ pub struct Refusals {
     events: mpsc::Sender<Event>,
 }
 
-/// Refusals of one kind from one network; `None` for all that are not told apart.
-type Kind = Option<(Refusal, Option<IpAddr>)>;
+/// Refusals that are counted together.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Kind {
+    /// Of one kind, from one network.
+    Apart(Refusal, Option<IpAddr>),
+    /// All of an organization that are not told apart.
+    Many(Option<OrganizationId>),
+}
 
 #[derive(Default)]
 struct Window {
     seen: HashMap<Kind, Seen>,
+    /// How many are told apart, of each organization.
+    apart: HashMap<Option<OrganizationId>, usize>,
+    apart_in_all: usize,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -104,9 +117,16 @@ impl Refusals {
 impl Window {
     /// Counts a refusal; gives its kind where it is to be an event of its own.
     fn note(&mut self, refusal: &Refusal, source: Option<IpAddr>) -> Option<Kind> {
-        let mut kind = Some((refusal.clone(), source.map(network)));
-        if self.seen.len() >= APART && !self.seen.contains_key(&kind) {
-            kind = None;
+        let mut kind = Kind::Apart(refusal.clone(), source.map(network));
+        if !self.seen.contains_key(&kind) {
+            let of = &refusal.organization_id;
+            let apart = self.apart.entry(of.clone()).or_default();
+            if *apart >= APART || self.apart_in_all >= APART_IN_ALL {
+                kind = Kind::Many(of.clone());
+            } else {
+                *apart += 1;
+                self.apart_in_all += 1;
+            }
         }
         let seen = self.seen.entry(kind.clone()).or_default();
         if seen.rows >= ROWS {
@@ -125,7 +145,7 @@ impl Window {
 
     /// Ends the window: what was left out in it, and how often.
     fn end(&mut self) -> Vec<(Kind, u32)> {
-        let seen = std::mem::take(&mut self.seen);
+        let Self { seen, .. } = std::mem::take(self);
         seen.into_iter()
             .filter(|(_, seen)| seen.left_out > 0)
             .map(|(kind, seen)| (kind, seen.left_out))
@@ -176,7 +196,7 @@ async fn sum_up(store: &Store, window: &Mutex<Window>) {
     let left_out = lock(window).end();
     for (kind, count) in left_out {
         match &kind {
-            Some((refusal, source)) => {
+            Kind::Apart(refusal, source) => {
                 tracing::warn!(
                     action = refusal.action,
                     outcome = refusal.outcome,
@@ -186,15 +206,19 @@ async fn sum_up(store: &Store, window: &Mutex<Window>) {
                 );
                 append(store, AuditEntry { source: *source, ..entry(refusal, count) }).await;
             }
-            None => {
-                tracing::warn!(count, "refused from many networks");
-                append(store, entry(&MANY, count)).await;
+            Kind::Many(organization_id) => {
+                tracing::warn!(?organization_id, count, "refused in many ways or from many networks");
+                append(
+                    store,
+                    AuditEntry { organization_id: organization_id.as_ref(), ..entry(&MANY, count) },
+                )
+                .await;
             }
         }
     }
 }
 
-/// Stands for all that was not told apart.
+/// Stands for all of an organization that was not told apart.
 const MANY: Refusal = Refusal {
     organization_id: None,
     api_key_id: None,
@@ -276,6 +300,40 @@ mod tests {
         assert_eq!(window.seen.len(), APART + 1);
         let left_out: u32 = window.end().iter().map(|(_, count)| count).sum();
         assert_eq!(left_out as usize, 10_000 - events);
+    }
+
+    fn of(organization: &OrganizationId, outcome: &'static str) -> Refusal {
+        Refusal { organization_id: Some(organization.clone()), ..refusal(outcome) }
+    }
+
+    #[test]
+    fn what_one_organization_has_refused_hides_nothing_of_another_or_of_none() {
+        let mut window = Window::default();
+        let (theirs, own) = (OrganizationId::generate(), OrganizationId::generate());
+        for source in (0..500_u32).map(|n| Some(IpAddr::V4(n.into()))) {
+            window.note(&of(&theirs, "a"), source);
+        }
+        for refusal in [of(&own, "b"), refusal("b")] {
+            let noted = window.note(&refusal, from("10.0.0.1"));
+            assert_eq!(noted, Some(Kind::Apart(refusal, from("10.0.0.1"))));
+        }
+        let many = window.end();
+        assert_eq!(many, [(Kind::Many(Some(theirs)), 400 - ROWS)], "and the rest of theirs is told them");
+    }
+
+    #[test]
+    fn many_organizations_take_no_more_room_than_some_and_each_hears_of_its_own() {
+        let mut window = Window::default();
+        let full: Vec<_> = (0..=APART_IN_ALL / APART).map(|_| OrganizationId::generate()).collect();
+        for organization in &full {
+            for source in (0..200_u32).map(|n| Some(IpAddr::V4(n.into()))) {
+                window.note(&of(organization, "a"), source);
+            }
+        }
+        assert_eq!(window.seen.len(), APART_IN_ALL + full.len());
+        let late = Kind::Many(full.last().cloned());
+        assert!(window.end().contains(&(late, 200 - ROWS)));
+        assert!(window.apart.is_empty() && window.apart_in_all == 0, "the next window");
     }
 
     #[test]

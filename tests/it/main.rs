@@ -23,6 +23,7 @@ mod api_keys;
 mod at_once;
 mod audit;
 mod audit_export;
+mod audit_holds;
 mod backoff;
 mod bad_input;
 mod browse;

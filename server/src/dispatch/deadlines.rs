@@ -103,7 +103,7 @@ mod tests {
     #[tokio::test]
     async fn what_was_accepted_while_its_server_was_removed_does_not_wait() {
         let scene = Scene::set().await;
-        scene.shared.store.server_revoke(&scene.organization, &scene.server).await.unwrap();
+        scene.shared.store.server_revoke(&scene.organization, &scene.server, &scene.event()).await.unwrap();
         let target = scene.target("pull");
         scene.accept(target.clone()).await;
         sweep(&scene.shared).await.unwrap();

@@ -81,7 +81,7 @@ mod tests {
         let scene = Scene::set().await;
         scene.shared.count_servers().await.unwrap();
         assert_eq!(scene.shared.servers.load(Ordering::Relaxed), 1);
-        scene.shared.store.server_revoke(&scene.organization, &scene.server).await.unwrap();
+        scene.shared.store.server_revoke(&scene.organization, &scene.server, &scene.event()).await.unwrap();
         scene.shared.count_servers().await.unwrap();
         assert_eq!(scene.shared.servers.load(Ordering::Relaxed), 0);
     }

@@ -124,7 +124,7 @@ mod tests {
         let again = scene.given(&newest, "pull").await;
         let failed = scene.given(&newest, "testRegistry").await;
         let cancelled = scene.given(&newest, "push").await;
-        scene.shared.store.job_cancel(&scene.organization, &cancelled.job()).await.unwrap();
+        scene.shared.store.job_cancel(&scene.organization, &cancelled.job(), &scene.event()).await.unwrap();
         let mentioned = scene.given(&newest, "pull").await;
         let resume = Resume { running_targets: vec![attempt_of(&mentioned)], ..Resume::default() };
         reconcile(&scene.shared, &stale, &resume).await.unwrap();

@@ -85,7 +85,8 @@ impl Scene {
             secret_hash: secret_hash::of_random(JOIN_SECRET),
             expires_at: Utc::now() + TimeDelta::minutes(5),
         };
-        store.server_insert(row, token).await.unwrap();
+        let event = AuditEntry::by_nobody(&organization, "test");
+        store.server_insert(row, token, &event).await.unwrap();
         let (stop, ration) = (CancellationToken::new(), watch::Sender::new(Ration::Endless));
         let (channel_key, key) = (StaticKey::generate().unwrap(), StaticKey::generate().unwrap());
         let name = Name::new(None);
@@ -182,6 +183,11 @@ impl Scene {
     }
 
     /// Accepts a job with this one target, which a session is to take at once; gives it if it did.
+    /// An event of whatever is done.
+    pub(super) fn event(&self) -> AuditEntry<'_> {
+        AuditEntry::by_nobody(&self.organization, "test")
+    }
+
     pub(super) async fn accept_by(&self, target: TargetRow, taker: Option<&Fence>) -> Option<TargetRow> {
         let job = JobRow {
             job_id: target.job_id.clone(),
@@ -194,20 +200,7 @@ impl Scene {
             started_at: None,
             finished_at: None,
         };
-        let asked = AuditEntry {
-            organization_id: Some(&self.organization),
-            api_key_id: None,
-            action: "test",
-            registry_id: None,
-            server_id: None,
-            job_id: None,
-            subject_api_key_id: None,
-            subject_organization_id: None,
-            outcome: "accepted",
-            request_id: None,
-            source: None,
-            count: 1,
-        };
+        let asked = AuditEntry { outcome: "accepted", ..self.event() };
         let new = NewJob { job, targets: vec![target] };
         self.shared.store.job_insert(new, vec![asked], taker).await.unwrap()
     }

@@ -12,6 +12,7 @@ use purser_proto_schema::{
 use secrecy::ExposeSecret;
 
 use super::{
+    audit,
     caller::{Call, Caller, generate_key, public_prefix},
     names, organization, rate_limit,
 };
@@ -19,7 +20,7 @@ use crate::{
     app::App,
     error::{Error, Issues, Result},
     secret_hash,
-    store::ApiKeyRow,
+    store::{ApiKeyRow, AuditEntry},
 };
 
 /// `apiKey.create`
@@ -64,10 +65,14 @@ pub async fn create(app: Arc<App>, call: Arc<Call>, input: CreateInput) -> Resul
         last_used_at: None,
         created_at: Utc::now().trunc_subsecs(3),
     };
-    app.store.api_key_insert(row.clone()).await?;
-    let made = view(row)?;
-    call.about_api_key(&made.api_key_id);
-    call.audit_in(Some(&made.organization_id));
+    let made = view(row.clone())?;
+    let event = AuditEntry {
+        organization_id: Some(&made.organization_id),
+        subject_api_key_id: Some(made.api_key_id.clone()),
+        ..call.audit_entry(audit::OK)
+    };
+    app.store.api_key_insert(row, &event).await?;
+    call.mark_audited();
     Ok(CreatedApiKey { api_key: made, key: key.into() })
 }
 
@@ -78,8 +83,9 @@ pub async fn all(app: Arc<App>, call: Arc<Call>) -> Result<Vec<ApiKey>> {
 
 /// `apiKey.remove`
 pub async fn remove(app: Arc<App>, call: Arc<Call>, input: RemoveInput) -> Result<ApiKey> {
-    let row = app.store.api_key_revoke(call.organization(), &input.api_key_id).await?;
-    call.about_api_key(&input.api_key_id);
+    let id = &input.api_key_id;
+    let event = AuditEntry { subject_api_key_id: Some(id.clone()), ..call.audit_entry(audit::OK) };
+    let row = call.changed(&event, app.store.api_key_revoke(call.organization(), id, &event).await)?;
     app.known_keys.end(&input.api_key_id);
     view(row)
 }

@@ -1,5 +1,6 @@
-//! The audit: every mutation, every use of a credential, and every key that was refused, with the outcome. A call
-//! that makes a job is noted together with the job ([`job::accept`](super::job::accept)); how that ends is the job's.
+//! The audit: every mutation, every use of a credential, and every key that was refused, with the outcome. What
+//! changes something is noted in the transaction that changes it. A call that makes a job is noted together with the
+//! job ([`job::accept`](super::job::accept)); how that ends is the job's.
 
 use std::sync::Arc;
 
@@ -29,8 +30,8 @@ const MAX_PAGE: u32 = 100;
 /// The longest action or outcome that is looked for, in bytes.
 const MAX_WORD: usize = 64;
 
-/// Notes how a call ended, unless it was noted already. A failure to note it is logged and does not
-/// undo the call.
+/// Notes how a call ended, unless it was noted already: with what it changed, or with the job that it made. So it is
+/// of calls that failed, or changed nothing here. A failure to note it is logged.
 pub async fn record(app: &App, call: &Call, outcome: &str) {
     if !call.is_audited() {
         append(app, call.audit_entry(outcome)).await;

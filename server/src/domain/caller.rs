@@ -236,6 +236,26 @@ impl Call {
         &self.caller.organization_id
     }
 
+    /// Notes what came of a change whose audit event was to be stored with it. One that was refused for how things
+    /// stand is named all the same; what was not found is not, nor what was not looked for.
+    pub fn changed<T>(&self, event: &AuditEntry<'_>, outcome: Result<T>) -> Result<T> {
+        match &outcome {
+            Ok(_) => self.mark_audited(),
+            Err(Error::NotFound(_) | Error::Internal { .. } | Error::NotBegun { .. }) => {}
+            Err(_) => self.about(event),
+        }
+        outcome
+    }
+
+    /// Notes for the audit what another event of the call is about.
+    fn about(&self, event: &AuditEntry<'_>) {
+        event.registry_id.iter().for_each(|id| self.about_registry(id));
+        event.server_id.iter().for_each(|id| self.about_server(id));
+        event.job_id.iter().for_each(|id| self.about_job(id));
+        event.subject_api_key_id.iter().for_each(|id| self.about_api_key(id));
+        event.subject_organization_id.iter().for_each(|id| self.about_organization(id));
+    }
+
     /// Notes a registry entry for the audit. The first one stays.
     pub fn about_registry(&self, id: &RegistryId) {
         let _ = self.registry.set(id.clone());

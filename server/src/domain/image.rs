@@ -86,7 +86,7 @@ async fn accept_pull(app: &App, call: &Call, input: PullInput) -> Result<Accepte
             target(&server, image.clone(), work, found.entry, found.reference.registry(), one_time.clone())
         })
         .collect();
-    let request = Request { kind: JobKind::Pull, asked, limits, fan_out };
+    let request = Request { kind: JobKind::Pull, asked, limits, fan_out, goes_on: false };
     job::accept(app, call, request, targets).await
 }
 
@@ -125,7 +125,7 @@ async fn accept_push(app: &App, call: &Call, input: PushInput) -> Result<Accepte
     });
     let work = Work::Push { source: source.familiar(), target: name.to_string() };
     let target = target(&server, name.to_string(), work, Some(&entry), name.registry(), None);
-    let request = Request { kind: JobKind::Push, asked, limits, fan_out: FanOut::default() };
+    let request = Request { kind: JobKind::Push, asked, limits, fan_out: FanOut::default(), goes_on: false };
     job::accept(app, call, request, vec![target]).await
 }
 

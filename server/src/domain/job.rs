@@ -24,7 +24,7 @@ pub use limits::{FanOut, Limits};
 pub use retry::retry;
 pub use watch::watch;
 
-use super::caller::Call;
+use super::{audit, caller::Call};
 use crate::{
     app::App,
     dispatch::{
@@ -56,6 +56,8 @@ pub struct Request {
     pub limits: Limits,
     /// How it spreads over them.
     pub fan_out: FanOut,
+    /// Whether its call goes on when it has ended, and has an outcome of its own for the audit.
+    pub goes_on: bool,
 }
 
 /// One server's part of it.
@@ -154,7 +156,9 @@ pub async fn accept(app: &App, call: &Call, request: Request, targets: Vec<NewTa
             return Err(error);
         }
     };
-    call.mark_audited();
+    if !request.goes_on {
+        call.mark_audited();
+    }
     match (place, taken) {
         (Some(place), Some(target)) => place.fill(target),
         _ => servers.iter().for_each(|server| app.dispatch.wake(server)),
@@ -269,8 +273,9 @@ pub async fn all(app: Arc<App>, call: Arc<Call>, input: AllInput) -> Result<JobP
 
 /// `job.cancel`
 pub async fn cancel(app: Arc<App>, call: Arc<Call>, input: OneInput) -> Result<Job> {
-    let running = app.store.job_cancel(call.organization(), &input.job_id).await?;
-    call.about_job(&input.job_id);
+    let event = AuditEntry { job_id: Some(input.job_id.clone()), ..call.audit_entry(audit::OK) };
+    let cancelled = app.store.job_cancel(call.organization(), &input.job_id, &event).await;
+    let running = call.changed(&event, cancelled)?;
     app.dispatch.changed(&input.job_id);
     app.dispatch.cancel(running).await?;
     one(app, call, input).await

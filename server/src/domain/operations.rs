@@ -12,6 +12,7 @@ use crate::{
     error::{Error, Result, chain},
     metrics::Sample,
     process,
+    refusals::Refusal,
 };
 
 /// How long the database may take to show that it lives.
@@ -77,6 +78,17 @@ pub async fn metrics(app: &App) -> Result<String> {
     let process = tokio::task::spawn_blocking(process::samples).await;
     samples.extend(process.unwrap_or_default());
     app.metrics.text(&samples)
+}
+
+/// Lets the audit hear, within its bounds, that somebody asked for the metrics with what is not their token.
+pub fn note_wrong_token(app: &App) {
+    app.refusals.note(Refusal {
+        organization_id: None,
+        api_key_id: None,
+        server_id: None,
+        action: "metrics.refused",
+        outcome: "wrong_token",
+    });
 }
 
 /// Open jobs by state; none while the database is away.

@@ -8,11 +8,11 @@ use purser_proto_schema::{
     permission::Permission,
 };
 
-use super::{caller::Call, names};
+use super::{audit, caller::Call, names};
 use crate::{
     app::App,
     error::{Error, Issues, Result},
-    store::OrganizationRow,
+    store::{AuditEntry, OrganizationRow},
 };
 
 /// `organization.create`
@@ -21,9 +21,13 @@ pub async fn create(app: Arc<App>, call: Arc<Call>, input: CreateInput) -> Resul
     let mut issues = Issues::default();
     let name = names::check(&mut issues, "name", &input.name);
     let row = OrganizationRow::named(issues.into_result(name)?);
-    app.store.organization_insert(row.clone()).await.map_err(name_taken)?;
-    let made = view(row);
-    call.about_organization(&made.organization_id);
+    let made = view(row.clone());
+    let event = AuditEntry {
+        subject_organization_id: Some(made.organization_id.clone()),
+        ..call.audit_entry(audit::OK)
+    };
+    app.store.organization_insert(row, &event).await.map_err(name_taken)?;
+    call.mark_audited();
     Ok(made)
 }
 
@@ -49,11 +53,14 @@ pub async fn update(app: Arc<App>, call: Arc<Call>, input: UpdateInput) -> Resul
     let mut issues = Issues::default();
     let name = input.name.as_deref().map(|name| names::check(&mut issues, "name", name));
     issues.into_result(())?;
-    let changed = app.store.organization_update(&input.organization_id, name, input.updated_at).await;
-    let changed = view(changed.map_err(name_taken)?);
-    call.about_organization(&changed.organization_id);
-    call.audit_in(Some(&changed.organization_id));
-    Ok(changed)
+    let id = &input.organization_id;
+    let event = AuditEntry {
+        organization_id: Some(id),
+        subject_organization_id: Some(id.clone()),
+        ..call.audit_entry(audit::OK)
+    };
+    let changed = app.store.organization_update(id, name, input.updated_at, &event).await;
+    call.changed(&event, changed).map(view).map_err(name_taken)
 }
 
 /// NOT_FOUND for an organization that the caller's key does not see.

@@ -16,12 +16,12 @@ use purser_proto_schema::{
 };
 use secrecy::ExposeSecret;
 
-use super::{caller::Call, names};
+use super::{audit, caller::Call, names};
 use crate::{
     app::App,
     error::{Error, Issues, Result},
     secret_hash,
-    store::{NewJoinToken, ServerRow},
+    store::{AuditEntry, NewJoinToken, ServerRow},
 };
 
 /// How long a join token works.
@@ -40,16 +40,18 @@ struct Issued {
 
 /// `server.create`
 pub async fn create(app: Arc<App>, call: Arc<Call>, input: CreateInput) -> Result<JoinableServer> {
-    let created = create_in(&app, call.organization(), input).await?;
-    call.about_server(&created.server.server_id);
+    let created = create_in(&app, call.organization(), input, call.audit_entry(audit::OK)).await?;
+    call.mark_audited();
     Ok(created)
 }
 
-/// Makes a server in an organization: for a caller, or for the control plane's own host.
+/// Makes a server in an organization: for a caller, or for the control plane's own host. The audit is told as in
+/// `asked`.
 pub async fn create_in(
     app: &App,
     organization: &OrganizationId,
     input: CreateInput,
+    asked: AuditEntry<'_>,
 ) -> Result<JoinableServer> {
     let mut issues = Issues::default();
     let name = names::check(&mut issues, "name", &input.name);
@@ -75,8 +77,10 @@ pub async fn create_in(
         session_history: None,
         updated_at: created_at,
     };
-    let issued = issue(app, &ServerId::from_stored(row.server_id.clone()))?;
-    app.store.server_insert(row.clone(), issued.stored).await.map_err(name_taken)?;
+    let id = ServerId::from_stored(row.server_id.clone());
+    let issued = issue(app, &id)?;
+    let event = AuditEntry { server_id: Some(id), ..asked };
+    app.store.server_insert(row.clone(), issued.stored, &event).await.map_err(name_taken)?;
     joinable(app, row, issued.token, issued.expires_at)
 }
 
@@ -113,39 +117,46 @@ pub async fn update(app: Arc<App>, call: Arc<Call>, input: UpdateInput) -> Resul
         row.description = description.apply(row.description.take());
         row.labels = labels.unwrap_or_else(|| std::mem::take(&mut row.labels));
     };
-    let changed =
-        app.store.server_describe(call.organization(), &input.server_id, input.updated_at, change).await;
-    let row = changed.map_err(name_taken)?;
-    call.about_server(&input.server_id);
+    let (id, seen) = (&input.server_id, input.updated_at);
+    let event = on_server(&call, id);
+    let changed = app.store.server_describe(call.organization(), id, seen, &event, change).await;
+    let row = call.changed(&event, changed).map_err(name_taken)?;
     view(&app, &row)
 }
 
 /// `server.remove`
 pub async fn remove(app: Arc<App>, call: Arc<Call>, input: OneInput) -> Result<Server> {
-    let (row, jobs) = app.store.server_revoke(call.organization(), &input.server_id).await?;
-    call.about_server(&input.server_id);
+    let event = on_server(&call, &input.server_id);
+    let revoked = app.store.server_revoke(call.organization(), &input.server_id, &event).await;
+    let (row, jobs) = call.changed(&event, revoked)?;
     app.dispatch.revoke(&input.server_id, jobs);
     view(&app, &row)
 }
 
 /// `server.createJoinToken`
 pub async fn create_join_token(app: Arc<App>, call: Arc<Call>, input: OneInput) -> Result<JoinableServer> {
-    let joinable = create_join_token_in(&app, call.organization(), &input.server_id).await?;
-    call.about_server(&input.server_id);
-    Ok(joinable)
+    let event = on_server(&call, &input.server_id);
+    let joinable = create_join_token_in(&app, call.organization(), &input.server_id, &event).await;
+    call.changed(&event, joinable)
 }
 
-/// A new join token for a server of an organization.
+/// A new join token for a server of an organization, of which `event` tells the audit.
 pub async fn create_join_token_in(
     app: &App,
     organization: &OrganizationId,
     id: &ServerId,
+    event: &AuditEntry<'_>,
 ) -> Result<JoinableServer> {
     // Found first, since a token can only be made for an id of this program's making.
     app.store.server_one(organization, id).await?;
     let issued = issue(app, id)?;
-    let row = app.store.join_token_insert(organization, id, issued.stored).await?;
+    let row = app.store.join_token_insert(organization, id, issued.stored, event).await?;
     joinable(app, row, issued.token, issued.expires_at)
+}
+
+/// The event of a call that changes a server.
+fn on_server<'a>(call: &'a Call, id: &ServerId) -> AuditEntry<'a> {
+    AuditEntry { server_id: Some(id.clone()), ..call.audit_entry(audit::OK) }
 }
 
 /// Serves an agent's socket until it ends.

@@ -94,7 +94,7 @@ async fn accept_pull(app: &App, call: &Call, input: PullInput) -> Result<Accepte
     let one_time = input.auth.map(|auth| (auth.username, auth.password));
     let each = servers.iter().flat_map(|server| pulls.iter().map(move |pull| (server, pull)));
     let targets = each.map(|(server, pull)| pull.target(server, one_time.clone())).collect();
-    let request = Request { kind: JobKind::StackPull, asked, limits, fan_out };
+    let request = Request { kind: JobKind::StackPull, asked, limits, fan_out, goes_on: false };
     job::accept(app, call, request, targets).await
 }
 

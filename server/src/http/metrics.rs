@@ -57,6 +57,10 @@ impl Access {
 
 pub(super) async fn handle(State(doors): State<Doors>, headers: HeaderMap) -> Response {
     if !doors.metrics.allows(&headers) {
+        // Showing none is no attempt, as with keys.
+        if headers.contains_key(header::AUTHORIZATION) {
+            operations::note_wrong_token(&doors.app);
+        }
         let challenge = [(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))];
         return (StatusCode::UNAUTHORIZED, challenge, HOW).into_response();
     }

@@ -8,14 +8,12 @@ use purser_proto_schema::{
     permission::{Permission, Role},
 };
 use sea_orm::{
-    ActiveValue::Set,
-    ColumnTrait, Condition, ConnectionTrait, EntityTrait, IntoActiveModel, QueryFilter, QueryOrder,
-    QuerySelect,
-    sea_query::{Expr, OnConflict},
+    ActiveModelTrait, ActiveValue::Set, ColumnTrait, Condition, ConnectionTrait, EntityTrait,
+    IntoActiveModel, QueryFilter, QueryOrder, QuerySelect, QueryTrait, sea_query::Expr,
 };
 
 use super::{
-    ApiKeyRow, Store,
+    ApiKeyRow, AuditEntry, Store, audit,
     entity::{api_key, organization},
     failed,
 };
@@ -24,6 +22,9 @@ use crate::error::{Error, Result};
 const NOT_FOUND: Error = Error::NotFound("API key");
 /// The role that the last key of an organization keeps.
 const ADMIN: &str = "admin";
+/// The audit's words for an instance-admin key that was made, or made valid, and for one that another replaced.
+const CREATE: &str = "apiKey.create";
+const REMOVE: &str = "apiKey.remove";
 
 /// The instance-admin key of the first start, or of the environment.
 #[derive(Debug)]
@@ -63,6 +64,14 @@ impl ApiKeyRow {
         Some(RateLimit { requests: requests.try_into().ok()?, window_seconds: window.try_into().ok()? })
     }
 
+    /// Whether it is this instance-admin key, and nothing bounds it.
+    fn is_admin_key(&self, key: &AdminKey) -> bool {
+        let bounded =
+            self.permissions.is_some() || self.rate_limit_requests.is_some() || self.expires_at.is_some();
+        let is_admin = self.instance_admin && self.role.as_deref() == Some(ADMIN);
+        is_admin && !bounded && self.revoked_at.is_none() && self.hash == key.hash
+    }
+
     fn is_valid(&self) -> bool {
         self.revoked_at.is_none() && self.expires_at.is_none_or(|expiry| expiry > Utc::now())
     }
@@ -86,24 +95,24 @@ impl Store {
     }
 
     /// Keeps a new key.
-    pub async fn api_key_insert(&self, row: ApiKeyRow) -> Result<()> {
-        api_key::Entity::insert(row.into_active_model())
-            .exec_without_returning(&self.writer)
-            .await
-            .map_err(failed)?;
-        Ok(())
+    pub async fn api_key_insert(&self, row: ApiKeyRow, event: &AuditEntry<'_>) -> Result<()> {
+        let mut batch = self.batch();
+        batch.then(&api_key::Entity::insert(row.into_active_model()).into_query());
+        batch.then(&audit::insert(audit::row(event)).into_query());
+        self.run(batch).await.map(|_| ())
     }
 
     /// Removes a key. CONFLICT for the last valid one of its organization that has the role `admin`.
-    pub async fn api_key_revoke(&self, organization: &OrganizationId, id: &ApiKeyId) -> Result<ApiKeyRow> {
+    pub async fn api_key_revoke(
+        &self,
+        organization: &OrganizationId,
+        id: &ApiKeyId,
+        event: &AuditEntry<'_>,
+    ) -> Result<ApiKeyRow> {
         let transaction = self.write().await?;
         // Until the transaction ends nobody else removes one: PostgreSQL would let two that are the last
         // two remove each other.
-        organization::Entity::find_by_id(organization.as_str())
-            .lock_exclusive()
-            .one(&transaction)
-            .await
-            .map_err(failed)?;
+        lock_organization(&transaction, organization).await?;
         let mut row = api_key::Entity::find_by_id(id.as_str())
             .filter(api_key::Column::OrganizationId.eq(organization.as_str()))
             .filter(api_key::Column::RevokedAt.is_null())
@@ -120,11 +129,10 @@ impl Store {
                     .to_owned(),
             ));
         }
-        row.revoked_at = Some(Utc::now());
-        let revoked = api_key::Entity::update_many()
-            .col_expr(api_key::Column::RevokedAt, Expr::value(row.revoked_at))
-            .filter(api_key::Column::ApiKeyId.eq(id.as_str()));
-        revoked.exec(&transaction).await.map_err(failed)?;
+        let now = Utc::now();
+        row.revoked_at = Some(now);
+        revoke(&transaction, id.as_str(), now).await?;
+        audit::append(&transaction, event).await?;
         transaction.commit().await.map_err(failed)?;
         Ok(row)
     }
@@ -172,23 +180,35 @@ impl Store {
     }
 
     /// Keeps an instance-admin key. Earlier ones of the same name stop working: whoever changes the
-    /// environment's key means the old one to be gone.
+    /// environment's key means the old one to be gone. The audit of whose they are is told what changed, if
+    /// something did.
     pub async fn api_key_keep_admin(&self, key: AdminKey) -> Result<()> {
         let transaction = self.write().await?;
-        api_key::Entity::update_many()
-            .col_expr(api_key::Column::RevokedAt, Expr::value(Utc::now()))
+        // Replicas that start together do so one after the other.
+        lock_organization(&transaction, &key.organization_id).await?;
+        let former = api_key::Entity::find()
             .filter(api_key::Column::Name.eq(key.name))
             .filter(api_key::Column::InstanceAdmin.eq(true))
             .filter(api_key::Column::RevokedAt.is_null())
-            .filter(api_key::Column::Prefix.ne(&key.prefix))
-            .exec(&transaction)
-            .await
-            .map_err(failed)?;
-        let row = api_key::ActiveModel {
-            api_key_id: Set(ApiKeyId::generate().into()),
-            organization_id: Set(key.organization_id.into()),
-            name: Set(key.name.to_owned()),
-            prefix: Set(key.prefix),
+            .filter(api_key::Column::Prefix.ne(&key.prefix));
+        for row in former.all(&transaction).await.map_err(failed)? {
+            revoke(&transaction, &row.api_key_id, Utc::now()).await?;
+            note_by_itself(&transaction, REMOVE, &row.organization_id, &row.api_key_id).await?;
+        }
+        let kept = api_key::Entity::find().filter(api_key::Column::Prefix.eq(&key.prefix)).one(&transaction);
+        let kept = kept.await.map_err(failed)?;
+        if kept.as_ref().is_some_and(|row| row.is_admin_key(&key)) {
+            return transaction.commit().await.map_err(failed);
+        }
+        let is_new = kept.is_none();
+        // Also one that was made by `apiKey.create` before the environment named it.
+        let (id, organization) = match kept {
+            Some(row) => (row.api_key_id, row.organization_id),
+            None => (ApiKeyId::generate().into(), key.organization_id.into()),
+        };
+        note_by_itself(&transaction, CREATE, &organization, &id).await?;
+        let mut row = api_key::ActiveModel {
+            api_key_id: Set(id),
             hash: Set(key.hash),
             role: Set(Some(ADMIN.to_owned())),
             permissions: Set(None),
@@ -197,29 +217,47 @@ impl Store {
             rate_limit_window_seconds: Set(None),
             expires_at: Set(None),
             revoked_at: Set(None),
-            last_used_at: Set(None),
-            created_at: Set(Utc::now()),
+            ..Default::default()
         };
-        // Also of a key that was made by `apiKey.create` before the environment named it.
-        let again = OnConflict::column(api_key::Column::Prefix)
-            .update_columns([
-                api_key::Column::Hash,
-                api_key::Column::Role,
-                api_key::Column::Permissions,
-                api_key::Column::InstanceAdmin,
-                api_key::Column::RateLimitRequests,
-                api_key::Column::RateLimitWindowSeconds,
-                api_key::Column::ExpiresAt,
-                api_key::Column::RevokedAt,
-            ])
-            .to_owned();
-        api_key::Entity::insert(row)
-            .on_conflict(again)
-            .exec_without_returning(&transaction)
-            .await
-            .map_err(failed)?;
+        if is_new {
+            row.organization_id = Set(organization);
+            row.name = Set(key.name.to_owned());
+            row.prefix = Set(key.prefix);
+            row.last_used_at = Set(None);
+            row.created_at = Set(Utc::now());
+            api_key::Entity::insert(row).exec_without_returning(&transaction).await.map_err(failed)?;
+        } else {
+            row.update(&transaction).await.map_err(failed)?;
+        }
         transaction.commit().await.map_err(failed)
     }
+}
+
+async fn lock_organization<C: ConnectionTrait>(db: &C, id: &OrganizationId) -> Result<()> {
+    let found = organization::Entity::find_by_id(id.as_str()).lock_exclusive().one(db).await;
+    found.map(|_| ()).map_err(failed)
+}
+
+async fn revoke<C: ConnectionTrait>(db: &C, id: &str, at: DateTime<Utc>) -> Result<()> {
+    let revoked = api_key::Entity::update_many()
+        .col_expr(api_key::Column::RevokedAt, Expr::value(at))
+        .filter(api_key::Column::ApiKeyId.eq(id));
+    revoked.exec(db).await.map(|_| ()).map_err(failed)
+}
+
+/// Notes what the control plane does to a key by itself.
+async fn note_by_itself<C: ConnectionTrait>(
+    db: &C,
+    action: &'static str,
+    organization: &str,
+    key: &str,
+) -> Result<()> {
+    let organization = OrganizationId::from_stored(organization.to_owned());
+    let event = AuditEntry {
+        subject_api_key_id: Some(ApiKeyId::from_stored(key.to_owned())),
+        ..AuditEntry::by_nobody(&organization, action)
+    };
+    audit::append(db, &event).await
 }
 
 fn not_expired() -> Condition {

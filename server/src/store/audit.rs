@@ -1,5 +1,6 @@
 //! Audit events. There is a way to append, and none to change: what is over its time is forgotten as a whole
-//! ([`Store::audit_forget`]).
+//! ([`Store::audit_forget`]). Whatever changes something takes the event that tells of it, and both are stored or
+//! neither is.
 
 use std::net::IpAddr;
 
@@ -46,6 +47,26 @@ pub struct AuditEntry<'a> {
     pub count: u32,
 }
 
+impl<'a> AuditEntry<'a> {
+    /// What the control plane, or an agent, did by itself in an organization, and did well.
+    pub fn by_nobody(organization: &'a OrganizationId, action: &'a str) -> Self {
+        Self {
+            organization_id: Some(organization),
+            api_key_id: None,
+            action,
+            registry_id: None,
+            server_id: None,
+            job_id: None,
+            subject_api_key_id: None,
+            subject_organization_id: None,
+            outcome: "ok",
+            request_id: None,
+            source: None,
+            count: 1,
+        }
+    }
+}
+
 /// Which events a page holds.
 #[derive(Debug, Default)]
 pub struct AuditFilter {
@@ -76,7 +97,7 @@ pub struct AuditFilter {
 impl Store {
     /// Appends an event.
     pub async fn audit_append(&self, entry: AuditEntry<'_>) -> Result<()> {
-        append(&self.writer, entry).await
+        append(&self.writer, &entry).await
     }
 
     /// A page of the organization's events, newest first; of those that belong to none where none is given.
@@ -142,7 +163,7 @@ impl Store {
 }
 
 /// Appends an event, in the caller's transaction where that is one.
-pub(super) async fn append<C: ConnectionTrait>(db: &C, entry: AuditEntry<'_>) -> Result<()> {
+pub(super) async fn append<C: ConnectionTrait>(db: &C, entry: &AuditEntry<'_>) -> Result<()> {
     insert(row(entry)).exec_without_returning(db).await.map_err(failed)?;
     Ok(())
 }
@@ -157,7 +178,7 @@ pub(super) fn insert_all(
     entries: Vec<AuditEntry<'_>>,
 ) -> impl Iterator<Item = InsertMany<audit_event::ActiveModel>> {
     let sizes = chunks(entries.len());
-    let mut rows = entries.into_iter().map(row);
+    let mut rows = entries.into_iter().map(|entry| row(&entry));
     sizes.into_iter().map(move |size| {
         let chunk: Vec<_> = rows.by_ref().take(size).collect();
         audit_event::Entity::insert_many(chunk)
@@ -165,22 +186,22 @@ pub(super) fn insert_all(
 }
 
 /// An event as it is stored, of this moment.
-pub(super) fn row(entry: AuditEntry<'_>) -> audit_event::ActiveModel {
+pub(super) fn row(entry: &AuditEntry<'_>) -> audit_event::ActiveModel {
     audit_event::ActiveModel {
         audit_event_id: Set(AuditEventId::generate().into()),
         organization_id: Set(owner(entry.organization_id).to_owned()),
         at: Set(Utc::now().trunc_subsecs(3)),
         api_key_id: Set(entry.api_key_id.map(ToString::to_string)),
         action: Set(entry.action.to_owned()),
-        registry_id: Set(entry.registry_id.map(Into::into)),
-        server_id: Set(entry.server_id.map(Into::into)),
-        job_id: Set(entry.job_id.map(Into::into)),
+        registry_id: Set(entry.registry_id.as_ref().map(ToString::to_string)),
+        server_id: Set(entry.server_id.as_ref().map(ToString::to_string)),
+        job_id: Set(entry.job_id.as_ref().map(ToString::to_string)),
         outcome: Set(entry.outcome.to_owned()),
         request_id: Set(entry.request_id.map(ToString::to_string)),
         source: Set(entry.source.map(|source| source.to_string())),
         count: Set(i32::try_from(entry.count).unwrap_or(i32::MAX)),
-        subject_api_key_id: Set(entry.subject_api_key_id.map(Into::into)),
-        subject_organization_id: Set(entry.subject_organization_id.map(Into::into)),
+        subject_api_key_id: Set(entry.subject_api_key_id.as_ref().map(ToString::to_string)),
+        subject_organization_id: Set(entry.subject_organization_id.as_ref().map(ToString::to_string)),
     }
 }
 

@@ -282,11 +282,21 @@ impl Store {
     }
 
     /// Cancels what has not started and marks what has. Gives the targets that an agent must stop.
-    pub async fn job_cancel(&self, organization: &OrganizationId, id: &JobId) -> Result<Vec<TargetRow>> {
-        undisturbed(|| self.cancel_once(organization, id)).await
+    pub async fn job_cancel(
+        &self,
+        organization: &OrganizationId,
+        id: &JobId,
+        event: &AuditEntry<'_>,
+    ) -> Result<Vec<TargetRow>> {
+        undisturbed(|| self.cancel_once(organization, id, event)).await
     }
 
-    async fn cancel_once(&self, organization: &OrganizationId, id: &JobId) -> Result<Vec<TargetRow>> {
+    async fn cancel_once(
+        &self,
+        organization: &OrganizationId,
+        id: &JobId,
+        event: &AuditEntry<'_>,
+    ) -> Result<Vec<TargetRow>> {
         let transaction = self.write().await?;
         let found = job::Entity::find_by_id(id.as_str())
             .filter(job::Column::OrganizationId.eq(organization.as_str()))
@@ -295,8 +305,9 @@ impl Store {
             .map_err(failed)?;
         // Not locked yet: everyone locks targets before their job, or two would wait for each other.
         let job = found.ok_or(NOT_FOUND)?;
+        audit::append(&transaction, event).await?;
         if job.job_status()?.is_final() {
-            return Ok(Vec::new());
+            return transaction.commit().await.map(|()| Vec::new()).map_err(failed);
         }
         // All of them first, which locks them: one that goes back to the queue between two statements would be missed
         // by both.

@@ -55,7 +55,7 @@ impl Store {
         test: LastTest,
         asked: Option<AuditEntry<'_>>,
     ) -> Result<()> {
-        let note = Note { row: Arc::clone(row), test, asked: asked.map(audit::row) };
+        let note = Note { row: Arc::clone(row), test, asked: asked.as_ref().map(audit::row) };
         let Some(kept) = &self.kept else { return self.run(note.batch(self.batch())?).await.map(|_| ()) };
         kept.note_test(row, &note.test);
         let store = self.clone();

@@ -10,7 +10,7 @@ use sea_orm::{
 };
 
 use super::{
-    OrganizationRow, Store,
+    AuditEntry, OrganizationRow, Store, audit,
     changes::{after, unchanged_since},
     entity::organization,
     failed,
@@ -69,12 +69,14 @@ impl Store {
     }
 
     /// Keeps a new organization. CONFLICT if the name is taken.
-    pub async fn organization_insert(&self, row: OrganizationRow) -> Result<()> {
+    pub async fn organization_insert(&self, row: OrganizationRow, event: &AuditEntry<'_>) -> Result<()> {
+        let transaction = self.write().await?;
         organization::Entity::insert(row.into_active_model())
-            .exec_without_returning(&self.writer)
+            .exec_without_returning(&transaction)
             .await
             .map_err(failed)?;
-        Ok(())
+        audit::append(&transaction, event).await?;
+        transaction.commit().await.map_err(failed)
     }
 
     /// Changes an organization. CONFLICT if the name is taken, or if it was changed since `seen`.
@@ -83,12 +85,14 @@ impl Store {
         id: &OrganizationId,
         name: Option<String>,
         seen: Option<Timestamp>,
+        event: &AuditEntry<'_>,
     ) -> Result<OrganizationRow> {
         let transaction = self.write().await?;
         let found = organization::Entity::find_by_id(id.as_str()).lock_exclusive();
         let row = found.one(&transaction).await.map_err(failed)?.ok_or(NOT_FOUND)?;
         unchanged_since("organization", row.updated_at, seen)?;
-        let Some(name) = name else { return Ok(row) };
+        audit::append(&transaction, event).await?;
+        let Some(name) = name else { return transaction.commit().await.map(|()| row).map_err(failed) };
         let changed = organization::ActiveModel {
             organization_id: Unchanged(row.organization_id),
             name: Set(name),

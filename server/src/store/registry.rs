@@ -13,7 +13,7 @@ use sea_orm::{
 };
 
 use super::{
-    Entries, RegistryRow, Store, TargetState,
+    AuditEntry, Entries, RegistryRow, Store, TargetState, audit,
     changes::after,
     entity::{job_target, registry},
     failed,
@@ -90,7 +90,7 @@ impl Store {
     }
 
     /// Keeps a new entry; if it is the default, no other is.
-    pub async fn registry_insert(&self, row: RegistryRow) -> Result<()> {
+    pub async fn registry_insert(&self, row: RegistryRow, event: &AuditEntry<'_>) -> Result<()> {
         self.settle().await;
         let transaction = self.write().await?;
         let organization = row.organization_id.clone();
@@ -102,6 +102,7 @@ impl Store {
             .exec_without_returning(&transaction)
             .await
             .map_err(failed)?;
+        audit::append(&transaction, event).await?;
         self.registry_commit(transaction, &organization).await
     }
 
@@ -113,6 +114,7 @@ impl Store {
         before: &RegistryRow,
         row: RegistryRow,
         tested: bool,
+        event: &AuditEntry<'_>,
     ) -> Result<bool> {
         self.settle().await;
         let transaction = self.write().await?;
@@ -131,6 +133,7 @@ impl Store {
         if changed.rows_affected == 0 {
             return Ok(false);
         }
+        audit::append(&transaction, event).await?;
         self.registry_commit(transaction, &before.organization_id).await?;
         Ok(true)
     }
@@ -141,6 +144,7 @@ impl Store {
         organization: &OrganizationId,
         id: &RegistryId,
         force: bool,
+        event: &AuditEntry<'_>,
     ) -> Result<RegistryRow> {
         self.settle().await;
         let transaction = self.write().await?;
@@ -162,6 +166,7 @@ impl Store {
             return Err(in_use(users));
         }
         row.clone().delete(&transaction).await.map_err(failed)?;
+        audit::append(&transaction, event).await?;
         self.registry_commit(transaction, organization.as_str()).await?;
         Ok(row)
     }

@@ -154,7 +154,12 @@ impl Store {
     }
 
     /// Keeps a new server and its first join token. CONFLICT if the name is taken.
-    pub async fn server_insert(&self, row: ServerRow, token: NewJoinToken) -> Result<()> {
+    pub async fn server_insert(
+        &self,
+        row: ServerRow,
+        token: NewJoinToken,
+        event: &AuditEntry<'_>,
+    ) -> Result<()> {
         let transaction = self.write().await?;
         let token = token_row(&row, token);
         server::Entity::insert(row.into_active_model())
@@ -162,6 +167,7 @@ impl Store {
             .await
             .map_err(failed)?;
         join_token::Entity::insert(token).exec_without_returning(&transaction).await.map_err(failed)?;
+        audit::append(&transaction, event).await?;
         transaction.commit().await.map_err(failed)
     }
 
@@ -172,6 +178,7 @@ impl Store {
         organization: &OrganizationId,
         id: &ServerId,
         seen: Option<Timestamp>,
+        event: &AuditEntry<'_>,
         change: impl FnOnce(&mut ServerRow) + Send,
     ) -> Result<ServerRow> {
         let transaction = self.write().await?;
@@ -190,6 +197,7 @@ impl Store {
             ..Default::default()
         };
         changed.update(&transaction).await.map_err(failed)?;
+        audit::append(&transaction, event).await?;
         self.server_commit(transaction).await?;
         Ok(row)
     }
@@ -200,14 +208,16 @@ impl Store {
         &self,
         organization: &OrganizationId,
         id: &ServerId,
+        event: &AuditEntry<'_>,
     ) -> Result<(ServerRow, Vec<JobId>)> {
-        undisturbed(|| self.revoke_once(organization, id)).await
+        undisturbed(|| self.revoke_once(organization, id, event)).await
     }
 
     async fn revoke_once(
         &self,
         organization: &OrganizationId,
         id: &ServerId,
+        event: &AuditEntry<'_>,
     ) -> Result<(ServerRow, Vec<JobId>)> {
         let transaction = self.write().await?;
         let mut row = find_live(&transaction, organization, id).await?;
@@ -222,6 +232,7 @@ impl Store {
         changed.update(&transaction).await.map_err(failed)?;
         drop_tokens(&transaction, id).await?;
         let jobs = target::cancel_all_of(&transaction, id).await?;
+        audit::append(&transaction, event).await?;
         self.server_commit(transaction).await?;
         Ok((row, jobs))
     }
@@ -232,6 +243,7 @@ impl Store {
         organization: &OrganizationId,
         id: &ServerId,
         token: NewJoinToken,
+        event: &AuditEntry<'_>,
     ) -> Result<ServerRow> {
         let transaction = self.write().await?;
         let row = find_live(&transaction, organization, id).await?;
@@ -240,6 +252,7 @@ impl Store {
             .exec_without_returning(&transaction)
             .await
             .map_err(failed)?;
+        audit::append(&transaction, event).await?;
         transaction.commit().await.map_err(failed)?;
         Ok(row)
     }
@@ -278,21 +291,13 @@ impl Store {
         }
         row.clone().into_active_model().reset_all().update(&transaction).await.map_err(failed)?;
         if !known {
+            let organization = OrganizationId::from_stored(row.organization_id.clone());
             let enrolled = AuditEntry {
-                organization_id: Some(&OrganizationId::from_stored(row.organization_id.clone())),
-                api_key_id: None,
-                action: ENROLLED,
-                registry_id: None,
                 server_id: Some(admission.server_id.clone()),
-                job_id: None,
-                subject_api_key_id: None,
-                subject_organization_id: None,
-                outcome: "ok",
                 request_id: admission.request_id,
-                source: None,
-                count: 1,
+                ..AuditEntry::by_nobody(&organization, ENROLLED)
             };
-            audit::append(&transaction, enrolled).await?;
+            audit::append(&transaction, &enrolled).await?;
         }
         self.server_commit(transaction).await?;
         let cloned = !was_cloned && row.is_cloned();

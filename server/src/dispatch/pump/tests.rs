@@ -100,7 +100,7 @@ async fn what_is_put_back_although_somebody_asked_to_stop_it_has_ended() {
     let session = scene.session().await;
     let store = &scene.shared.store;
     let (stopped, other) = (scene.given(&session, "pull").await, scene.given(&session, "pull").await);
-    store.job_cancel(&scene.organization, &stopped.job()).await.unwrap();
+    store.job_cancel(&scene.organization, &stopped.job(), &scene.event()).await.unwrap();
     for (target, status) in [(&stopped, "cancelled"), (&other, "queued")] {
         let put_back = store.target_put_back(&attempt_of(target), &session).await.unwrap();
         assert_eq!(put_back.is_some_and(|target| target.cancel_requested), status == "cancelled");

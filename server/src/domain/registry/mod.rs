@@ -10,12 +10,12 @@ use purser_proto_schema::{
 };
 use purser_registry_client::{RegistryAddress, RegistryKind};
 
-use super::{caller::Call, names};
+use super::{audit, caller::Call, names};
 use crate::{
     app::App,
     dispatch::plan,
     error::{Error, Issues, Result},
-    store::RegistryRow,
+    store::{AuditEntry, RegistryRow},
     vault::{Seat, Vault},
 };
 
@@ -91,7 +91,8 @@ pub async fn create(app: Arc<App>, call: Arc<Call>, input: CreateInput) -> Resul
         let tested = test::candidate(&app, &call, &site, &row, input.password.as_ref()).await?;
         note_test(&mut row, tested);
     }
-    app.store.registry_insert(row.clone()).await?;
+    app.store.registry_insert(row.clone(), &call.audit_entry(audit::OK)).await?;
+    call.mark_audited();
     view(&row)
 }
 
@@ -107,12 +108,10 @@ pub async fn one(app: Arc<App>, call: Arc<Call>, input: OneInput) -> Result<Regi
 
 /// `registry.remove`
 pub async fn remove(app: Arc<App>, call: Arc<Call>, input: RemoveInput) -> Result<Registry> {
-    let row = app
-        .store
-        .registry_remove(call.organization(), &input.registry_id, input.force.unwrap_or_default())
-        .await?;
-    call.about_registry(&input.registry_id);
-    view(&row)
+    let (id, force) = (&input.registry_id, input.force.unwrap_or_default());
+    let event = AuditEntry { registry_id: Some(id.clone()), ..call.audit_entry(audit::OK) };
+    let removed = app.store.registry_remove(call.organization(), id, force, &event).await;
+    view(&call.changed(&event, removed)?)
 }
 
 fn point_at(row: &mut RegistryRow, url: &str, address: RegistryAddress) {

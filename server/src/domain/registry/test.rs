@@ -81,6 +81,8 @@ struct Subject<'a> {
     entry: Option<&'a RegistryRow>,
     credentials: Option<(String, Secret)>,
     scope: Option<ScopeProbe>,
+    /// Whether the call is to store it: the test is then not all that is asked for.
+    is_candidate: bool,
 }
 
 impl Subject<'_> {
@@ -115,6 +117,7 @@ pub async fn test_registry(app: Arc<App>, call: Arc<Call>, input: TestRegistryIn
         entry: None,
         credentials: username.zip(input.password),
         scope,
+        is_candidate: false,
     };
     run(&app, &call, &site, subject).await
 }
@@ -142,6 +145,7 @@ pub async fn test_registry_by_id(
         entry: Some(&row),
         credentials,
         scope,
+        is_candidate: false,
     };
     let tested = run(&app, &call, &site, subject).await;
     if let Some(test) = last_test(&site, &tested) {
@@ -177,6 +181,7 @@ pub(super) async fn candidate(
         entry: None,
         credentials: row.username.clone().zip(password),
         scope: None,
+        is_candidate: true,
     };
     let tested = run(app, call, site, subject).await;
     let test = last_test(site, &tested);
@@ -285,6 +290,7 @@ async fn from_host(app: &App, call: &Call, server: &ServerRow, subject: Subject<
         // Somebody waits, so it has no longer for anything than for all.
         limits: Limits { queue: DEADLINE, stall: DEADLINE, run: DEADLINE },
         fan_out: FanOut::default(),
+        goes_on: subject.is_candidate,
     };
     let target = NewTarget {
         server_id,
@@ -336,7 +342,8 @@ mod tests {
         let doubt = |row: &RegistryRow, entry: bool, given: Option<&str>| {
             let credentials = given.map(|name| (name.to_owned(), secrecy::SecretString::from("x").into()));
             let (registry, host) = (plan::planned(row), row.registry_host.clone());
-            Subject { registry, host, entry: entry.then_some(row), credentials, scope: None }.doubt()
+            let entry = entry.then_some(row);
+            Subject { registry, host, entry, credentials, scope: None, is_candidate: false }.doubt()
         };
         assert!(doubt(&row, true, None).is_some_and(|doubt| doubt.contains("AWS")));
         assert!(doubt(&row, false, Some("admin")).is_some_and(|doubt| doubt.contains("AWS")));

@@ -19,7 +19,7 @@ use super::{
 use super::{type_text, view};
 use crate::{
     app::App,
-    domain::{caller::Call, names},
+    domain::{audit, caller::Call, names},
     error::{Error, Issues, Result},
     store::{RegistryRow, after, unchanged_since},
     vault::Vault,
@@ -49,7 +49,8 @@ pub async fn update(app: Arc<App>, call: Arc<Call>, input: UpdateInput) -> Resul
             note_test(&mut row, outcome);
             tested = true;
         }
-        if app.store.registry_change(&before, row.clone(), tested).await? {
+        if app.store.registry_change(&before, row.clone(), tested, &call.audit_entry(audit::OK)).await? {
+            call.mark_audited();
             return view(&row);
         }
         before = app.store.registry_one(call.organization(), id).await?;
