@@ -20,11 +20,10 @@ use crate::{
     domain::caller::Caller,
     error::{Error, Result},
     one_by_one::OneByOne,
-    store,
 };
 
 /// Queries of large batches that are under way at once, of all callers: half as many as the database serves.
-const QUERIES: usize = store::CONNECTIONS as usize / 2;
+const QUERIES: usize = 4;
 
 /// The room for a batch's answers. It is looked at before a call and not after it, so that none is made whose
 /// answer is then withheld: those under way when it is used up go beyond it. What is gathered here has not been read, and

@@ -64,7 +64,7 @@ use registry_event::Waiting;
 use row_cache::RowCache;
 
 /// Readers that SQLite serves at once, and connections to PostgreSQL per replica.
-pub const CONNECTIONS: u32 = 8;
+const CONNECTIONS: u32 = 8;
 /// How long a first connection to PostgreSQL may take.
 const REACH: Duration = Duration::from_secs(10);
 /// How long whoever uses SQLite waits for others.
