@@ -179,7 +179,8 @@ export type Procedures = {
     all: Query<NoInput | undefined, ApiKey[]>;
     /**
      * Removes an API key. It stops at once, and what it holds open ends. A key may remove itself. CONFLICT for
-     * the last valid key of the organization with the role `admin`.
+     * the last valid key of the organization with the role `admin`; FORBIDDEN for an instance-admin key, except
+     * to another one.
      */
     remove: Mutation<ApiKeyRemoveInput, ApiKey>;
   };

@@ -22,7 +22,8 @@ procedures! {
     /// The API keys of the organization, oldest first, expired ones included.
     Query "apiKey.all" [ApiKeyRead] All(NoInput) -> Vec<ApiKey>;
     /// Removes an API key. It stops at once, and what it holds open ends. A key may remove itself. CONFLICT
-    /// for the last valid key of the organization with the role `admin`.
+    /// for the last valid key of the organization with the role `admin`; FORBIDDEN for an instance-admin key, except
+    /// to another one.
     Mutation "apiKey.remove" [ApiKeyDelete] Remove(RemoveInput) -> ApiKey;
 }
 

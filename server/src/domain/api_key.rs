@@ -78,10 +78,20 @@ pub async fn all(app: Arc<App>, call: Arc<Call>) -> Result<Vec<ApiKey>> {
 
 /// `apiKey.remove`
 pub async fn remove(app: Arc<App>, call: Arc<Call>, input: RemoveInput) -> Result<ApiKey> {
+    // What a key may do never changes, so this still holds when it is removed.
+    if is_instance_admin(&app.store.api_key_one(call.organization(), &input.api_key_id).await?)? {
+        call.caller.require(Permission::InstanceAdmin)?;
+    }
     let row = app.store.api_key_revoke(call.organization(), &input.api_key_id).await?;
     call.about_api_key(&input.api_key_id);
     app.known_keys.end(&input.api_key_id);
     view(row)
+}
+
+/// Whether only another of its kind may remove it: who may not have such a key made may not take it away either.
+fn is_instance_admin(row: &ApiKeyRow) -> Result<bool> {
+    let listed = row.permissions()?.is_some_and(|list| list.contains(&Permission::InstanceAdmin));
+    Ok(row.instance_admin || listed)
 }
 
 /// Each once, in the order of [`Permission::ALL`].
