@@ -247,7 +247,7 @@ export type ApiKey = {
   organizationId: OrganizationId;
   /** Its permissions; null where it has a role. */
   permissions: Permission[] | null;
-  /** How the key begins, to recognize it by. Of a key that the operator chose it is no part of it. */
+  /** How the key begins, to recognize it by; `chosen` for one that the operator chose. */
   prefix: string;
   /** How often it may call; null for any number. */
   rateLimit: RateLimit | null;
@@ -449,7 +449,7 @@ export type CreatedApiKey = {
   organizationId: OrganizationId;
   /** Its permissions; null where it has a role. */
   permissions: Permission[] | null;
-  /** How the key begins, to recognize it by. Of a key that the operator chose it is no part of it. */
+  /** How the key begins, to recognize it by; `chosen` for one that the operator chose. */
   prefix: string;
   /** How often it may call; null for any number. */
   rateLimit: RateLimit | null;

@@ -49,7 +49,7 @@ pub struct ApiKey {
     pub api_key_id: ApiKeyId,
     /// Its name for people.
     pub name: String,
-    /// How the key begins, to recognize it by. Of a key that the operator chose it is no part of it.
+    /// How the key begins, to recognize it by; `chosen` for one that the operator chose.
     pub prefix: String,
     /// Its role; null where it has permissions of its own.
     pub role: Option<Role>,

@@ -401,7 +401,7 @@ async fn the_environments_key_stays_valid_without_it_until_it_is_removed() {
     let chosen = second.anonymous().with_key(CHOSEN);
     let (_, admin) = key(&chosen, json!({"role": "admin"})).await;
     let all = chosen.query("apiKey.all", Value::Null).await;
-    assert_eq!(all[0]["name"], "PURSER_ADMIN_API_KEY");
+    assert_eq!((&all[0]["name"], &all[0]["prefix"]), (&json!("PURSER_ADMIN_API_KEY"), &json!("chosen")));
     let remove = json!({"apiKeyId": all[0]["apiKeyId"]});
     refused(&admin.trpc_mutation("apiKey.remove", &remove).await, "FORBIDDEN", Some("apiKey.remove"));
     chosen.mutate("apiKey.remove", remove).await;

@@ -12,7 +12,7 @@ use purser_proto_schema::{
 use secrecy::ExposeSecret;
 
 use super::{
-    caller::{Call, Caller, generate_key, public_prefix},
+    caller::{Call, Caller, generate_key, public_prefix, shown_prefix},
     names, organization, rate_limit,
 };
 use crate::{
@@ -150,7 +150,7 @@ fn view(row: ApiKeyRow) -> Result<ApiKey> {
         rate_limit: row.rate_limit(),
         api_key_id: ApiKeyId::from_stored(row.api_key_id),
         name: row.name,
-        prefix: row.prefix,
+        prefix: shown_prefix(row.prefix),
         expires_at: row.expires_at.map(Into::into),
         last_used_at: row.last_used_at.map(Into::into),
         created_at: row.created_at.into(),
