@@ -16,8 +16,8 @@ use crate::{
 };
 
 procedures! {
-    /// Creates an API key and shows it once. It may do no more, no longer and no faster than the key
-    /// that makes it.
+    /// Creates an API key and shows it once. It may do no more and last no longer than the key that makes it, and its
+    /// rate limit is no wider. That limit is its own: what it calls is not counted against the key that makes it.
     Mutation "apiKey.create" [ApiKeyWrite] Create(CreateInput) -> CreatedApiKey;
     /// The API keys of the organization, oldest first, expired ones included.
     Query "apiKey.all" [ApiKeyRead] All(NoInput) -> Vec<ApiKey>;

@@ -1,4 +1,4 @@
-//! `apiKey.*`: no key makes another that may do more, for longer or faster than itself.
+//! `apiKey.*`: no key makes another that may do more, for longer, or with a wider rate limit than itself.
 
 use std::sync::Arc;
 
