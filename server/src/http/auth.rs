@@ -75,12 +75,9 @@ impl Presented {
         self.caller.as_ref().ok()
     }
 
-    /// The caller when they came.
-    ///
-    /// # Errors
-    /// UNAUTHORIZED, or what kept the key from being looked up.
-    pub(super) fn came(&self) -> std::result::Result<&Arc<Caller>, PublicError> {
-        self.caller.as_ref().map_err(rpc::public)
+    /// Why there was none.
+    pub(super) fn unknown(&self) -> Option<&Error> {
+        self.caller.as_ref().err()
     }
 
     /// The caller of a call that begins now. Who was none when it came stays none.
@@ -88,7 +85,7 @@ impl Presented {
     /// # Errors
     /// UNAUTHORIZED, or what kept the key from being looked up.
     pub(super) async fn now(&self, doors: &Doors) -> std::result::Result<Arc<Caller>, PublicError> {
-        let caller = self.came()?;
+        let caller = self.caller.as_ref().map_err(rpc::public)?;
         let Some(key) = &self.key else { return Ok(Arc::clone(caller)) };
         let found = match self.is_over.load(Ordering::Relaxed) {
             true => Err(Error::Unauthorized),

@@ -285,8 +285,8 @@ async fn call(
         let refused = caller.map(|caller| unreadable(&caller, info, &error));
         return outcome(Err(refused.unwrap_or_else(|unknown| unknown.at(info.name))));
     }
-    if let Err(error) = presented.came() {
-        return outcome(Err(error.at(info.name)));
+    if let Some(error) = presented.unknown() {
+        return outcome(Err(rpc::public(error).at(info.name)));
     }
     let turn = doors.large_batches.turn(calls, Some(info)).await;
     // Only now: its turn may have come late.
