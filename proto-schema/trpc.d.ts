@@ -184,15 +184,17 @@ export type Procedures = {
   };
   apiKey: {
     /**
-     * Creates an API key and shows it once. It may do no more, no longer and no faster than the key that makes
-     * it.
+     * Creates an API key and shows it once. It may do no more and last no longer than the key that makes it,
+     * and its rate limit is no wider. That limit is its own: what it calls is not counted against the key that
+     * makes it.
      */
     create: Mutation<ApiKeyCreateInput, CreatedApiKey>;
     /** The API keys of the organization, oldest first, expired ones included. */
     all: Query<NoInput | undefined, ApiKey[]>;
     /**
      * Removes an API key. It stops at once, and what it holds open ends. A key may remove itself. CONFLICT for
-     * the last valid key of the organization with the role `admin`.
+     * the last valid key of the organization with the role `admin`; FORBIDDEN for an instance-admin key, except
+     * to another one.
      */
     remove: Mutation<ApiKeyRemoveInput, ApiKey>;
   };
@@ -247,7 +249,7 @@ export type ApiKey = {
   organizationId: OrganizationId;
   /** Its permissions; null where it has a role. */
   permissions: Permission[] | null;
-  /** How the key begins, to recognize it by. Of a key that the operator chose it is no part of it. */
+  /** How the key begins, to recognize it by; `chosen` for one that the operator chose. */
   prefix: string;
   /** How often it may call; null for any number. */
   rateLimit: RateLimit | null;
@@ -452,7 +454,7 @@ export type CreatedApiKey = {
   organizationId: OrganizationId;
   /** Its permissions; null where it has a role. */
   permissions: Permission[] | null;
-  /** How the key begins, to recognize it by. Of a key that the operator chose it is no part of it. */
+  /** How the key begins, to recognize it by; `chosen` for one that the operator chose. */
   prefix: string;
   /** How often it may call; null for any number. */
   rateLimit: RateLimit | null;

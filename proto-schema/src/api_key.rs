@@ -16,13 +16,14 @@ use crate::{
 };
 
 procedures! {
-    /// Creates an API key and shows it once. It may do no more, no longer and no faster than the key
-    /// that makes it.
+    /// Creates an API key and shows it once. It may do no more and last no longer than the key that makes it, and its
+    /// rate limit is no wider. That limit is its own: what it calls is not counted against the key that makes it.
     Mutation "apiKey.create" [ApiKeyWrite] Create(CreateInput) -> CreatedApiKey;
     /// The API keys of the organization, oldest first, expired ones included.
     Query "apiKey.all" [ApiKeyRead] All(NoInput) -> Vec<ApiKey>;
     /// Removes an API key. It stops at once, and what it holds open ends. A key may remove itself. CONFLICT
-    /// for the last valid key of the organization with the role `admin`.
+    /// for the last valid key of the organization with the role `admin`; FORBIDDEN for an instance-admin key, except
+    /// to another one.
     Mutation "apiKey.remove" [ApiKeyDelete] Remove(RemoveInput) -> ApiKey;
 }
 
@@ -48,7 +49,7 @@ pub struct ApiKey {
     pub api_key_id: ApiKeyId,
     /// Its name for people.
     pub name: String,
-    /// How the key begins, to recognize it by. Of a key that the operator chose it is no part of it.
+    /// How the key begins, to recognize it by; `chosen` for one that the operator chose.
     pub prefix: String,
     /// Its role; null where it has permissions of its own.
     pub role: Option<Role>,

@@ -73,6 +73,11 @@ impl Client {
         Self { connection: self.connection.clone(), key: None }
     }
 
+    /// Its key, where it has one.
+    pub fn key(&self) -> Option<&str> {
+        self.key.as_deref()
+    }
+
     /// Any request; `headers` may replace what would be sent.
     ///
     /// # Errors

@@ -257,6 +257,33 @@ async fn a_key_may_remove_itself_and_the_last_admin_key_stays() {
 }
 
 #[tokio::test]
+async fn an_instance_admins_key_is_removed_by_another_one_only() {
+    let purser = Purser::start().await;
+    let client = purser.client();
+    let first = client.query("apiKey.all", Value::Null).await[0].take();
+    let (listed, _) = key(&client, json!({"permissions": ["instance:admin"]})).await;
+    let (_, remover) = key(&client, json!({"permissions": ["apiKey:read", "apiKey:delete"]})).await;
+    let (_, admin) = key(&client, json!({"role": "admin"})).await;
+    let foreign = purser.key_in(&purser.organization("foreign"), Grant::Role("admin"));
+    for row in [&first, &listed] {
+        let remove = json!({"apiKeyId": row["apiKeyId"]});
+        for holder in [&remover, &admin] {
+            let answer = holder.trpc_mutation("apiKey.remove", &remove).await;
+            let error = refused(&answer, "FORBIDDEN", Some("apiKey.remove"));
+            assert!(error["message"].as_str().unwrap().contains("instance:admin"), "{error}");
+        }
+        assert_eq!(foreign.trpc_mutation("apiKey.remove", &remove).await.code(), "NOT_FOUND");
+    }
+    assert_eq!(client.query("apiKey.all", Value::Null).await.as_array().unwrap().len(), 4);
+    let (_, other) = key(&client, json!({"permissions": ["instance:admin", "apiKey:delete"]})).await;
+    for row in [&listed, &first] {
+        other.mutate("apiKey.remove", json!({"apiKeyId": row["apiKeyId"]})).await;
+    }
+    assert_eq!(status(&client).await, 401);
+    assert_eq!(remover.query("apiKey.all", Value::Null).await.as_array().unwrap().len(), 3);
+}
+
+#[tokio::test]
 async fn a_removed_key_stops_at_once_and_what_it_holds_open_ends() {
     let purser = Purser::start().await;
     let client = purser.client();
@@ -374,8 +401,10 @@ async fn the_environments_key_stays_valid_without_it_until_it_is_removed() {
     let chosen = second.anonymous().with_key(CHOSEN);
     let (_, admin) = key(&chosen, json!({"role": "admin"})).await;
     let all = chosen.query("apiKey.all", Value::Null).await;
-    assert_eq!(all[0]["name"], "PURSER_ADMIN_API_KEY");
-    admin.mutate("apiKey.remove", json!({"apiKeyId": all[0]["apiKeyId"]})).await;
+    assert_eq!((&all[0]["name"], &all[0]["prefix"]), (&json!("PURSER_ADMIN_API_KEY"), &json!("chosen")));
+    let remove = json!({"apiKeyId": all[0]["apiKeyId"]});
+    refused(&admin.trpc_mutation("apiKey.remove", &remove).await, "FORBIDDEN", Some("apiKey.remove"));
+    chosen.mutate("apiKey.remove", remove).await;
     assert_eq!(status(&chosen).await, 401);
     second.stop().await;
     // No instance-admin key is left: the next start makes one.

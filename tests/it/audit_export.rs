@@ -73,6 +73,23 @@ async fn it_asks_for_the_same_key_and_the_same_filters_as_the_pages() {
     error(posted, 405, "METHOD_NOT_SUPPORTED");
 }
 
+#[tokio::test]
+async fn it_is_one_call_of_the_keys_limit() {
+    let purser = Purser::builder().env("PURSER_AUDIT_RETENTION_DAYS", "0").start().await;
+    fill(&purser, 350);
+    let input =
+        json!({"name": "once", "role": "admin", "rateLimit": {"requests": 1, "windowSeconds": 86_400}});
+    let made = purser.client().mutate("apiKey.create", input).await;
+    let once = purser.anonymous().with_key(made["key"].as_str().unwrap());
+    let answer = once.get("/api/audit.jsonl").await;
+    assert_eq!(answer.headers["ratelimit-remaining"], "0");
+    assert!(lines(&answer).len() >= 350);
+    let answer = once.get("/api/audit.jsonl").await;
+    assert_eq!((answer.status.as_u16(), answer.json()["code"].as_str()), (429, Some("TOO_MANY_REQUESTS")));
+    let wait: u64 = answer.headers["retry-after"].to_str().unwrap().parse().unwrap();
+    assert!((1..=86_400).contains(&wait) && answer.json()["data"]["retryAfter"].is_u64(), "{answer:?}");
+}
+
 /// The audit may be larger than memory: what a caller has not taken yet has not been read.
 #[tokio::test]
 async fn no_more_is_read_than_is_taken() {

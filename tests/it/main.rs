@@ -35,6 +35,7 @@ mod deadlocks;
 mod docker_hub;
 mod documents;
 mod dokploy_docs;
+mod ended_keys;
 mod engine_by_tcp;
 mod enrolment;
 mod faults;

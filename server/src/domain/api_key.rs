@@ -1,4 +1,4 @@
-//! `apiKey.*`: no key makes another that may do more, for longer or faster than itself.
+//! `apiKey.*`: no key makes another that may do more, for longer, or with a wider rate limit than itself.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use secrecy::ExposeSecret;
 
 use super::{
     audit,
-    caller::{Call, Caller, generate_key, public_prefix},
+    caller::{Call, Caller, generate_key, public_prefix, shown_prefix},
     names, organization, rate_limit,
 };
 use crate::{
@@ -85,9 +85,24 @@ pub async fn all(app: Arc<App>, call: Arc<Call>) -> Result<Vec<ApiKey>> {
 pub async fn remove(app: Arc<App>, call: Arc<Call>, input: RemoveInput) -> Result<ApiKey> {
     let id = &input.api_key_id;
     let event = AuditEntry { subject_api_key_id: Some(id.clone()), ..call.audit_entry(audit::OK) };
-    let row = call.changed(&event, app.store.api_key_revoke(call.organization(), id, &event).await)?;
+    // What a key may do never changes, so this still holds when it is removed.
+    let may = match is_instance_admin(&app.store.api_key_one(call.organization(), id).await?)? {
+        true => call.caller.require(Permission::InstanceAdmin),
+        false => Ok(()),
+    };
+    let removed = match may {
+        Ok(()) => app.store.api_key_revoke(call.organization(), id, &event).await,
+        Err(forbidden) => Err(forbidden),
+    };
+    let row = call.changed(&event, removed)?;
     app.known_keys.end(&input.api_key_id);
     view(row)
+}
+
+/// Whether only another of its kind may remove it: who may not have such a key made may not take it away either.
+fn is_instance_admin(row: &ApiKeyRow) -> Result<bool> {
+    let listed = row.permissions()?.is_some_and(|list| list.contains(&Permission::InstanceAdmin));
+    Ok(row.instance_admin || listed)
 }
 
 /// Each once, in the order of [`Permission::ALL`].
@@ -146,7 +161,7 @@ fn view(row: ApiKeyRow) -> Result<ApiKey> {
         rate_limit: row.rate_limit(),
         api_key_id: ApiKeyId::from_stored(row.api_key_id),
         name: row.name,
-        prefix: row.prefix,
+        prefix: shown_prefix(row.prefix),
         expires_at: row.expires_at.map(Into::into),
         last_used_at: row.last_used_at.map(Into::into),
         created_at: row.created_at.into(),

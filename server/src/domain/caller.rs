@@ -53,6 +53,8 @@ const EXPIRED: &str = "expired";
 const MAX_KEY_BYTES: usize = 512;
 const KEY_PREFIX: &str = "purser_";
 const PREFIX_HEX: usize = 16;
+/// What the prefix of a key begins with that an operator chose, and all of it that is shown.
+const CHOSEN: &str = "chosen";
 
 /// An authenticated caller: a key of one organization.
 #[derive(Debug)]
@@ -415,8 +417,14 @@ pub fn public_prefix(key: &str) -> String {
     );
     match own {
         Some((prefix, _)) => format!("{KEY_PREFIX}{prefix}"),
-        None => format!("chosen_{}", &secret_hash::of_random(key)[..PREFIX_HEX]),
+        None => format!("{CHOSEN}_{}", &secret_hash::of_random(key)[..PREFIX_HEX]),
     }
+}
+
+/// A key's prefix as callers see it. What a chosen key is found by is not among it: with part of the hash of a key that
+/// people can remember, who reads it could find out the key without ever asking here.
+pub fn shown_prefix(prefix: String) -> String {
+    if prefix.starts_with(CHOSEN) { CHOSEN.to_owned() } else { prefix }
 }
 
 /// A new key: a public prefix and 256 random bits.
@@ -454,5 +462,8 @@ mod tests {
     fn a_chosen_key_does_not_show_in_its_prefix() {
         let prefix = public_prefix("correct-horse-battery-staple-42");
         assert!(prefix.starts_with("chosen_") && !prefix.contains("horse"));
+        assert_eq!(shown_prefix(prefix), "chosen");
+        let own = public_prefix(generate_key().unwrap().expose_secret());
+        assert_eq!(shown_prefix(own.clone()), own);
     }
 }

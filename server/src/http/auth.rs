@@ -1,14 +1,22 @@
 //! Who calls, from the headers of a request.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+use purser_proto_schema::error::PublicError;
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::Doors;
 use crate::{
     domain::caller::{self, Caller},
     error::{Error, Result},
+    rpc,
 };
 
 const API_KEY: &str = "x-api-key";
@@ -39,6 +47,55 @@ impl Key {
 /// [`Error::Unauthorized`].
 pub(super) async fn caller_of(doors: &Doors, key: &Key) -> Result<Arc<Caller>> {
     find(doors, key.0.as_ref().map(|key| key.expose_secret())).await
+}
+
+/// Who makes the calls of a request or a message: its caller when it came, and of calls that may begin later the key,
+/// which each of them is made with. A key may be removed or expire while they wait for each other.
+pub(super) struct Presented {
+    caller: Result<Arc<Caller>>,
+    /// `None` where a call begins at once.
+    key: Option<Key>,
+    /// The key was valid and is not any more: nothing needs to be asked again.
+    is_over: AtomicBool,
+}
+
+impl Presented {
+    /// For a call that begins at once.
+    pub(super) fn once(caller: Result<Arc<Caller>>) -> Self {
+        Self { caller, key: None, is_over: AtomicBool::new(false) }
+    }
+
+    /// For calls that may begin later.
+    pub(super) fn for_each(caller: Result<Arc<Caller>>, key: Key) -> Self {
+        Self { key: Some(key), ..Self::once(caller) }
+    }
+
+    /// The caller when they came, if there was one.
+    pub(super) fn caller(&self) -> Option<&Arc<Caller>> {
+        self.caller.as_ref().ok()
+    }
+
+    /// Why there was none.
+    pub(super) fn unknown(&self) -> Option<&Error> {
+        self.caller.as_ref().err()
+    }
+
+    /// The caller of a call that begins now. Who was none when it came stays none.
+    ///
+    /// # Errors
+    /// UNAUTHORIZED, or what kept the key from being looked up.
+    pub(super) async fn now(&self, doors: &Doors) -> std::result::Result<Arc<Caller>, PublicError> {
+        let caller = self.caller.as_ref().map_err(rpc::public)?;
+        let Some(key) = &self.key else { return Ok(Arc::clone(caller)) };
+        let found = match self.is_over.load(Ordering::Relaxed) {
+            true => Err(Error::Unauthorized),
+            false => caller_of(doors, key).await,
+        };
+        found.map_err(|error| {
+            self.is_over.fetch_or(matches!(error, Error::Unauthorized), Ordering::Relaxed);
+            rpc::public(&error)
+        })
+    }
 }
 
 async fn find(doors: &Doors, presented: Option<&str>) -> Result<Arc<Caller>> {

@@ -26,7 +26,26 @@ pub(super) fn call(
     caller: Option<Arc<Caller>>,
     place: Option<Arc<Place>>,
 ) -> impl Future<Output = Answer> + Send + use<> {
-    let aside = Aside::with_place(place);
+    call_with(doors, name, params, caller, Aside::with_place(place))
+}
+
+/// As [`call`], where this goes on with an earlier one: it does not count against its key's limit again.
+pub(super) fn go_on(
+    doors: &Doors,
+    name: &'static str,
+    params: Option<&RawValue>,
+    caller: Option<Arc<Caller>>,
+) -> impl Future<Output = Answer> + Send + use<> {
+    call_with(doors, name, params, caller, Aside::going_on())
+}
+
+fn call_with(
+    doors: &Doors,
+    name: &'static str,
+    params: Option<&RawValue>,
+    caller: Option<Arc<Caller>>,
+    aside: Aside,
+) -> impl Future<Output = Answer> + Send + use<> {
     let answering = match doors.procedures.methods().method(name) {
         Some(MethodCallback::Async(method)) => {
             let mut extensions = Extensions::new();

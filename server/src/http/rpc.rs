@@ -4,8 +4,6 @@
 //! fractional ids, does not run notifications, and quotes received values in errors; the methods
 //! behind it are jsonrpsee's. Every id that JSON-RPC allows is answered as it was sent.
 
-use std::sync::Arc;
-
 use axum::{
     body::Body,
     extract::{FromRequestParts, Request, State, WebSocketUpgrade},
@@ -21,13 +19,14 @@ use purser_proto_schema::{
 use serde_json::value::RawValue;
 
 use super::{
-    BATCH_WIDTH, Doors, auth,
+    BATCH_WIDTH, Doors,
+    auth::{self, Presented},
     batch::{Room, joined, no_room},
     body, in_process, openrpc, rpc_socket,
     rpc_subscriptions::{Begun, Subscriptions},
     rpc_text::{Calls, NoCalls, Text},
 };
-use crate::{domain::caller::Caller, error::Error, metrics::UNKNOWN, request, rpc};
+use crate::{error::Error, metrics::UNKNOWN, request, rpc};
 
 pub(super) const PARSE_ERROR: i32 = -32_700;
 pub(super) const INVALID_REQUEST: i32 = -32_600;
@@ -51,21 +50,22 @@ pub(super) async fn handle(State(doors): State<Doors>, request: Request) -> Resp
             "call by POST, or upgrade to a WebSocket",
         ));
     }
-    let caller = match auth::caller(&doors, &parts.headers).await {
-        Ok(caller) => Some(caller),
-        Err(Error::Unauthorized) => None,
-        Err(error) => return refuse(&rpc::public(&error)),
-    };
+    let key = auth::Key::shown_in(&parts.headers);
     let body = match body::read_json(&doors, Request::from_parts(parts, body)).await {
         Ok(body) => body,
         Err(error) => return refuse(&error),
     };
+    // Only now: the body may have taken long.
+    let presented = match auth::caller_of(&doors, &key).await {
+        Err(error) if !matches!(error, Error::Unauthorized) => return refuse(&rpc::public(&error)),
+        caller => Presented::for_each(caller, key),
+    };
     let text = Text { bytes: body.bytes, place: body.place };
-    let served = serve(&doors, text, caller.as_ref(), None).await;
+    let served = serve(&doors, text, &presented, None).await;
     match served.answer {
         Some(answer) => {
             let status = if served.too_large { StatusCode::PAYLOAD_TOO_LARGE } else { StatusCode::OK };
-            json(status, doors.unread.hold(caller.as_deref(), answer))
+            json(status, doors.unread.hold(presented.caller().map(AsRef::as_ref), answer))
         }
         None => StatusCode::NO_CONTENT.into_response(),
     }
@@ -97,22 +97,22 @@ impl Served {
 pub(super) async fn serve(
     doors: &Doors,
     text: Text,
-    caller: Option<&Arc<Caller>>,
+    presented: &Presented,
     subscriptions: Option<&Subscriptions>,
 ) -> Served {
     let calls = match text.calls() {
-        Ok(Calls::One) => return serve_one(doors, text, caller, subscriptions, None).await,
+        Ok(Calls::One) => return serve_one(doors, text, presented, subscriptions, None).await,
         Ok(Calls::Batch(calls)) => calls,
         Err(NoCalls { error, too_large }) => {
             return Served { too_large, ..Served::answer(failure(None, &error)) };
         }
     };
     drop(text);
-    let room = Room::of(doors, caller.map(AsRef::as_ref), calls.len());
+    let room = Room::of(doors, presented.caller().map(AsRef::as_ref), calls.len());
     let calls: Vec<_> = calls
         .into_iter()
         .map(async |call| {
-            let served = serve_one(doors, call, caller, subscriptions, Some(&room)).await;
+            let served = serve_one(doors, call, presented, subscriptions, Some(&room)).await;
             room.take(served.answer.as_ref().map_or(0, String::len));
             served
         })
@@ -152,7 +152,7 @@ pub(super) fn refuse_all(text: &Text, error: &PublicError) -> Served {
 async fn serve_one(
     doors: &Doors,
     text: Text,
-    caller: Option<&Arc<Caller>>,
+    presented: &Presented,
     subscriptions: Option<&Subscriptions>,
     room: Option<&Room>,
 ) -> Served {
@@ -163,13 +163,25 @@ async fn serve_one(
     let found = doors.procedures.info(&method);
     let turn = doors.large_batches.turn(room.map_or(1, |room| room.calls), found).await;
     // What is not answered takes no room.
-    let unread = || call.id.map_or(Ok(()), |_| doors.unread.room_for(caller.map(AsRef::as_ref)));
+    let unread = || call.id.map_or(Ok(()), |_| doors.unread.room_for(presented.caller().map(AsRef::as_ref)));
     let turn = match turn.and_then(|turn| unread().map(|()| turn)) {
         Ok(turn) => turn,
         Err(error) => {
             let failure = |id| failure(Some(id), &object(&rpc::public(&error)));
             return Served { answer: call.id.map(failure), ..Served::default() };
         }
+    };
+    // A batch of one begins at once, too.
+    let caller = match (found, room) {
+        (Some(info), Some(room)) if room.calls > 1 => match presented.now(doors).await {
+            Ok(caller) => Some(caller),
+            Err(error) if error.data.code == Code::Unauthorized => None,
+            Err(error) => {
+                let failure = |id| failure(Some(id), &object(&error.at(info.name)));
+                return Served { answer: call.id.map(failure), ..Served::default() };
+            }
+        },
+        _ => presented.caller().cloned(),
     };
     let id = call.id.map(ToOwned::to_owned);
     let mut begun = Vec::new();
@@ -180,7 +192,7 @@ async fn serve_one(
                 if let Some(place) = &text.place {
                     place.has_been_read();
                 }
-                subscriptions.begin(info, call.params, caller).await.map(|subscription| {
+                subscriptions.begin(info, call.params, caller.as_ref()).await.map(|subscription| {
                     let id = subscription.id.to_string();
                     begun.push(subscription);
                     id
@@ -192,7 +204,7 @@ async fn serve_one(
         },
         Some(info) => {
             let place = text.place.clone();
-            let calling = in_process::call(doors, info.name, call.params, caller.cloned(), place);
+            let calling = in_process::call(doors, info.name, call.params, caller, place);
             // It may take long, and needs nothing more of the text.
             drop(text);
             turn.take(calling).await.map(|result| String::from(Box::<str>::from(result)))

@@ -34,7 +34,9 @@ use tokio::{
 use tokio_tungstenite::tungstenite;
 
 use super::{
-    BATCH_WIDTH, Doors, MAX_BODY, SMALL_BODY, TURN, auth, rpc,
+    BATCH_WIDTH, Doors, MAX_BODY, SMALL_BODY, TURN,
+    auth::{self, Presented},
+    rpc,
     rpc_subscriptions::{Begun, Notification, Subscriptions},
     rpc_text::Text,
 };
@@ -233,6 +235,7 @@ impl Talk {
             (Arc::new(subscriptions), told)
         });
         let (doors, subscriptions) = (self.doors.clone(), Arc::clone(subscriptions));
+        let presented = Presented::for_each(Ok(Arc::clone(&caller)), self.key.clone());
         // So many of a batch's calls are under way at once.
         let weight = if bytes.trim_ascii_start().starts_with(b"[") { BATCH_WIDTH } else { 1 };
         self.in_flight += weight;
@@ -247,7 +250,7 @@ impl Talk {
             let text = Text { bytes, place };
             let served = match refusal {
                 Some(error) => rpc::refuse_all(&text, &error),
-                None => rpc::serve(&doors, text, Some(&caller), Some(&subscriptions)).await,
+                None => rpc::serve(&doors, text, &presented, Some(&subscriptions)).await,
             };
             if let Some(id) = id {
                 let span = || Span::of_request(&id, "message websocket".to_owned(), begun.elapsed());

@@ -27,7 +27,8 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::{
-    BATCH_WIDTH, Doors, MAX_BATCH, auth,
+    BATCH_WIDTH, Doors, MAX_BATCH,
+    auth::{self, Presented},
     batch::{Room, no_room},
     body,
     envelope::{self, Outcome, public, refusal, respond, single},
@@ -35,7 +36,7 @@ use super::{
 };
 use crate::{
     domain::{caller::Caller, large_inputs::Place},
-    error::{Error, Result},
+    error::Error,
     rpc,
 };
 
@@ -119,8 +120,10 @@ async fn serve(doors: &Doors, path: &str, request: Prepared) -> Response {
     let caller = auth::caller(doors, &headers).await;
     if !batch {
         let input = asked.input.map(|json| Input { json, place });
-        let outcome = call(doors, &path, &method, &caller, input, 1).await;
-        return single(&outcome, |text| doors.unread.hold(caller.as_deref().ok(), text));
+        let presented = Presented::once(caller);
+        let outcome = call(doors, &path, &method, &presented, input, 1).await;
+        let caller = presented.caller().map(AsRef::as_ref);
+        return single(&outcome, |text| doors.unread.hold(caller, text));
     }
     let names: Vec<String> = path.split(',').take(MAX_BATCH + 1).map(ToOwned::to_owned).collect();
     if names.len() > MAX_BATCH {
@@ -139,11 +142,17 @@ async fn serve(doors: &Doors, path: &str, request: Prepared) -> Response {
     };
     let superjson = inputs.as_ref().is_ok_and(Inputs::speak_superjson);
     let inputs = inputs.map(Mutex::new);
-    let batch = Arc::new(Batch { doors: doors.clone(), method, caller, names, inputs, superjson });
-    if jsonl::is_wanted(&headers) {
+    let in_lines = jsonl::is_wanted(&headers);
+    // The first call of lines, too, begins only when they are read.
+    let presented = match in_lines || names.len() > 1 {
+        true => Presented::for_each(caller, auth::Key::shown_in(&headers)),
+        false => Presented::once(caller),
+    };
+    let batch = Arc::new(Batch { doors: doors.clone(), method, presented, names, inputs, superjson });
+    if in_lines {
         return jsonl::answer(batch);
     }
-    let room = Room::of(doors, batch.caller.as_deref().ok(), batch.len());
+    let room = Room::of(doors, batch.caller(), batch.len());
     let calls = stream::iter(0..batch.len()).map(async |at| {
         if !room.is_left() {
             batch.skip(at);
@@ -206,7 +215,7 @@ impl Inputs {
 pub(super) struct Batch {
     doors: Doors,
     method: Method,
-    caller: Result<Arc<Caller>>,
+    presented: Presented,
     names: Vec<String>,
     inputs: std::result::Result<Mutex<Inputs>, PublicError>,
     superjson: bool,
@@ -222,9 +231,13 @@ impl Batch {
         self.superjson
     }
 
+    fn caller(&self) -> Option<&Caller> {
+        self.presented.caller().map(AsRef::as_ref)
+    }
+
     /// An answer of its, or a part of one, for its caller.
     pub(super) fn hold(&self, text: String) -> Bytes {
-        self.doors.unread.hold(self.caller.as_deref().ok(), text)
+        self.doors.unread.hold(self.caller(), text)
     }
 
     /// Gives up a call that is not made: nothing of its input is kept.
@@ -240,7 +253,7 @@ impl Batch {
             Ok(inputs) => Ok(inputs.lock().unwrap_or_else(PoisonError::into_inner).take(at)),
             Err(error) => Err(error.clone()),
         };
-        call(&self.doors, &self.names[at], &self.method, &self.caller, input, self.len()).await
+        call(&self.doors, &self.names[at], &self.method, &self.presented, input, self.len()).await
     }
 }
 
@@ -249,7 +262,7 @@ async fn call(
     doors: &Doors,
     name: &str,
     method: &Method,
-    caller: &Result<Arc<Caller>>,
+    presented: &Presented,
     input: std::result::Result<Input, PublicError>,
     calls: usize,
 ) -> Outcome {
@@ -272,14 +285,20 @@ async fn call(
         };
         return outcome(Err(PublicError::new(Code::MethodNotSupported, message).at(info.name)));
     }
-    let caller = match caller {
-        Ok(caller) => Arc::clone(caller),
-        Err(error) => return outcome(Err(rpc::public(error).at(info.name))),
-    };
     if let Some(error) = unread {
-        return outcome(Err(unreadable(&caller, info, &error)));
+        let caller = presented.now(doors).await;
+        let refused = caller.map(|caller| unreadable(&caller, info, &error));
+        return outcome(Err(refused.unwrap_or_else(|unknown| unknown.at(info.name))));
+    }
+    if let Some(error) = presented.unknown() {
+        return outcome(Err(rpc::public(error).at(info.name)));
     }
     let turn = doors.large_batches.turn(calls, Some(info)).await;
+    // Only now: its turn may have come late.
+    let caller = match presented.now(doors).await {
+        Ok(caller) => caller,
+        Err(error) => return outcome(Err(error.at(info.name))),
+    };
     // Before, those that made others wait may have had too little unread to be refused.
     let turn = turn.and_then(|turn| doors.unread.room_for(Some(&caller)).map(|()| turn));
     let turn = match turn {

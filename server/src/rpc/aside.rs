@@ -14,18 +14,28 @@ pub struct Aside(Arc<Inner>);
 struct Inner {
     answer: OnceLock<Answer>,
     place: Mutex<Option<Arc<Place>>>,
+    goes_on: bool,
 }
 
 impl Aside {
     /// For a call whose input has a place, where it needs one.
     pub fn with_place(place: Option<Arc<Place>>) -> Self {
-        Self(Arc::new(Inner { answer: OnceLock::new(), place: Mutex::new(place) }))
+        Self(Arc::new(Inner { place: Mutex::new(place), ..Inner::default() }))
+    }
+
+    /// For what goes on with a call that has been counted against its key's limit.
+    pub fn going_on() -> Self {
+        Self(Arc::new(Inner { goes_on: true, ..Inner::default() }))
     }
 
     /// The answer of a method that has ended.
     pub fn take_answer(self) -> Option<Answer> {
         Arc::try_unwrap(self.0)
             .map_or_else(|shared| shared.answer.get().cloned(), |own| own.answer.into_inner())
+    }
+
+    pub(super) fn goes_on(&self) -> bool {
+        self.0.goes_on
     }
 
     pub(super) fn take_place(&self) -> Option<Arc<Place>> {

@@ -31,7 +31,6 @@ use crate::{
     domain::{
         audit as trail,
         caller::{Call, Caller},
-        large_inputs::Place,
     },
     error::{Error, Result},
     metrics::Meter,
@@ -220,8 +219,8 @@ where
 {
     let gone = CancellationToken::new();
     let _gone_when_dropped = gone.clone().drop_guard();
-    let place = extensions.get::<Aside>().and_then(Aside::take_place);
-    let (call, input) = admit::<P>(&app, params.as_str(), extensions.get::<Arc<Caller>>(), place, gone)?;
+    let aside = extensions.get::<Aside>();
+    let (call, input) = admit::<P>(&app, params.as_str(), extensions.get::<Arc<Caller>>(), aside, gone)?;
     drop(params);
     // In a box: what holds it hands it on, and each that does would have room for it.
     let work = Box::pin(handler(Arc::clone(&app), Arc::clone(&call), input));
@@ -258,11 +257,14 @@ fn admit<P: Procedure>(
     app: &App,
     params: Option<&str>,
     caller: Option<&Arc<Caller>>,
-    place: Option<Arc<Place>>,
+    aside: Option<&Aside>,
     gone: CancellationToken,
 ) -> Result<(Arc<Call>, P::Input)> {
     let caller = caller.ok_or(Error::Unauthorized)?;
-    caller.count_call()?;
+    if !aside.is_some_and(Aside::goes_on) {
+        caller.count_call()?;
+    }
+    let place = aside.and_then(Aside::take_place);
     let call = Call::new(Arc::clone(caller), P::INFO.name, gone, place.clone());
     if let Err(forbidden) = caller.require(P::INFO.permission) {
         // A query would have changed nothing.

@@ -94,6 +94,17 @@ impl Store {
             .map_err(failed)
     }
 
+    /// A key of the organization that was not removed.
+    pub async fn api_key_one(&self, organization: &OrganizationId, id: &ApiKeyId) -> Result<ApiKeyRow> {
+        api_key::Entity::find_by_id(id.as_str())
+            .filter(api_key::Column::OrganizationId.eq(organization.as_str()))
+            .filter(api_key::Column::RevokedAt.is_null())
+            .one(&self.db)
+            .await
+            .map_err(failed)?
+            .ok_or(NOT_FOUND)
+    }
+
     /// Keeps a new key.
     pub async fn api_key_insert(&self, row: ApiKeyRow, event: &AuditEntry<'_>) -> Result<()> {
         let mut batch = self.batch();
