@@ -184,9 +184,9 @@ export type Procedures = {
   };
   apiKey: {
     /**
-     * Creates an API key and shows it once. It may do no more and last no longer than the key that makes it,
-     * and its rate limit is no wider. That limit is its own: what it calls is not counted against the key that
-     * makes it.
+     * Creates an API key and shows it once. It may do no more and last no longer than the key that makes it, and
+     * its rate limit is no wider. That limit is its own: what it calls is not counted against the key that makes
+     * it.
      */
     create: Mutation<ApiKeyCreateInput, CreatedApiKey>;
     /** The API keys of the organization, oldest first, expired ones included. */
