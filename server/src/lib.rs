@@ -15,6 +15,7 @@
 //! | `metrics` | what is counted | whose it is |
 //! | `traces` | spans on their way to OpenTelemetry | what a caller sent |
 //! | `request` | the request that a task works for | what it is about |
+//! | `unattended` | work that goes on without its caller, and that a stop waits for | what the work is |
 //!
 //! [`run`] wires them and serves until it is told to stop.
 

@@ -399,3 +399,18 @@ async fn pages_of_other_origins_may_call_only_where_they_are_named() {
         );
     }
 }
+
+/// (Always on PostgreSQL: SQLite's file does not go away.)
+#[tokio::test]
+async fn while_the_database_is_away_whoever_calls_is_told_to_come_again() {
+    let database = Database::create();
+    let purser = Purser::builder().database_url(database.url()).start().await;
+    let client = purser.client();
+    assert_eq!(client.get("/api/server.all").await.status, 200);
+    database.away(true);
+    let answer = client.get("/api/server.all").await;
+    assert_eq!((answer.status.as_u16(), answer.code().as_str()), (503, "SERVICE_UNAVAILABLE"), "{answer:?}");
+    assert!(answer.headers.contains_key("retry-after"), "{answer:?}");
+    database.away(false);
+    eventually(SOON, async || (client.get("/api/server.all").await.status == 200).then_some(())).await;
+}

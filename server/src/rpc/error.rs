@@ -23,6 +23,7 @@ pub fn public(error: &Error) -> PublicError {
         Error::InUse { by, .. } => public.data.used_by = Some(by.clone()),
         Error::TooManyCalls(wait) => public.data.retry_after = Some(whole_seconds(*wait)),
         Error::Unavailable(_)
+        | Error::NotBegun { .. }
         | Error::TooManyLargeInputs
         | Error::TooManyLargeBatches
         | Error::TooMuchUnread { .. } => public.data.retry_after = Some(A_MOMENT_SECONDS),
@@ -35,7 +36,6 @@ pub fn public(error: &Error) -> PublicError {
         | Error::Changed(_)
         | Error::Precondition(_)
         | Error::NotSupported { .. }
-        | Error::NotBegun { .. }
         | Error::Internal { .. } => {}
     }
     public
@@ -69,16 +69,14 @@ pub(super) fn code(error: &Error) -> Code {
         Error::Conflict(_) | Error::Changed(_) | Error::InUse { .. } => Code::Conflict,
         Error::ServerOffline(_) | Error::Precondition(_) => Code::PreconditionFailed,
         Error::NotSupported { .. } => Code::NotImplemented,
-        Error::Unavailable(_) => Code::ServiceUnavailable,
-        Error::Internal { .. } | Error::NotBegun { .. } => Code::InternalServerError,
+        Error::Unavailable(_) | Error::NotBegun { .. } => Code::ServiceUnavailable,
+        Error::Internal { .. } => Code::InternalServerError,
     }
 }
 
 fn message(error: &Error) -> String {
     match error {
-        Error::Internal { .. } | Error::NotBegun { .. } => {
-            "internal error; the operator finds the cause in the log".to_owned()
-        }
+        Error::Internal { .. } => "internal error; the operator finds the cause in the log".to_owned(),
         other => other.to_string(),
     }
 }
