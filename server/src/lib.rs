@@ -70,8 +70,8 @@ pub use error::{Error, Result, chain};
 
 /// How long a stop may take, of the 10 s that service managers are promised.
 const STOP: Duration = Duration::from_secs(7);
-/// How long what is still being written behind an answer may take then.
-const SETTLE: Duration = Duration::from_secs(1);
+/// How long what nobody waits for any more, and what is still being written behind an answer, may take then.
+const SETTLE: Duration = Duration::from_secs(2);
 /// Sockets in an agent's handshake at once, where the system allows so many: twice the largest fleet.
 const HANDSHAKES: usize = 20_000;
 /// Open files for those who ask at `--metrics-listen`: few.
@@ -192,9 +192,13 @@ pub async fn run(settings: Settings, reload: Arc<Notify>, stop: CancellationToke
     };
     tokio::join!(serving, serving_operators, stopping);
     reloading.abort();
-    if tokio::time::timeout(SETTLE, settling.settle()).await.is_err() {
+    let last = async {
+        unattended.ended().await;
+        settling.settle().await;
+    };
+    if tokio::time::timeout(SETTLE, last).await.is_err() {
         tracing::warn!(
-            "what was last written is not stored; it is what the next start would find out by itself"
+            "some changes were cut off, or the verdict of a last test was not stored, nor its audit event"
         );
     }
     Ok(())

@@ -31,9 +31,10 @@ use crate::{
 const ROWS: u32 = 5;
 /// Kinds and networks of one organization that are told apart within a window; all further ones of it are one.
 const APART: usize = 100;
-/// So many of all organizations together. There is one more for each organization, and those only an operator makes:
-/// so much memory it is at most, some hundred bytes each.
+/// So many of all organizations together, but for the first few of each. Organizations only an operator makes, so this
+/// bounds memory: some hundred bytes each.
 const APART_IN_ALL: usize = 5_000;
+const APART_ALWAYS: usize = 5;
 /// How long a window is.
 const WINDOW: Duration = Duration::from_secs(60);
 /// Events that wait to be stored; what comes when they are so many is only counted.
@@ -121,7 +122,7 @@ impl Window {
         if !self.seen.contains_key(&kind) {
             let of = &refusal.organization_id;
             let apart = self.apart.entry(of.clone()).or_default();
-            if *apart >= APART || self.apart_in_all >= APART_IN_ALL {
+            if *apart >= APART || (self.apart_in_all >= APART_IN_ALL && *apart >= APART_ALWAYS) {
                 kind = Kind::Many(of.clone());
             } else {
                 *apart += 1;
@@ -330,9 +331,9 @@ mod tests {
                 window.note(&of(organization, "a"), source);
             }
         }
-        assert_eq!(window.seen.len(), APART_IN_ALL + full.len());
+        assert_eq!(window.seen.len(), APART_IN_ALL + APART_ALWAYS + full.len());
         let late = Kind::Many(full.last().cloned());
-        assert!(window.end().contains(&(late, 200 - ROWS)));
+        assert!(window.end().contains(&(late, 200 - APART_ALWAYS as u32 - ROWS)));
         assert!(window.apart.is_empty() && window.apart_in_all == 0, "the next window");
     }
 

@@ -31,13 +31,18 @@ impl Unattended {
         self.given_up.run_until_cancelled(question).await
     }
 
-    /// Waits for all of it; to be called once, when nothing new begins.
+    /// Waits for all that is under way. What begins after this asks nobody any more, and is to be waited for once
+    /// more, by [`ended`](Self::ended).
     pub async fn stop(&self) {
+        let _ = tokio::time::timeout(PATIENCE, self.ended()).await;
+        self.given_up.cancel();
+        self.ended().await;
+    }
+
+    /// Waits for the end of what is under way now.
+    pub async fn ended(&self) {
         self.tasks.close();
-        if tokio::time::timeout(PATIENCE, self.tasks.wait()).await.is_err() {
-            self.given_up.cancel();
-            self.tasks.wait().await;
-        }
+        self.tasks.wait().await;
     }
 }
 
@@ -63,5 +68,15 @@ mod tests {
         assert_eq!(begun.elapsed(), PATIENCE + PATIENCE / 2);
         assert!(quick.is_finished());
         assert_eq!(unanswered.await.unwrap(), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_begins_after_a_stop_asks_nobody_and_is_waited_for() {
+        let unattended = Unattended::default();
+        unattended.stop().await;
+        assert_eq!(unattended.ask(pending::<()>()).await, None);
+        let late = unattended.spawn(tokio::time::sleep(PATIENCE));
+        unattended.ended().await;
+        assert!(late.is_finished());
     }
 }

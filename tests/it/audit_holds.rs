@@ -154,6 +154,13 @@ async fn a_change_that_is_refused_for_how_things_stand_is_told_with_what_it_was_
         assert_eq!(told(&found)[0], format!("{procedure} CONFLICT"));
         assert_eq!(&found[0][subject], id, "{procedure}");
     }
+    // By a key of another organization: where it belongs, and nowhere else.
+    let operator = purser.client();
+    let stale = json!({"organizationId": organization, "updatedAt": long_ago});
+    assert_eq!(operator.trpc_mutation("organization.update", &stale).await.code(), "CONFLICT");
+    let of = json!({"subjectOrganizationId": organization, "outcome": "CONFLICT"});
+    assert_eq!(events(&client, of.clone()).await.len(), 2);
+    assert_eq!(told(&events(&operator, of).await), [""; 0]);
 }
 
 #[tokio::test]
@@ -222,12 +229,12 @@ fn refuse_events(purser: &Purser, are_refused: bool) {
         (true, true) => {
             "CREATE FUNCTION refused() RETURNS trigger LANGUAGE plpgsql AS \
              'BEGIN RAISE EXCEPTION ''refused''; END'; \
-             CREATE TRIGGER refused BEFORE INSERT ON audit_event FOR EACH ROW WHEN (NEW.outcome = 'ok') \
+             CREATE TRIGGER refused BEFORE INSERT ON audit_event FOR EACH ROW WHEN (NEW.outcome IN ('ok', 'accepted')) \
              EXECUTE FUNCTION refused()"
         }
         (true, false) => "DROP TRIGGER refused ON audit_event",
         (false, true) => {
-            "CREATE TRIGGER refused BEFORE INSERT ON audit_event WHEN NEW.outcome = 'ok' \
+            "CREATE TRIGGER refused BEFORE INSERT ON audit_event WHEN NEW.outcome IN ('ok', 'accepted') \
              BEGIN SELECT RAISE(ABORT, 'refused'); END"
         }
         (false, false) => "DROP TRIGGER refused",
@@ -265,12 +272,13 @@ async fn nothing_is_changed_that_the_audit_cannot_be_told_of() {
         "apiKey.remove" => json!({"apiKeyId": things.api_key}),
         "organization.create" => json!({"name": "made"}),
         "organization.update" => json!({"organizationId": things.organization, "name": "changed"}),
+        "image.pull" => json!({"image": "127.0.0.1:1/app:v1", "serverId": things.server}),
         other => panic!("{other}"),
     };
     refuse_events(&purser, true);
     let mut before = everything(&purser);
     let mut made = Vec::new();
-    for procedure in CHANGES {
+    for procedure in CHANGES.into_iter().chain(["image.pull"]) {
         let answer = client.trpc_mutation(procedure, &input(procedure)).await;
         let after = everything(&purser);
         if !answer.status.is_server_error() || after != before {

@@ -110,3 +110,38 @@ async fn a_credential_that_was_used_before_a_stop_is_audited_and_whoever_asked_i
     assert_eq!(outcome("registry.testRegistryById"), vec![json!("SERVICE_UNAVAILABLE")], "{noted}");
     assert_eq!(outcome("registry.tags"), vec![json!("other")], "{noted}");
 }
+
+/// Its body ends only now; the registry would not answer for longer than there is time.
+#[tokio::test]
+async fn what_begins_after_a_stop_is_told_and_audited_too() {
+    let hostile =
+        Hostile::start(|asked| if asked.authorized() { Reply::silence("") } else { basic().into() }).await;
+    let mut purser = Purser::start().await;
+    let client = purser.client();
+    let entry = json!({
+        "registryName": "silent", "registryUrl": hostile.as_localhost(), "username": "u", "password": "p",
+    });
+    let id = client.mutate("registry.create", entry).await["registryId"].clone();
+    let body = json!({"registryId": id}).to_string();
+    let head = format!(
+        "POST /api/registry.testRegistryById HTTP/1.1\r\nhost: x\r\nx-api-key: {}\r\ncontent-type: application/json\r\n\
+         content-length: {}\r\n\r\n",
+        purser.admin_key(),
+        body.len()
+    );
+    let mut stream = tokio::net::TcpStream::connect(purser.address()).await.unwrap();
+    stream.write_all(format!("{head}{}", &body[..body.len() - 1]).as_bytes()).await.unwrap();
+    client.query("registry.all", Value::Null).await;
+    purser.signal(Signal::SIGTERM);
+    purser.await_log("stopping").await;
+    stream.write_all(&body.as_bytes()[body.len() - 1..]).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("SERVICE_UNAVAILABLE"), "{answer}");
+    let ended = eventually(SOON, async || purser.exit_status()).await;
+    assert!(ended.success());
+    purser.restart().await;
+    let asked = json!({"registryId": id, "action": "registry.testRegistryById"});
+    let noted = purser.client().query("audit.all", asked).await;
+    assert_eq!(noted["items"][0]["outcome"], "SERVICE_UNAVAILABLE", "{noted}");
+}

@@ -244,7 +244,13 @@ impl Call {
         match &outcome {
             Ok(_) => self.mark_audited(),
             Err(Error::NotFound(_) | Error::Internal { .. } | Error::NotBegun { .. }) => {}
-            Err(_) => self.about(event),
+            Err(_) => {
+                self.about(event);
+                // Where it belongs, and nobody else reads what it is about.
+                if let Some(organization) = event.organization_id {
+                    self.audit_in(Some(organization));
+                }
+            }
         }
         outcome
     }

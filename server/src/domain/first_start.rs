@@ -58,8 +58,12 @@ pub async fn admin_key(
     let text = format!("{}\n", key.expose_secret());
     crate::private_file::write(&path, text.as_bytes())
         .map_err(Error::internal("writing the admin key file"))?;
-    store.api_key_keep_admin(row(organization_id, GENERATED, &key)).await?;
-    Ok(Some(path))
+    if store.api_key_first_admin(row(organization_id, GENERATED, &key)).await? {
+        return Ok(Some(path));
+    }
+    // Another replica was quicker, and this key was never valid.
+    std::fs::remove_file(&path).map_err(Error::internal("removing an admin key file that is not needed"))?;
+    Ok(None)
 }
 
 fn row(organization_id: OrganizationId, name: &'static str, key: &SecretString) -> AdminKey {

@@ -1,17 +1,21 @@
 //! What calls that came in a batch share: the room for their answers, which are all in memory before the first is
 //! written, and, of large batches, what their calls leave to everybody else's.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use purser_proto_schema::{
     error::{Code, PublicError},
+    ids::OrganizationId,
     procedure::{Kind, ProcedureInfo},
 };
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::{AcquireError, OwnedSemaphorePermit, Semaphore},
     time::timeout,
 };
 
@@ -24,6 +28,8 @@ use crate::{
 
 /// Queries of large batches that are under way at once, of all callers: half as many as the database serves.
 const QUERIES: usize = 4;
+/// Of these, the most of one organization.
+const OF_AN_ORGANIZATION: usize = 2;
 
 /// The room for a batch's answers. It is looked at before a call and not after it, so that none is made whose
 /// answer is then withheld: those under way when it is used up go beyond it. What is gathered here has not been read, and
@@ -59,17 +65,19 @@ impl Room {
 pub(super) struct LargeBatches {
     turns: Arc<OneByOne>,
     queries: Arc<Semaphore>,
+    /// Of organizations that have queries under way, or waiting.
+    shares: Arc<Mutex<HashMap<OrganizationId, Weak<Semaphore>>>>,
 }
 
 /// What a call has once it may be made.
 pub(super) struct Turn {
     turns: Option<Arc<OneByOne>>,
-    _query: Option<OwnedSemaphorePermit>,
+    _query: Option<[OwnedSemaphorePermit; 2]>,
 }
 
 impl Default for LargeBatches {
     fn default() -> Self {
-        Self { turns: Arc::default(), queries: Arc::new(Semaphore::new(QUERIES)) }
+        Self { turns: Arc::default(), queries: Arc::new(Semaphore::new(QUERIES)), shares: Arc::default() }
     }
 }
 
@@ -78,18 +86,43 @@ impl LargeBatches {
     ///
     /// # Errors
     /// [`Error::TooManyLargeBatches`] where it may not for 10 s.
-    pub(super) async fn turn(&self, calls: usize, of: Option<&ProcedureInfo>) -> Result<Turn> {
-        if calls <= BATCH_WIDTH {
+    pub(super) async fn turn(
+        &self,
+        calls: usize,
+        of: Option<&ProcedureInfo>,
+        caller: Option<&Arc<Caller>>,
+    ) -> Result<Turn> {
+        // Who shows no key makes no call.
+        let Some(caller) = caller.filter(|_| calls > BATCH_WIDTH) else {
             return Ok(Turn { turns: None, _query: None });
-        }
+        };
         let query = if of.is_some_and(|info| info.kind == Kind::Query && info.asks.is_none()) {
-            let place = timeout(TURN, Arc::clone(&self.queries).acquire_owned()).await;
-            let place = place.map_err(|_| Error::TooManyLargeBatches)?;
-            Some(place.map_err(Error::internal("waiting for a large batch's turn"))?)
+            let own = self.share(&caller.organization_id);
+            // In this order nobody who waits behind others of its own keeps any place from the rest.
+            let places = async {
+                let own = own.acquire_owned().await?;
+                Ok([own, Arc::clone(&self.queries).acquire_owned().await?])
+            };
+            let places: std::result::Result<_, AcquireError> =
+                timeout(TURN, places).await.map_err(|_| Error::TooManyLargeBatches)?;
+            Some(places.map_err(Error::internal("waiting for a large batch's turn"))?)
         } else {
             None
         };
         Ok(Turn { turns: Some(Arc::clone(&self.turns)), _query: query })
+    }
+
+    /// The places of an organization. Permits keep it, and so does who waits for one.
+    fn share(&self, organization: &OrganizationId) -> Arc<Semaphore> {
+        // Every change leaves the map whole, so a panic elsewhere does not matter here.
+        let mut shares = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(share) = shares.get(organization).and_then(Weak::upgrade) {
+            return share;
+        }
+        shares.retain(|_, share| share.strong_count() > 0);
+        let share = Arc::new(Semaphore::new(OF_AN_ORGANIZATION));
+        shares.insert(organization.clone(), Arc::downgrade(&share));
+        share
     }
 }
 
@@ -128,45 +161,62 @@ mod tests {
     use std::future::ready;
 
     use futures_util::FutureExt as _;
-
-    use purser_proto_schema::{audit, procedure::Procedure as _, registry};
+    use purser_proto_schema::{audit, ids::ApiKeyId, procedure::Procedure as _, registry};
 
     use super::*;
 
     const LARGE: usize = BATCH_WIDTH + 1;
-
     const QUERY: ProcedureInfo = audit::All::INFO;
     const LONG_QUERY: ProcedureInfo = registry::Tags::INFO;
     const MUTATION: ProcedureInfo = registry::Create::INFO;
 
-    fn turn(batches: &LargeBatches, calls: usize, of: ProcedureInfo) -> Option<Turn> {
-        batches.turn(calls, Some(&of)).now_or_never().map(Result::unwrap)
+    /// One of each organization.
+    fn callers() -> [Arc<Caller>; 3] {
+        [(); 3].map(|()| Arc::new(Caller::of_a_test(ApiKeyId::generate(), OrganizationId::generate())))
+    }
+
+    fn turn(batches: &LargeBatches, calls: usize, of: ProcedureInfo, by: &Arc<Caller>) -> Option<Turn> {
+        batches.turn(calls, Some(&of), Some(by)).now_or_never().map(Result::unwrap)
     }
 
     #[tokio::test]
     async fn queries_of_large_batches_wait_for_each_other_and_keep_nothing_else_waiting() {
-        let batches = LargeBatches::default();
-        let mut under_way: Vec<_> = (0..QUERIES).map(|_| turn(&batches, LARGE, QUERY).unwrap()).collect();
-        assert!(turn(&batches, LARGE, QUERY).is_none());
-        assert!(turn(&batches, BATCH_WIDTH, QUERY).is_some());
-        assert!(turn(&batches, LARGE, LONG_QUERY).is_some() && turn(&batches, LARGE, MUTATION).is_some());
-        let ended = under_way.pop().unwrap().take(ready(())).now_or_never();
-        assert!(ended.is_some() && turn(&batches, LARGE, QUERY).is_some());
+        let (batches, [one, other, third]) = (LargeBatches::default(), callers());
+        let mut under_way = Vec::new();
+        for by in [&one, &other] {
+            under_way.extend((0..OF_AN_ORGANIZATION).map(|_| turn(&batches, LARGE, QUERY, by).unwrap()));
+            assert!(turn(&batches, LARGE, QUERY, by).is_none());
+        }
+        assert_eq!(under_way.len(), QUERIES);
+        assert!(turn(&batches, LARGE, QUERY, &third).is_none());
+        for by in [&one, &third] {
+            assert!(turn(&batches, BATCH_WIDTH, QUERY, by).is_some());
+            assert!(turn(&batches, LARGE, LONG_QUERY, by).is_some());
+            assert!(turn(&batches, LARGE, MUTATION, by).is_some());
+        }
+        assert!(under_way.pop().unwrap().take(ready(())).now_or_never().is_some());
+        assert!(
+            turn(&batches, LARGE, QUERY, &third).is_some() && turn(&batches, LARGE, QUERY, &one).is_none()
+        );
+        drop(under_way);
+        assert!(turn(&batches, LARGE, QUERY, &third).is_some());
+        assert_eq!(batches.shares.lock().unwrap().len(), 1, "others are forgotten");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_query_whose_turn_does_not_come_is_told_so() {
-        let batches = LargeBatches::default();
-        let _under_way: Vec<_> = (0..QUERIES).map(|_| turn(&batches, LARGE, QUERY).unwrap()).collect();
-        let told = batches.turn(LARGE, Some(&QUERY)).await;
+        let (batches, [one, ..]) = (LargeBatches::default(), callers());
+        let query = || turn(&batches, LARGE, QUERY, &one).unwrap();
+        let _under_way = [(); OF_AN_ORGANIZATION].map(|()| query());
+        let told = batches.turn(LARGE, Some(&QUERY), Some(&one)).await;
         assert!(matches!(told, Err(Error::TooManyLargeBatches)));
     }
 
     #[test]
     fn calls_of_large_batches_leave_a_processor_to_others() {
-        let batches = LargeBatches::default();
-        let [one, another] = [(); 2].map(|()| turn(&batches, LARGE, MUTATION).unwrap());
-        let small = turn(&batches, BATCH_WIDTH, MUTATION).unwrap();
+        let (batches, [by, ..]) = (LargeBatches::default(), callers());
+        let [one, another] = [(); 2].map(|()| turn(&batches, LARGE, MUTATION, &by).unwrap());
+        let small = turn(&batches, BATCH_WIDTH, MUTATION, &by).unwrap();
         // What others see while a step of one is taken.
         let seen = one.take(async {
             (another.take(ready(())).now_or_never().is_some(), small.take(ready(())).now_or_never().is_some())

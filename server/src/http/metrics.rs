@@ -57,8 +57,8 @@ impl Access {
 
 pub(super) async fn handle(State(doors): State<Doors>, headers: HeaderMap) -> Response {
     if !doors.metrics.allows(&headers) {
-        // Showing none is no attempt, as with keys.
-        if headers.contains_key(header::AUTHORIZATION) {
+        // Showing none is no attempt, as with keys; nor is anything where there is none to guess.
+        if matches!(doors.metrics, Access::Token(_)) && headers.contains_key(header::AUTHORIZATION) {
             operations::note_wrong_token(&doors.app);
         }
         let challenge = [(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))];

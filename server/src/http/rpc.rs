@@ -161,9 +161,9 @@ async fn serve_one(
         Err(message) => return Served::answer(failure(None, &protocol_error(INVALID_REQUEST, message))),
     };
     let found = doors.procedures.info(&method);
-    // Who has no key makes no call that others would have to wait for.
-    let calls = presented.caller().and(room).map_or(1, |room| room.calls);
-    let turn = doors.large_batches.turn(calls, found).await;
+    // What is not made waits for nobody.
+    let calls = room.filter(|room| room.is_left()).map_or(1, |room| room.calls);
+    let turn = doors.large_batches.turn(calls, found, presented.caller()).await;
     // What is not answered takes no room.
     let unread = || call.id.map_or(Ok(()), |_| doors.unread.room_for(presented.caller().map(AsRef::as_ref)));
     let turn = match turn.and_then(|turn| unread().map(|()| turn)) {

@@ -210,7 +210,9 @@ impl Talk {
             }
         };
         let bytes = Bytes::from(text);
-        let caller = match auth::caller_of(&self.doors, &self.key).await {
+        // While the database is away this may take long, and a stop does not wait for it.
+        let found = self.doors.stop.run_until_cancelled(auth::caller_of(&self.doors, &self.key)).await;
+        let caller = match found.ok_or_else(stopping)? {
             Ok(caller) => caller,
             Err(Error::Unauthorized) => return Err(key_is_over()),
             Err(error) => return self.refuse(bytes, &error).await,

@@ -293,7 +293,7 @@ async fn call(
     if let Some(error) = presented.unknown() {
         return outcome(Err(rpc::public(error).at(info.name)));
     }
-    let turn = doors.large_batches.turn(calls, Some(info)).await;
+    let turn = doors.large_batches.turn(calls, Some(info), presented.caller()).await;
     // Only now: its turn may have come late.
     let caller = match presented.now(doors).await {
         Ok(caller) => caller,

@@ -25,9 +25,9 @@ use crate::{
 };
 
 /// The most of one key, in bytes; and of all who show none.
-const OF_A_KEY: usize = 4 * 1024 * 1024;
+const OF_A_KEY: usize = 8 * 1024 * 1024;
 /// The most of one organization, in bytes.
-const OF_AN_ORGANIZATION: usize = 16 * 1024 * 1024;
+const OF_AN_ORGANIZATION: usize = 32 * 1024 * 1024;
 /// Shorter answers are not counted on connections that hold one at a time.
 const COUNTED: usize = 4 * 1024;
 

@@ -181,13 +181,20 @@ impl Store {
 
     /// Whether an instance-admin key exists that still works.
     pub async fn api_key_has_admin(&self) -> Result<bool> {
-        let row = api_key::Entity::find()
-            .filter(api_key::Column::InstanceAdmin.eq(true))
-            .filter(api_key::Column::RevokedAt.is_null())
-            .one(&self.db)
-            .await
-            .map_err(failed)?;
-        Ok(row.is_some())
+        has_instance_admin(&self.db).await
+    }
+
+    /// Keeps an instance-admin key where there is none that still works, and says whether it did: of replicas that
+    /// start together for the first time one does.
+    pub async fn api_key_first_admin(&self, key: AdminKey) -> Result<bool> {
+        let transaction = self.write().await?;
+        lock_organization(&transaction, &key.organization_id).await?;
+        if has_instance_admin(&transaction).await? {
+            return Ok(false);
+        }
+        keep_admin(&transaction, key).await?;
+        transaction.commit().await.map_err(failed)?;
+        Ok(true)
     }
 
     /// Keeps an instance-admin key. Earlier ones of the same name stop working: whoever changes the
@@ -206,42 +213,54 @@ impl Store {
             revoke(&transaction, &row.api_key_id, Utc::now()).await?;
             note_by_itself(&transaction, REMOVE, &row.organization_id, &row.api_key_id).await?;
         }
-        let kept = api_key::Entity::find().filter(api_key::Column::Prefix.eq(&key.prefix)).one(&transaction);
-        let kept = kept.await.map_err(failed)?;
-        if kept.as_ref().is_some_and(|row| row.is_admin_key(&key)) {
-            return transaction.commit().await.map_err(failed);
-        }
-        let is_new = kept.is_none();
-        // Also one that was made by `apiKey.create` before the environment named it.
-        let (id, organization) = match kept {
-            Some(row) => (row.api_key_id, row.organization_id),
-            None => (ApiKeyId::generate().into(), key.organization_id.into()),
-        };
-        note_by_itself(&transaction, CREATE, &organization, &id).await?;
-        let mut row = api_key::ActiveModel {
-            api_key_id: Set(id),
-            hash: Set(key.hash),
-            role: Set(Some(ADMIN.to_owned())),
-            permissions: Set(None),
-            instance_admin: Set(true),
-            rate_limit_requests: Set(None),
-            rate_limit_window_seconds: Set(None),
-            expires_at: Set(None),
-            revoked_at: Set(None),
-            ..Default::default()
-        };
-        if is_new {
-            row.organization_id = Set(organization);
-            row.name = Set(key.name.to_owned());
-            row.prefix = Set(key.prefix);
-            row.last_used_at = Set(None);
-            row.created_at = Set(Utc::now());
-            api_key::Entity::insert(row).exec_without_returning(&transaction).await.map_err(failed)?;
-        } else {
-            row.update(&transaction).await.map_err(failed)?;
-        }
+        keep_admin(&transaction, key).await?;
         transaction.commit().await.map_err(failed)
     }
+}
+
+async fn keep_admin<C: ConnectionTrait>(db: &C, key: AdminKey) -> Result<()> {
+    let kept = api_key::Entity::find().filter(api_key::Column::Prefix.eq(&key.prefix)).one(db);
+    let kept = kept.await.map_err(failed)?;
+    if kept.as_ref().is_some_and(|row| row.is_admin_key(&key)) {
+        return Ok(());
+    }
+    let is_new = kept.is_none();
+    // Also one that was made by `apiKey.create` before the environment named it.
+    let (id, organization) = match kept {
+        Some(row) => (row.api_key_id, row.organization_id),
+        None => (ApiKeyId::generate().into(), key.organization_id.into()),
+    };
+    note_by_itself(db, CREATE, &organization, &id).await?;
+    let mut row = api_key::ActiveModel {
+        api_key_id: Set(id),
+        hash: Set(key.hash),
+        role: Set(Some(ADMIN.to_owned())),
+        permissions: Set(None),
+        instance_admin: Set(true),
+        rate_limit_requests: Set(None),
+        rate_limit_window_seconds: Set(None),
+        expires_at: Set(None),
+        revoked_at: Set(None),
+        ..Default::default()
+    };
+    if is_new {
+        row.organization_id = Set(organization);
+        row.name = Set(key.name.to_owned());
+        row.prefix = Set(key.prefix);
+        row.last_used_at = Set(None);
+        row.created_at = Set(Utc::now());
+        api_key::Entity::insert(row).exec_without_returning(db).await.map_err(failed)?;
+    } else {
+        row.update(db).await.map_err(failed)?;
+    }
+    Ok(())
+}
+
+async fn has_instance_admin<C: ConnectionTrait>(db: &C) -> Result<bool> {
+    let valid = api_key::Entity::find()
+        .filter(api_key::Column::InstanceAdmin.eq(true))
+        .filter(api_key::Column::RevokedAt.is_null());
+    Ok(valid.one(db).await.map_err(failed)?.is_some())
 }
 
 async fn lock_organization<C: ConnectionTrait>(db: &C, id: &OrganizationId) -> Result<()> {
@@ -283,4 +302,29 @@ async fn has_other_admin<C: ConnectionTrait>(db: &C, row: &ApiKeyRow) -> Result<
         .filter(api_key::Column::RevokedAt.is_null())
         .filter(not_expired());
     Ok(other.one(db).await.map_err(failed)?.is_some())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn of_those_that_start_first_together_one_makes_the_key() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(None, folder.path()).await.unwrap();
+        let organization_id = store.organization_first("default").await.unwrap();
+        let key = |prefix: &str| AdminKey {
+            organization_id: organization_id.clone(),
+            name: "first",
+            prefix: prefix.to_owned(),
+            hash: prefix.to_owned(),
+        };
+        assert!(store.api_key_first_admin(key("one")).await.unwrap());
+        assert!(!store.api_key_first_admin(key("two")).await.unwrap());
+        assert!(store.api_key_by_prefix("one").await.unwrap().unwrap().is_valid());
+        assert!(store.api_key_by_prefix("two").await.unwrap().is_none());
+        // Another of the environment takes the earlier one's place.
+        store.api_key_keep_admin(key("three")).await.unwrap();
+        assert!(!store.api_key_by_prefix("one").await.unwrap().unwrap().is_valid());
+    }
 }

@@ -305,8 +305,8 @@ impl Store {
             .map_err(failed)?;
         // Not locked yet: everyone locks targets before their job, or two would wait for each other.
         let job = found.ok_or(NOT_FOUND)?;
-        audit::append(&transaction, event).await?;
         if job.job_status()?.is_final() {
+            audit::append(&transaction, event).await?;
             return transaction.commit().await.map(|()| Vec::new()).map_err(failed);
         }
         // All of them first, which locks them: one that goes back to the queue between two statements would be missed
@@ -331,6 +331,8 @@ impl Store {
             .await
             .map_err(failed)?;
         settle(&transaction, id.as_str()).await?;
+        // Last, as everywhere: its time is not long before it can be seen.
+        audit::append(&transaction, event).await?;
         transaction.commit().await.map_err(failed)?;
         Ok(running)
     }
