@@ -21,6 +21,9 @@ pub const ARGUMENT: &str = "--limits-burden";
 /// All of them, in the order in which they are measured.
 pub const ALL: [&str; 7] = ["quiet", "unread", "lines", "slow", "batches", "bodies", "keys"];
 
+/// One caller of each kind where the others are many, and everything else as it is.
+pub const ONE_OF_EACH: &str = "quiet,unread=1,lines=1,slow=1,batches,bodies,keys";
+
 /// Callers that upgrade and say nothing.
 const QUIET: usize = 2_000;
 /// Of each kind of caller that reads nothing.
@@ -50,8 +53,8 @@ struct World {
     key: String,
 }
 
-/// Puts the named burdens (parted by commas) on the server that standard input tells of, says so by a line, and goes
-/// on until it is killed.
+/// Puts the named burdens (parted by commas; `slow=1` is one caller of each kind) on the server that standard input tells
+/// of, says so by a line, and goes on until it is killed.
 pub fn main(names: &str) -> ExitCode {
     let mut told = String::new();
     let Ok(_) = std::io::stdin().lock().read_line(&mut told) else { return ExitCode::FAILURE };
@@ -62,11 +65,13 @@ pub fn main(names: &str) -> ExitCode {
     let Ok(runtime) = runtime else { return ExitCode::FAILURE };
     runtime.block_on(async {
         for name in names.split(',') {
+            let (name, callers) = name.split_once('=').unwrap_or((name, ""));
+            let callers = callers.parse().ok();
             match name {
                 "quiet" => quiet(&world).await,
-                "unread" => unread(&world),
-                "lines" => lines(&world),
-                "slow" => slow(&world),
+                "unread" => unread(&world, callers.unwrap_or(UNREAD)),
+                "lines" => lines(&world, callers.unwrap_or(LINES)),
+                "slow" => slow(&world, callers.unwrap_or(SLOW)),
                 "batches" => batches(&world),
                 "bodies" => bodies(&world),
                 "keys" => keys(&world),
@@ -87,8 +92,9 @@ pub struct Burden {
 impl Burden {
     /// Puts burdens on a server, and waits until they are on.
     pub fn put(names: &str, address: &str, key: &str) -> std::io::Result<Self> {
-        let mut command = process::tied("nice");
-        command.args(["-n", "19"]).arg(std::env::current_exe()?).args([ARGUMENT, names]);
+        // Whoever else wants the processor has it at once: of a process that is merely nice it would wait for its slice.
+        let mut command = process::tied("chrt");
+        command.args(["--idle", "0"]).arg(std::env::current_exe()?).args([ARGUMENT, names]);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = process::spawn(command)?;
         if let Some(mut stdin) = child.stdin.take() {
@@ -204,7 +210,7 @@ async fn quiet(world: &Arc<World>) {
 
 /// Who asks for much and reads nothing of it: documents, batches, lines of a batch, a socket's answers, and the
 /// past of the registries.
-fn unread(world: &Arc<World>) {
+fn unread(world: &Arc<World>, callers: usize) {
     let calls: Vec<_> =
         (0..100).map(|id| json!({"jsonrpc": "2.0", "method": "registry.all", "id": id})).collect();
     let calls = Value::from(calls).to_string();
@@ -220,13 +226,13 @@ fn unread(world: &Arc<World>) {
         world.request("GET /api/trpc/registry.events?lastEventId=1", ""),
     ];
     for request in requests {
-        for _ in 0..UNREAD {
+        for _ in 0..callers {
             let request = request.clone();
             again(world, move |world| flood(world, request.clone().into_bytes(), None));
         }
     }
     let frame = text_frame(&calls);
-    for _ in 0..UNREAD {
+    for _ in 0..callers {
         let frame = frame.clone();
         again(world, move |world| {
             let upgrade = world.upgrade();
@@ -236,7 +242,7 @@ fn unread(world: &Arc<World>) {
 }
 
 /// Who reads nothing of a JSONL batch, each of whose calls reads the database.
-fn lines(world: &Arc<World>) {
+fn lines(world: &Arc<World>, callers: usize) {
     let inputs: Vec<_> = (0..100).map(|at| format!(r#""{at}":{{"limit":100}}"#)).collect();
     let body = format!("{{{}}}", inputs.join(","));
     let names = vec!["audit.all"; 100].join(",");
@@ -245,7 +251,7 @@ fn lines(world: &Arc<World>) {
         body.len()
     );
     let request = world.request(&format!("POST /api/trpc/{names}?batch=1"), &more) + &body;
-    for _ in 0..LINES {
+    for _ in 0..callers {
         let request = request.clone();
         again(world, move |world| flood(world, request.clone().into_bytes(), None));
     }
@@ -274,7 +280,7 @@ async fn flood(world: Arc<World>, request: Vec<u8>, first: Option<String>) -> st
 }
 
 /// A byte a second, of the head or of the body.
-fn slow(world: &Arc<World>) {
+fn slow(world: &Arc<World>, callers: usize) {
     let head = world.request("GET /api/trpc/registry.all", &format!("x-padding: {}\r\n", "x".repeat(200)));
     let body = world.request(
         "POST /api/trpc/registry.create",
@@ -282,7 +288,7 @@ fn slow(world: &Arc<World>) {
     );
     for (at_once, slowly) in [("", head), (body.as_str(), " ".repeat(1000))] {
         let (at_once, slowly) = (at_once.to_owned(), slowly);
-        for _ in 0..SLOW {
+        for _ in 0..callers {
             let (at_once, slowly) = (at_once.clone(), slowly.clone());
             again(world, move |world| {
                 let (at_once, slowly) = (at_once.clone(), slowly.clone());
