@@ -5,8 +5,8 @@ use std::time::Duration;
 use http::Method;
 use nix::sys::signal::Signal;
 use purser_tests::{
-    Hostile, Purser, Road, eventually,
-    hostile::{Reply, basic},
+    Client, Hostile, Purser, Road, eventually,
+    hostile::{Asked, Reply, basic},
     tenant::Grant,
 };
 use serde_json::{Value, json};
@@ -78,17 +78,22 @@ async fn told_a_second_time_it_waits_for_nobody() {
     assert!(purser.logs().contains("cut off"));
 }
 
-/// The registry asks for the password, gets it, and says nothing any more.
-#[tokio::test]
-async fn a_credential_that_was_used_before_a_stop_is_audited_and_whoever_asked_is_told() {
-    let hostile =
-        Hostile::start(|asked| if asked.authorized() { Reply::silence("") } else { basic().into() }).await;
-    let mut purser = Purser::start().await;
-    let client = purser.client();
+/// A registry that asks for the password, gets it, and says nothing any more; and the entry for it.
+async fn silent_registry(client: &Client) -> (Hostile, Value) {
+    let silent = |asked: &Asked| if asked.authorized() { Reply::silence("") } else { basic().into() };
+    let hostile = Hostile::start(silent).await;
     let entry = json!({
         "registryName": "silent", "registryUrl": hostile.as_localhost(), "username": "u", "password": "p",
     });
     let id = client.mutate("registry.create", entry).await["registryId"].clone();
+    (hostile, id)
+}
+
+#[tokio::test]
+async fn a_credential_that_was_used_before_a_stop_is_audited_and_whoever_asked_is_told() {
+    let mut purser = Purser::start().await;
+    let client = purser.client();
+    let (hostile, id) = silent_registry(&client).await;
     let (testing, looking) = (client.afresh(), client.afresh());
     let (test, tags) = (json!({"registryId": id}), json!({"registryId": id, "repository": "app"}));
     let test = tokio::spawn(async move { testing.trpc_mutation("registry.testRegistryById", &test).await });
@@ -114,14 +119,9 @@ async fn a_credential_that_was_used_before_a_stop_is_audited_and_whoever_asked_i
 /// Its body ends only now; the registry would not answer for longer than there is time.
 #[tokio::test]
 async fn what_begins_after_a_stop_is_told_and_audited_too() {
-    let hostile =
-        Hostile::start(|asked| if asked.authorized() { Reply::silence("") } else { basic().into() }).await;
     let mut purser = Purser::start().await;
     let client = purser.client();
-    let entry = json!({
-        "registryName": "silent", "registryUrl": hostile.as_localhost(), "username": "u", "password": "p",
-    });
-    let id = client.mutate("registry.create", entry).await["registryId"].clone();
+    let (_hostile, id) = silent_registry(&client).await;
     let body = json!({"registryId": id}).to_string();
     let head = format!(
         "POST /api/registry.testRegistryById HTTP/1.1\r\nhost: x\r\nx-api-key: {}\r\ncontent-type: application/json\r\n\
