@@ -91,11 +91,14 @@ impl Builder {
         self
     }
 
-    /// The folder of another control plane (whose process should have ended).
+    /// The folder and the database of another control plane (whose process should have ended).
     #[must_use]
     pub fn data_of(mut self, other: &Purser) -> Self {
         self.data = Some(other.folder.clone());
-        self
+        match other.database() {
+            Some(database) => self.database_url(database.url()),
+            None => self,
+        }
     }
 
     /// This database instead of a fresh one.

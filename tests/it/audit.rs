@@ -10,12 +10,12 @@ use crate::{answers::members, inputs::Things};
 
 const SOON: Duration = Duration::from_secs(20);
 
-async fn events(client: &Client, filter: Value) -> Vec<Value> {
+pub async fn events(client: &Client, filter: Value) -> Vec<Value> {
     client.query("audit.all", filter).await["items"].as_array().unwrap().clone()
 }
 
 /// `action outcome` of each, newest first.
-fn told(events: &[Value]) -> Vec<String> {
+pub fn told(events: &[Value]) -> Vec<String> {
     let text = |event: &Value, name: &str| event[name].as_str().unwrap().to_owned();
     events.iter().map(|event| format!("{} {}", text(event, "action"), text(event, "outcome"))).collect()
 }
@@ -450,12 +450,7 @@ async fn what_is_over_its_time_is_forgotten_and_nothing_else() {
     // For ever, first. Events are looked at before jobs, so they were when the jobs are gone.
     for (days, events) in [("0", "old.0\nold.20\nold.40\nold.60"), ("30", "old.0\nold.20")] {
         let settings = Purser::builder().data_of(&first).env("PURSER_AUDIT_RETENTION_DAYS", days);
-        let settings = settings.arg("--job-retention-days").arg("10");
-        let again = match first.database() {
-            Some(database) => settings.database_url(database.url()),
-            None => settings,
-        };
-        let again = again.start().await;
+        let again = settings.arg("--job-retention-days").arg("10").start().await;
         let left = |column: &str, table: &str, like: &str| {
             first.sql(&format!("SELECT {column} FROM {table} WHERE {column} LIKE '{like}' ORDER BY 1"))
         };

@@ -4,24 +4,17 @@ use std::{collections::BTreeSet, time::Duration};
 
 use http::Method;
 use purser_proto_schema::procedure::{Kind::Mutation, table};
-use purser_tests::{Client, Purser, Road, Testbed, eventually, tenant::Grant, unique, user::Kind};
+use purser_tests::{Purser, Road, Testbed, eventually, tenant::Grant, unique, user::Kind};
 use serde_json::{Value, json};
 
-use crate::inputs::Things;
+use crate::{
+    audit::{events, told},
+    inputs::Things,
+};
 
 const SOON: Duration = Duration::from_secs(20);
 const TOKEN: &str = "a-token-for-the-metrics";
 const KEYS: [&str; 2] = ["an-operators-own-key-1", "an-operators-own-key-2"];
-
-async fn events(client: &Client, filter: Value) -> Vec<Value> {
-    client.query("audit.all", filter).await["items"].as_array().unwrap().clone()
-}
-
-/// `action outcome` of each, newest first.
-fn told(events: &[Value]) -> Vec<String> {
-    let text = |event: &Value, name: &str| event[name].as_str().unwrap().to_owned();
-    events.iter().map(|event| format!("{} {}", text(event, "action"), text(event, "outcome"))).collect()
-}
 
 /// More kinds than are told apart of one organization.
 #[tokio::test]
@@ -167,13 +160,7 @@ async fn a_change_that_is_refused_for_how_things_stand_is_told_with_what_it_was_
 async fn an_operators_keys_are_told_when_they_are_made_and_replaced() {
     let first = Purser::builder().env("PURSER_ADMIN_API_KEY", KEYS[0]).start().await;
     first.stop().await;
-    let again = |key: &str| {
-        let settings = Purser::builder().data_of(&first).env("PURSER_ADMIN_API_KEY", key);
-        match first.database() {
-            Some(database) => settings.database_url(database.url()),
-            None => settings,
-        }
-    };
+    let again = |key: &str| Purser::builder().data_of(&first).env("PURSER_ADMIN_API_KEY", key);
     for key in [KEYS[0], KEYS[1], KEYS[1], KEYS[0]] {
         again(key).start().await.stop().await;
     }

@@ -141,13 +141,7 @@ async fn a_chosen_admin_key_works_and_a_changed_one_ends_the_former() {
     first.anonymous().with_key(KEY_ONE).mutate("registry.create", registry("kept")).await;
     assert!(!first.logs().contains(KEY_ONE));
     first.stop().await;
-    let again = |key: &str| {
-        let settings = Purser::builder().data_of(&first).env("PURSER_ADMIN_API_KEY", key);
-        match first.database() {
-            Some(database) => settings.database_url(database.url()),
-            None => settings,
-        }
-    };
+    let again = |key: &str| Purser::builder().data_of(&first).env("PURSER_ADMIN_API_KEY", key);
     let answers = async |purser: &Purser, key: &str| {
         purser.anonymous().with_key(key).trpc_query("registry.all", &Value::Null).await.status.as_u16()
     };
@@ -239,11 +233,7 @@ async fn reencrypt_moves_every_secret_to_the_first_key_of_the_ring() {
             format!("{}{}", String::from_utf8_lossy(&ran.stderr), String::from_utf8_lossy(&ran.stdout));
         assert!(said.contains(&format!("changed={changed}")), "{said}");
     }
-    let mut settings = Purser::builder().data_of(&purser).env("PURSER_MASTER_KEY", &new);
-    if let Some(database) = purser.database() {
-        settings = settings.database_url(database.url());
-    }
-    let after = settings.start().await;
+    let after = Purser::builder().data_of(&purser).env("PURSER_MASTER_KEY", &new).start().await;
     let tested = after.client().mutate("registry.testRegistryById", json!({"registryId": id})).await;
     assert_eq!(tested["credentials"], "verified");
     let sealed = purser.sql("SELECT DISTINCT substr(sealed_password, 1, 12) FROM registry");
