@@ -352,8 +352,8 @@ async fn find_live<C: ConnectionTrait>(
     id: &ServerId,
 ) -> Result<ServerRow> {
     // Locked: of two who remove it at once the second finds it removed.
-    let locked = server::Entity::find_by_id(id.as_str()).lock_exclusive().one(db).await.map_err(failed)?;
-    let row = locked.filter(|row| row.organization_id == organization.as_str()).ok_or(NOT_FOUND)?;
+    let found = of_organization(organization, id).lock_exclusive().one(db).await;
+    let row = found.map_err(failed)?.ok_or(NOT_FOUND)?;
     if row.revoked_at.is_some() { Err(NOT_FOUND) } else { Ok(row) }
 }
 
