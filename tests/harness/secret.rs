@@ -95,6 +95,15 @@ pub fn scan_for_secret<P: Place + ?Sized>(place: &P, secret: &str) -> Vec<Findin
     found
 }
 
+/// The secret part of an API key that Purser made: what follows `purser_` and the public part. It is base64url and
+/// may hold `_` itself.
+///
+/// # Panics
+/// The text has no third part.
+pub fn of_key(key: &str) -> &str {
+    key.splitn(3, '_').nth(2).expect("a key of Purser's own making")
+}
+
 /// All forms of one secret, made once for many scans.
 pub struct Needles(Vec<(String, memmem::Finder<'static>)>);
 

@@ -3,7 +3,9 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use purser_proto_schema::ids::{ApiKeyId, AuditEventId, JobId, OrganizationId, RegistryId, ServerId};
-use purser_tests::{Agent, Client, Purser, Road, Testbed, eventually, tenant::Grant, unique, user::Kind};
+use purser_tests::{
+    Agent, Client, Purser, Road, Testbed, eventually, secret, tenant::Grant, unique, user::Kind,
+};
 use serde_json::{Value, json};
 
 use crate::{answers::members, inputs::Things};
@@ -358,8 +360,7 @@ async fn refused_keys_are_told_to_whom_they_name_in_bounded_number_and_never_sto
     let purser = Purser::start().await;
     let client = purser.client();
     let own = purser.admin_key();
-    let (prefix, _) = own.rsplit_once('_').unwrap();
-    let guessed = format!("{prefix}_{}", unique("guess"));
+    let guessed = own.replace(secret::of_key(&own), &unique("guess"));
     let unknown = format!("purser_0123456789abcdef_{}", unique("unknown"));
     let asks = async |key: &str| {
         purser.anonymous().with_key(key).trpc_query("registry.all", &Value::Null).await.status.as_u16()
@@ -397,8 +398,7 @@ async fn refused_keys_are_told_to_whom_they_name_in_bounded_number_and_never_sto
         ))
     };
     assert_eq!((rows("<>", "wrong_secret"), rows("=", "unknown_key")), ("6|300".into(), "6|300".into()));
-    for secret in [&guessed, &unknown] {
-        let needle = secret.rsplit('_').next().unwrap();
+    for needle in [&guessed, &unknown].map(|key| secret::of_key(key)) {
         assert_eq!(purser_tests::scan_for_secret(&purser.data_dir(), needle), []);
         assert_eq!(purser_tests::scan_for_secret(purser.log_file(), needle), []);
     }

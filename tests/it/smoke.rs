@@ -10,7 +10,7 @@ use purser_tests::{
     eventually,
     image::{self, Local},
     process::{command_line, resident_kib},
-    scan_for_secret, unique,
+    scan_for_secret, secret, unique,
     user::{Kind, basic},
 };
 use serde_json::json;
@@ -205,6 +205,10 @@ fn a_secret_is_found_in_every_form() {
         std::fs::write(folder.path().join("file"), secret).unwrap();
         assert_eq!(scan_for_secret(folder.path(), secret)[0].file, Some(folder.path().join("file")));
     }
+    assert_eq!(
+        secret::of_key("purser_0123456789abcdef_a-secret_with_all_of_base64url_"),
+        "a-secret_with_all_of_base64url_"
+    );
 }
 
 #[test]
