@@ -46,32 +46,41 @@ impl Ladder {
 
     /// Tries one rung: times it, ends it at the deadline, and notes what was seen. Words of the other
     /// side reach an outcome only as a diagnosis' `engine_message`, and it is here that secrets are scrubbed from it.
-    pub(crate) async fn step<T>(
+    pub(crate) fn step<T>(
         &mut self,
         step: StepName,
         work: impl Future<Output = Result<(T, String), Diagnosis>>,
-    ) -> Result<T, Diagnosis> {
+    ) -> impl Future<Output = Result<T, Diagnosis>> {
         let begun = Instant::now();
-        let result = timeout_at(self.deadline, work).await.unwrap_or_else(|_| Err(too_late(step)));
-        let (result, detail) = match result {
-            Ok((value, detail)) => (Ok(value), self.secrets.hide_hosts(presentable(&detail))),
-            Err(diagnosis) => {
-                let diagnosis = self.scrub(diagnosis);
-                let detail = diagnosis.message.clone();
-                (Err(diagnosis), detail)
-            }
-        };
-        self.note(step, result.is_ok(), begun, detail);
-        result
+        // In a box, and before anything waits: all rungs of a climb would else be held at once, several times each.
+        let work = Box::pin(work);
+        async move {
+            let result = timeout_at(self.deadline, work).await.unwrap_or_else(|_| Err(too_late(step)));
+            let (result, detail) = match result {
+                Ok((value, detail)) => (Ok(value), self.secrets.hide_hosts(presentable(&detail))),
+                Err(diagnosis) => {
+                    let diagnosis = self.scrub(diagnosis);
+                    let detail = diagnosis.message.clone();
+                    (Err(diagnosis), detail)
+                }
+            };
+            self.note(step, result.is_ok(), begun, detail);
+            result
+        }
     }
 
     /// Does something outside the ladder that ends at its deadline all the same, scrubbed likewise.
-    pub(crate) async fn within<T>(
+    pub(crate) fn within<T>(
         &self,
         work: impl Future<Output = Result<T, Diagnosis>>,
-    ) -> Result<T, Diagnosis> {
-        let result = timeout_at(self.deadline, work).await.unwrap_or_else(|_| Err(too_late(StepName::Ping)));
-        result.map_err(|diagnosis| self.scrub(diagnosis))
+    ) -> impl Future<Output = Result<T, Diagnosis>> {
+        // In a box, as a rung is.
+        let work = Box::pin(work);
+        async move {
+            let result =
+                timeout_at(self.deadline, work).await.unwrap_or_else(|_| Err(too_late(StepName::Ping)));
+            result.map_err(|diagnosis| self.scrub(diagnosis))
+        }
     }
 
     /// What was noted so far.

@@ -22,16 +22,15 @@ impl Default for OneByOne {
 
 impl OneByOne {
     /// Does a piece of work. It has to be polled when it is woken, since its turn holds up the others.
-    pub async fn take<T>(&self, work: impl Future<Output = T>) -> T {
+    pub fn take<T>(&self, work: impl Future<Output = T>) -> impl Future<Output = T> {
         let mut turns = PollSemaphore::new(Arc::clone(&self.0));
-        // In a box: as long as it waits, a caller would else hold it twice, and a test is no small thing.
+        // In a box, and before anything waits: whoever waits for it would else hold it as often as it is handed on.
         let mut work = Box::pin(work);
-        poll_fn(|context| {
+        poll_fn(move |context| {
             // Nobody closes it.
             let _turn = ready!(turns.poll_acquire(context));
             work.as_mut().poll(context)
         })
-        .await
     }
 }
 

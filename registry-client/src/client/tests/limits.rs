@@ -73,7 +73,7 @@ async fn a_silent_registry_is_left_at_the_deadline() {
     let failure =
         client().test(&target, None, None, Duration::from_millis(300)).await.map_err(failed).unwrap_err();
     assert_eq!(failure.diagnosis.code, DiagnosisCode::Timeout);
-    assert!(begun.elapsed() < Duration::from_secs(2));
+    assert!(begun.elapsed() < Duration::from_secs(8));
     assert!(failure.steps.last().is_some_and(|step| !step.ok));
 }
 
@@ -138,4 +138,15 @@ async fn no_more_is_asked_at_once_than_there_is_room_for_and_turns_come() {
         assert!(matches!(hold.await.unwrap(), Err(TestError::Failed(_))), "it had a place");
     }
     drop(held);
+}
+
+/// Thousands may wait for registries that answer late. The compiler keeps room for a future as often as it is handed on
+/// before it waits: this was 23 KiB once, and three times that where it was called.
+#[test]
+fn a_test_that_waits_holds_little() {
+    let (client, target) = (client(), target("registry.example.com"));
+    let scope = ScopeProbe { repository: "team/app".into(), pull: true, push: true };
+    let bob = bob(PASSWORD);
+    let test = client.test(&target, Some(&bob), Some(&scope), DEADLINE);
+    assert!(size_of_val(&test) < 8 << 10, "{} B", size_of_val(&test));
 }
