@@ -2,14 +2,13 @@
 
 use std::sync::Arc;
 
-use purser_registry_client::RegistryClient;
-
 use crate::{
     dispatch::Dispatch,
     domain::{caller::KnownKeys, operations::CountedJobs, registry::CatalogCache, subscribers::Subscribers},
     metrics::Metrics,
     one_by_one::OneByOne,
     refusals::Refusals,
+    registries::Registries,
     store::Store,
     traces::Traces,
     unattended::Unattended,
@@ -25,7 +24,7 @@ pub struct App {
     /// The hosts.
     pub dispatch: Dispatch,
     /// For tests from the control plane, and for browsing.
-    pub registries: RegistryClient,
+    pub registries: Registries,
     /// Tests from the control plane take turns.
     pub tests: OneByOne,
     /// Catalogs as registries answered them lately.

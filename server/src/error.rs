@@ -35,7 +35,7 @@ pub enum Error {
     /// A key that calls more often than it may.
     #[error("this API key has made all its calls for now: it may call again in {} s", whole_seconds(*.0))]
     TooManyCalls(Duration),
-    /// A key that holds as many subscriptions as it may, or a control plane that does.
+    /// A key that holds as many subscriptions as it may, or an organization or a control plane that does.
     #[error("{holder} holds {most} subscriptions, the most that it may: end one, then repeat the call")]
     TooManySubscriptions {
         /// Who holds them.

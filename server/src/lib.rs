@@ -40,10 +40,12 @@ mod open_files;
 mod private_file;
 mod process;
 mod refusals;
+mod registries;
 mod request;
 mod retention;
 mod rpc;
 mod secret_hash;
+mod shares;
 mod store;
 mod traces;
 mod unattended;
@@ -60,6 +62,7 @@ use domain::{
 use metrics::Metrics;
 use one_by_one::OneByOne;
 use refusals::Refusals;
+use registries::Registries;
 use retention::Retention;
 use store::Store;
 use traces::Traces;
@@ -133,7 +136,7 @@ pub async fn run(settings: Settings, reload: Arc<Notify>, stop: CancellationToke
         store,
         vault,
         dispatch: dispatch.clone(),
-        registries: RegistryClient::new(egress(&settings), USER_AGENT).at_most(open_files / 4),
+        registries: Registries::new(RegistryClient::new(egress(&settings), USER_AGENT), open_files / 4),
         tests: OneByOne::default(),
         catalogs: CatalogCache::new(),
         known_keys,

@@ -9,6 +9,7 @@ use purser_tests::{
     hostile::{Front, Reply},
     road::failed,
     scan_for_secret,
+    tenant::Grant,
     user::Kind,
     wait::eventually,
 };
@@ -16,7 +17,7 @@ use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 /// The promise.
-const VERDICT: Duration = Duration::from_secs(15);
+const VERDICT: Duration = Duration::from_secs(30);
 
 /// Tests `registry` from one end with a user's credential, and keeps the time.
 async fn test(road: &Road, registry: &str, server: Option<&str>, more: Value) -> Answer {
@@ -173,7 +174,7 @@ async fn the_metadata_service_is_never_asked() {
     for address in ["http://169.254.169.254", "169.254.169.254:80", "http://[fd00:ec2::254]"] {
         let begun = Instant::now();
         assert_eq!(verdicts(&road, address).await, ["egress_denied", "egress_denied"], "{address}");
-        assert!(begun.elapsed() < Duration::from_secs(3), "refused before dialling");
+        assert!(begun.elapsed() < Duration::from_secs(8), "refused before dialling");
     }
     let answer = test(&road, "http://169.254.169.254", None, Value::Null).await;
     let steps = answer.error()["data"]["diagnosis"]["steps"].to_string();
@@ -205,12 +206,13 @@ async fn a_token_server_that_must_not_see_the_secret_never_does() {
     assert!(thief.requests().is_empty(), "{:?}", thief.requests());
 }
 
-/// Callers who test many dead addresses at once take neither all sockets nor the server's attention.
+/// Callers who test many dead addresses at once take neither all sockets nor the server's attention, nor what another
+/// organization needs for its tests.
 #[tokio::test]
 async fn with_few_open_files_few_registries_are_asked_at_once_and_the_others_are_told() {
     const HARD: u32 = 512;
-    // What the server allows itself: a quarter of its sockets.
-    const AT_ONCE: usize = HARD as usize / 4;
+    // What the server allows itself is a quarter of its sockets, and half of that to an organization.
+    const AT_ONCE: usize = HARD as usize / 4 / 2;
     const MORE: usize = 12;
     let purser = Purser::builder().open_files(256, HARD).start().await;
     let limits = std::fs::read_to_string(format!("/proc/{}/limits", purser.pid())).unwrap();
@@ -227,6 +229,8 @@ async fn with_few_open_files_few_registries_are_asked_at_once_and_the_others_are
         .collect();
     eventually(VERDICT, async || (silent.connections() >= AT_ONCE).then_some(())).await;
     purser.client().query("registry.all", Value::Null).await;
+    let other = purser.key_in(&purser.organization("other"), Grant::Role("admin"));
+    other.mutate("registry.testRegistry", json!({"registryUrl": Testbed::get().registries.open})).await;
     let mut turned_away = 0;
     for test in tests {
         let answer = test.await.unwrap();

@@ -1,12 +1,9 @@
 //! What calls that came in a batch share: the room for their answers, which are all in memory before the first is
 //! written, and, of large batches, what their calls leave to everybody else's.
 
-use std::{
-    collections::HashMap,
-    sync::{
-        Arc, Mutex, PoisonError, Weak,
-        atomic::{AtomicUsize, Ordering},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
 };
 
 use purser_proto_schema::{
@@ -24,6 +21,7 @@ use crate::{
     domain::caller::Caller,
     error::{Error, Result},
     one_by_one::OneByOne,
+    shares::Shares,
 };
 
 /// Queries of large batches that are under way at once, of all callers: half as many as the database serves.
@@ -65,8 +63,7 @@ impl Room {
 pub(super) struct LargeBatches {
     turns: Arc<OneByOne>,
     queries: Arc<Semaphore>,
-    /// Of organizations that have queries under way, or waiting.
-    shares: Arc<Mutex<HashMap<OrganizationId, Weak<Semaphore>>>>,
+    shares: Shares<OrganizationId>,
 }
 
 /// What a call has once it may be made.
@@ -77,7 +74,8 @@ pub(super) struct Turn {
 
 impl Default for LargeBatches {
     fn default() -> Self {
-        Self { turns: Arc::default(), queries: Arc::new(Semaphore::new(QUERIES)), shares: Arc::default() }
+        let (queries, shares) = (Arc::new(Semaphore::new(QUERIES)), Shares::of(OF_AN_ORGANIZATION));
+        Self { turns: Arc::default(), queries, shares }
     }
 }
 
@@ -97,7 +95,7 @@ impl LargeBatches {
             return Ok(Turn { turns: None, _query: None });
         };
         let query = if of.is_some_and(|info| info.kind == Kind::Query && info.asks.is_none()) {
-            let own = self.share(&caller.organization_id);
+            let own = self.shares.share(&caller.organization_id);
             // In this order nobody who waits behind others of its own keeps any place from the rest.
             let places = async {
                 let own = own.acquire_owned().await?;
@@ -110,19 +108,6 @@ impl LargeBatches {
             None
         };
         Ok(Turn { turns: Some(Arc::clone(&self.turns)), _query: query })
-    }
-
-    /// The places of an organization. Permits keep it, and so does who waits for one.
-    fn share(&self, organization: &OrganizationId) -> Arc<Semaphore> {
-        // Every change leaves the map whole, so a panic elsewhere does not matter here.
-        let mut shares = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(share) = shares.get(organization).and_then(Weak::upgrade) {
-            return share;
-        }
-        shares.retain(|_, share| share.strong_count() > 0);
-        let share = Arc::new(Semaphore::new(OF_AN_ORGANIZATION));
-        shares.insert(organization.clone(), Arc::downgrade(&share));
-        share
     }
 }
 
@@ -200,7 +185,6 @@ mod tests {
         );
         drop(under_way);
         assert!(turn(&batches, LARGE, QUERY, &third).is_some());
-        assert_eq!(batches.shares.lock().unwrap().len(), 1, "others are forgotten");
     }
 
     #[tokio::test(start_paused = true)]

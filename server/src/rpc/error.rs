@@ -24,13 +24,13 @@ pub fn public(error: &Error) -> PublicError {
         Error::TooManyCalls(wait) => public.data.retry_after = Some(whole_seconds(*wait)),
         Error::Unavailable(_)
         | Error::NotBegun { .. }
+        | Error::TooManySubscriptions { .. }
         | Error::TooManyLargeInputs
         | Error::TooManyLargeBatches
         | Error::TooMuchUnread { .. } => public.data.retry_after = Some(A_MOMENT_SECONDS),
         Error::Unauthorized
         | Error::Forbidden(_)
         | Error::CannotGrant(_)
-        | Error::TooManySubscriptions { .. }
         | Error::NotFound(_)
         | Error::Conflict(_)
         | Error::Changed(_)

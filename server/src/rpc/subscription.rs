@@ -66,7 +66,7 @@ impl Registrar {
                 let counted = Counted::begin(&meter, &traces);
                 let beginning = async {
                     let (call, input) = admitted?;
-                    let place = app.subscribers.place(&call.caller.api_key_id)?;
+                    let place = app.subscribers.place(&call.caller)?;
                     let open = app.known_keys.hold_open(&call.caller);
                     let beginning = AssertUnwindSafe(handler(app, call, input)).catch_unwind();
                     let begun = beginning.await.unwrap_or_else(|_| Err(panicked()))?;

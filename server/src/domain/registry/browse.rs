@@ -136,8 +136,9 @@ impl Place {
         let unattended = app.unattended.clone();
         let (app, call) = (Arc::clone(app), Arc::clone(call));
         let asking = async move {
-            let opening = app.registries.open(&self.target, self.credentials.as_ref(), deadline);
-            let mut session = app.unattended.ask(opening).await.ok_or_else(stopping)??;
+            let (organization, credentials) = (call.organization(), self.credentials.as_ref());
+            let opening = app.registries.open(organization, &self.target, credentials, deadline);
+            let (mut session, _place) = app.unattended.ask(opening).await.ok_or_else(stopping)??;
             let answer = app.unattended.ask(question(&mut session)).await;
             let answer = answer.unwrap_or_else(|| Err(stopping()));
             if let Some(entry) = self.entry.filter(|_| session.has_used_credentials()) {
