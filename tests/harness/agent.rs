@@ -24,7 +24,7 @@ use crate::{
 /// How long joining may take; generous, for a busy machine.
 const JOIN: Duration = Duration::from_secs(30);
 /// A clean stop is promised within 10 s.
-const STOP: Duration = Duration::from_secs(10);
+const STOP: Duration = Duration::from_secs(20);
 
 /// How an agent is started; made by [`Agent::builder`].
 #[derive(Clone)]

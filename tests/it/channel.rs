@@ -137,7 +137,7 @@ async fn a_handshake_that_stalls_is_cut() {
     };
     let (silent, half) = tokio::join!(stalled(None), stalled(Some(Message::binary(vec![9; 32]))));
     for took in [silent, half] {
-        assert!((9.0..14.0).contains(&took.as_secs_f64()), "{took:?}");
+        assert!((9.0..25.0).contains(&took.as_secs_f64()), "{took:?}");
     }
 }
 

@@ -10,7 +10,7 @@ use purser_tests::{
 };
 
 /// How long a script may take.
-const END: Duration = Duration::from_secs(110);
+const END: Duration = Duration::from_secs(240);
 
 /// A running script.
 struct Script {

@@ -109,7 +109,7 @@ async fn a_wrong_password_ends_a_push_at_once_and_leaves_no_name(engine: Engine)
         let entry = road.entry_with(registry, "plain", "not the password").await;
         let begun = Instant::now();
         let job = road.push(&local.repository, &entry, Value::Null).await;
-        assert!(begun.elapsed() < Duration::from_secs(10), "took {:?}", begun.elapsed());
+        assert!(begun.elapsed() < Duration::from_secs(30), "took {:?}", begun.elapsed());
         let target = failed(&job);
         assert_eq!(target["error"]["code"], "unauthorized", "{target:#}");
         let tags = engine.tags_of(&format!("{registry}/plain/{}", local.repository)).await;
@@ -142,7 +142,7 @@ async fn a_reader_may_not_push_and_hears_it_quickly(engine: Engine) {
     let error = &failed(&job)["error"];
     let code = error["code"].as_str().unwrap();
     assert!(["forbidden", "insufficient_scope"].contains(&code), "{error:#}");
-    assert!(begun.elapsed() < Duration::from_secs(20), "took {:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(30), "took {:?}", begun.elapsed());
     let name = format!("{}/reader/{}", bed.registries.token, local.repository);
     assert!(engine.tags_of(&name).await.is_empty(), "a name was left");
 }

@@ -118,14 +118,14 @@ async fn pulls_with_different_credentials_are_never_one() {
 #[tokio::test]
 async fn a_pull_that_does_not_get_on_says_where_it_stood_and_is_tried_again() {
     let scene = Scene::set().await;
-    let job = scene.pull(json!({"stallTimeoutSeconds": 2})).await;
+    let job = scene.pull(json!({"stallTimeoutSeconds": 5})).await;
     let waiting = scene
         .when(&job, |job| status(&job["targets"][0]) == "queued" && job["targets"][0]["error"].is_object())
         .await;
     let error = &waiting["targets"][0]["error"];
     assert_eq!(error["code"], "timeout", "{waiting:#}");
     let said = error["message"].as_str().unwrap();
-    assert!(said.starts_with("there was no progress for 2 s; it stood at downloading, "), "{said}");
+    assert!(said.starts_with("there was no progress for 5 s; it stood at downloading, "), "{said}");
     scene.registry.allow(usize::MAX);
     let ended = scene.when(&job, |job| status(job) == "succeeded").await;
     assert_eq!(ended["targets"][0]["attempts"], 2, "{ended:#}");

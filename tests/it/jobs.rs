@@ -142,7 +142,8 @@ async fn cancelling_a_running_pull_stops_the_engine() {
         "{ended:#}"
     );
     assert!(target["result"].is_null() && target["error"].is_null(), "{target:#}");
-    // An engine that had gone on would take the rest now.
+    // When the engine has had time to hear of it: one that had gone on would take the rest now.
+    tokio::time::sleep(Duration::from_secs(1)).await;
     let before = proxy.recording().to_client.len();
     proxy.allow(usize::MAX);
     tokio::time::sleep(Duration::from_millis(700)).await;
@@ -246,5 +247,5 @@ async fn a_test_on_a_host_that_hangs_is_no_success_and_ends() {
         ("PRECONDITION_FAILED".into(), "server_offline".into()),
         "{answer:?}"
     );
-    assert!(took < Duration::from_secs(15), "took {took:?}");
+    assert!(took < Duration::from_secs(30), "took {took:?}");
 }

@@ -243,8 +243,11 @@ async fn an_agent_that_does_not_read_is_cut() {
     };
     timeout(Duration::from_secs(60), flood).await.expect("the server cuts it");
     eventually(SOON, async || purser.logs().contains("the other side does not read").then_some(())).await;
-    let now = client.query("server.one", json!({"serverId": row["serverId"]})).await;
-    assert_eq!(now["status"], "offline");
+    let offline = async || {
+        let now = client.query("server.one", json!({"serverId": row["serverId"]})).await;
+        (now["status"] == "offline").then_some(())
+    };
+    eventually(SOON, offline).await;
 }
 
 #[tokio::test]

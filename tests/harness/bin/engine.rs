@@ -3,7 +3,6 @@
 use std::{
     fs,
     io::{Read as _, Write as _},
-    net::TcpListener,
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::Command,
@@ -34,8 +33,6 @@ pub(crate) struct ByTls {
 
 impl ByTls {
     pub(crate) fn prepare(folder: &Folder, authority: &Authority) -> Result<Self, String> {
-        // dockerd takes no port 0; this one was free a moment ago.
-        let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
         let own = folder.path().join("docker-tls");
         let client = authority.issue(&["purser-agent"], Validity::Current);
         let written = fs::create_dir_all(&own)
@@ -44,7 +41,8 @@ impl ByTls {
             .and_then(|()| fs::write(own.join("cert.pem"), client.certificate))
             .and_then(|()| fs::write(own.join("key.pem"), client.key));
         written.map_err(|error| error.to_string())?;
-        Ok(Self { address: free.map_err(|error| error.to_string())?.to_string(), folder: own })
+        // dockerd takes no port 0.
+        Ok(Self { address: purser_tests::daemon::lasting_address(), folder: own })
     }
 
     fn ask_for(&self, command: &mut Command) {

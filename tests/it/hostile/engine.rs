@@ -69,13 +69,13 @@ async fn a_failed_pull_has_the_code_of_its_cause() {
     let pulls = CASES.iter().map(|(name, expected, reply)| async move {
         let registry = registry(*reply).await;
         // Too short for waiting out a rate limit.
-        let in_time = json!({"timeoutSeconds": 12});
+        let in_time = json!({"timeoutSeconds": 14});
         let job = road.pull(&format!("{}/team/app:v1", registry.address()), in_time).await;
         judge(name, expected, &job)
     });
     let pulls: Vec<_> = pulls.collect();
     let wrong: Vec<_> =
-        stream::iter(pulls).buffer_unordered(12).filter_map(async |wrong| wrong).collect().await;
+        stream::iter(pulls).buffer_unordered(6).filter_map(async |wrong| wrong).collect().await;
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 

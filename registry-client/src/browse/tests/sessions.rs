@@ -151,7 +151,7 @@ async fn a_session_ends_at_its_deadline() {
         let error = session.tags("team/app", None, 10).await.unwrap_err();
         assert_eq!(failed(error).code, Code::Timeout);
     }
-    assert!(begun.elapsed() < Duration::from_secs(2));
+    assert!(begun.elapsed() < Duration::from_secs(8));
 }
 
 #[tokio::test]
