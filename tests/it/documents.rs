@@ -180,12 +180,19 @@ async fn rpc_discover_answers_a_valid_openrpc_document_on_post_and_on_a_socket()
         let method = methods.iter().find(|method| method["name"] == info.name);
         assert_eq!(method.unwrap()["paramStructure"], "by-name", "{}", info.name);
     }
-    assert_eq!(client.rpc("rpc.discover", &json!({})).await.json()["result"], document);
+    // JSON has many texts for nothing.
+    for nothing in ["{}", "[]", "{ }", "[ ]", "{\n}", "[\t\r\n]"] {
+        let call = format!(r#"{{"jsonrpc": "2.0", "id": 1, "method": "rpc.discover", "params": {nothing}}}"#);
+        let answer = send(&client, Method::POST, "/rpc", &[], &call).await;
+        assert_eq!(answer.json()["result"], document, "{call}");
+    }
     let mut socket = client.websocket().await.unwrap();
     assert_eq!(socket.call("rpc.discover", json!({})).await.unwrap()["result"], document);
-    let refused = client.rpc("rpc.discover", &json!({"secret": "hunter2"})).await;
-    assert_eq!(refused.error()["code"], -32602, "{refused:?}");
-    assert!(!refused.text().contains("hunter2"));
+    for params in [json!({"secret": "hunter2"}), json!(["hunter2"])] {
+        let refused = client.rpc("rpc.discover", &params).await;
+        assert_eq!(refused.error()["code"], -32602, "{refused:?}");
+        assert!(!refused.text().contains("hunter2"));
+    }
 }
 
 /// Every method, and the numbers of the errors that the document names for it.

@@ -30,6 +30,8 @@ fn table() -> Vec<(&'static str, Expected)> {
     vec![
         (r#"{"jsonrpc":"2.0","method":"registry.all","id":1}"#, Result("1")),
         (r#"{"jsonrpc":"2.0","method":"registry.all","params":{},"id":1}"#, Result("1")),
+        (r#"{"jsonrpc":"2.0","method":"registry.all","params":{ },"id":1}"#, Result("1")),
+        (r#"{"jsonrpc":"\u0032.0","method":"registry.all","id":1}"#, Result("1")),
         (" \n{\"id\":\"a\",\"method\":\"registry.all\",\"jsonrpc\":\"2.0\"} ", Result("\"a\"")),
         (r#"{"jsonrpc":"2.0","method":"registry.all"}"#, Silence),
         (r#"{"jsonrpc":"2.0","method":"no.such"}"#, Silence),

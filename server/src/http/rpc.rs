@@ -14,7 +14,7 @@ use futures_util::{StreamExt, stream};
 use jsonrpsee::types::ErrorObjectOwned;
 use purser_proto_schema::{
     error::{Code, PublicError},
-    procedure::Kind,
+    procedure::{Kind, NoInput},
 };
 use serde_json::value::RawValue;
 
@@ -215,9 +215,9 @@ async fn serve_one(
             Some(subscriptions) => subscriptions.end(&method, call.params).map(|ended| ended.to_string()),
             None => Err(only_on_sockets(&method)),
         },
-        None if method == openrpc::DISCOVER => match call.params.map(RawValue::get) {
-            None | Some("{}" | "[]") => Ok(openrpc::text().to_owned()),
-            Some(_) => Err(rpc::wire(&method, Error::form("takes no parameters"))),
+        None if method == openrpc::DISCOVER => match call.params.is_none_or(is_nothing) {
+            true => Ok(openrpc::text().to_owned()),
+            false => Err(rpc::wire(&method, Error::form("takes no parameters"))),
         },
         None => {
             if let Some(request) = request::current() {
@@ -233,6 +233,11 @@ async fn serve_one(
         Err(error) => failure(Some(&id), &error),
     });
     Served { answer, begun, too_large: false }
+}
+
+/// Whether there are none, by name or by position.
+fn is_nothing(params: &RawValue) -> bool {
+    serde_json::from_str::<NoInput>(params.get()).is_ok()
 }
 
 fn only_on_sockets(name: &str) -> ErrorObjectOwned {
