@@ -99,6 +99,37 @@ async fn checks_come_in_the_order_that_trpc_has() {
     }
 }
 
+/// A 401 says how to come in, and a 405 by which methods; of a batch where it is so of all its calls.
+#[tokio::test]
+async fn a_refusal_has_the_headers_that_http_wants_with_it() {
+    let purser = Purser::start().await;
+    let nobody = purser.anonymous();
+    let of_all = "GET, HEAD, POST";
+    for (method, path, status, allow) in [
+        (Method::GET, "registry.create", 405, Some("POST")),
+        (Method::PUT, "registry.all", 405, Some(of_all)),
+        (Method::PUT, "job.watch", 405, Some(of_all)),
+        (Method::PUT, "registry.all,registry.one?batch=1", 405, Some(of_all)),
+        (Method::PUT, "registry.all,registry.create?batch=1", 405, Some("POST")),
+        (Method::GET, "job.watch?batch=1", 405, Some("")),
+        (Method::GET, "registry.create,registry.all?batch=1", 207, None),
+        (Method::POST, "registry.create", 401, None),
+        (Method::GET, "registry.all,server.all?batch=1", 401, None),
+        (Method::GET, "registry.all,no.such?batch=1", 207, None),
+    ] {
+        let answer = send(&nobody, method, &format!("/api/trpc/{path}"), &[], "").await;
+        assert_eq!(answer.status, status, "{path}: {answer:?}");
+        let header = |name| answer.headers.get(name).map(|value| value.to_str().unwrap());
+        assert_eq!(header("allow"), allow, "{path}");
+        let challenge = (status == 401).then_some("Bearer realm=\"purser\"");
+        assert_eq!(header("www-authenticate"), challenge, "{path}");
+    }
+    let large = json!({"x": "x".repeat(100 << 10)}).to_string();
+    let unknown = send(&nobody, Method::POST, CREATE, &[], &large).await;
+    refused_unread(&unknown, "UNAUTHORIZED");
+    assert!(unknown.headers.contains_key("www-authenticate"));
+}
+
 #[tokio::test]
 async fn an_unknown_procedure_is_named_and_nothing_is_created() {
     let purser = Purser::start().await;

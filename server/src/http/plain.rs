@@ -10,7 +10,7 @@ use std::sync::Arc;
 use axum::{
     body::{Body, Bytes},
     extract::{Request, State},
-    http::{HeaderName, HeaderValue, Method, StatusCode, header},
+    http::{HeaderValue, Method, StatusCode, header},
     response::Response,
 };
 use percent_encoding::percent_decode_str;
@@ -26,15 +26,15 @@ use crate::{error::Error, rpc};
 /// What the paths of this door begin with.
 pub(super) const MOUNT: &str = "/api/";
 
-/// A refusal, and the header that goes with it.
-struct Refusal {
+/// A refusal, and where the method was wrong the right ones.
+pub(super) struct Refusal {
     error: PublicError,
-    header: Option<(HeaderName, HeaderValue)>,
+    allow: Option<HeaderValue>,
 }
 
 impl From<PublicError> for Refusal {
     fn from(error: PublicError) -> Self {
-        Self { error, header: None }
+        Self { error, allow: None }
     }
 }
 
@@ -58,8 +58,7 @@ async fn answer(doors: &Doors, request: Request) -> Result<Bytes, Refusal> {
     if !allows(info, &method) {
         return Err(not_allowed(info));
     }
-    let caller =
-        auth::caller(doors, &headers).await.map_err(|error| unauthorized(of_call(rpc::public(&error))))?;
+    let caller = auth::caller(doors, &headers).await.map_err(|error| of_call(rpc::public(&error)))?;
     let (input, place) = match body {
         Some(body) if body.bytes.is_empty() => (Ok(None), None),
         Some(body) => (read(&body.bytes), body.place),
@@ -105,32 +104,23 @@ fn allows(info: &ProcedureInfo, method: &Method) -> bool {
 }
 
 fn not_allowed(info: &ProcedureInfo) -> Refusal {
-    let (name, kind) = (info.name, info.kind);
-    let (message, allow) = match kind {
-        Kind::Mutation => (format!("{name} is a mutation: call it by POST"), "POST"),
-        Kind::Query | Kind::Subscription => (format!("call {name} by GET or POST"), "GET, HEAD, POST"),
+    let name = info.name;
+    let message = match info.kind {
+        Kind::Mutation => format!("{name} is a mutation: call it by POST"),
+        Kind::Query | Kind::Subscription => format!("call {name} by GET or POST"),
     };
     let error = PublicError::new(Code::MethodNotSupported, message).at(name);
-    Refusal { error, header: Some((header::ALLOW, HeaderValue::from_static(allow))) }
+    Refusal { error, allow: Some(envelope::methods(info.kind)) }
 }
 
-/// A 401 says how to come in; other failures to find the caller are none.
-fn unauthorized(error: PublicError) -> Refusal {
-    let header = (error.data.code == Code::Unauthorized)
-        .then_some((header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"purser\"")));
-    Refusal { error, header }
-}
-
-fn refused(Refusal { error, header }: Refusal) -> Response {
+fn refused(Refusal { error, allow }: Refusal) -> Response {
     let status = StatusCode::from_u16(error.data.http_status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let retry_after = error.data.retry_after;
-    // Plain structs of strings and numbers: writing them does not fail.
-    let mut response = json(status, serde_json::to_string(&PlainError::from(error)).unwrap_or_default());
+    let mut response = json(status, "");
     let headers = response.headers_mut();
-    headers.extend(header);
-    if let Some(seconds) = retry_after {
-        headers.insert(header::RETRY_AFTER, seconds.into());
-    }
+    headers.extend(allow.map(|methods| (header::ALLOW, methods)));
+    envelope::tell_how(headers, &error);
+    // Plain structs of strings and numbers: writing them does not fail.
+    *response.body_mut() = serde_json::to_string(&PlainError::from(error)).unwrap_or_default().into();
     response
 }
 

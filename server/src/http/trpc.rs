@@ -15,7 +15,7 @@ use std::{
 use axum::{
     body::Bytes,
     extract::{Query, Request, State},
-    http::{HeaderMap, Method, StatusCode},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, header},
     response::Response,
 };
 use futures_util::{StreamExt, stream};
@@ -123,7 +123,8 @@ async fn serve(doors: &Doors, path: &str, request: Prepared) -> Response {
         let presented = Presented::once(caller);
         let outcome = call(doors, &path, &method, &presented, input, 1).await;
         let caller = presented.caller().map(AsRef::as_ref);
-        return single(&outcome, |text| doors.unread.hold(caller, text));
+        let answer = single(&outcome, |text| doors.unread.hold(caller, text));
+        return with_methods(answer, || methods(doors, &[path.as_ref()], false));
     }
     let names: Vec<String> = path.split(',').take(MAX_BATCH + 1).map(ToOwned::to_owned).collect();
     if names.len() > MAX_BATCH {
@@ -164,7 +165,27 @@ async fn serve(doors: &Doors, path: &str, request: Prepared) -> Response {
         outcome
     });
     let outcomes: Vec<Outcome> = calls.buffered(BATCH_WIDTH).collect().await;
-    envelope::batch(outcomes, |text| batch.hold(text))
+    let answer = envelope::batch(outcomes, |text| batch.hold(text));
+    with_methods(answer, || methods(doors, &batch.names, true))
+}
+
+/// An answer that names the methods there are, where it says that there is no such one.
+fn with_methods(mut answer: Response, methods: impl FnOnce() -> HeaderValue) -> Response {
+    if answer.status() == StatusCode::METHOD_NOT_ALLOWED {
+        answer.headers_mut().insert(header::ALLOW, methods());
+    }
+    answer
+}
+
+/// By which methods all of these can be called: by none in a batch where one is a subscription.
+fn methods(doors: &Doors, names: &[impl AsRef<str>], batch: bool) -> HeaderValue {
+    let info = |name: &str| doors.procedures.info(name);
+    let has = |kind| names.iter().any(|name| info(name.as_ref()).is_some_and(|info| info.kind == kind));
+    match () {
+        () if batch && has(Kind::Subscription) => HeaderValue::from_static(""),
+        () if has(Kind::Mutation) => envelope::methods(Kind::Mutation),
+        () => envelope::methods(Kind::Query),
+    }
 }
 
 /// A call's input, and its place where it came in a large body.
