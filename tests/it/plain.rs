@@ -11,7 +11,7 @@ use crate::{
 
 /// An answer is this error in the plain form and nothing else. Gives it.
 #[track_caller]
-fn refused(answer: &Answer, name: &str) -> Value {
+pub fn refused(answer: &Answer, name: &str) -> Value {
     assert_eq!(answer.status.as_u16(), code(name).1, "{answer:?}");
     assert_eq!(answer.headers["content-type"], "application/json", "{answer:?}");
     let error = answer.json();

@@ -165,7 +165,7 @@ pub fn router(
         .route("/api/trpc/{*path}", any(trpc::handle))
         .route("/api/openapi.json", get(openapi::handle))
         .route("/api/{*procedure}", any(plain::handle))
-        .route("/api/audit.jsonl", any(audit_export::handle))
+        .route(audit_export::PATH, any(audit_export::handle))
         .route("/api/trpc.d.ts", get(typescript::v11))
         .route("/api/trpc-v10.d.ts", get(typescript::v10))
         .route("/rpc", any(rpc::handle))

@@ -32,6 +32,13 @@ pub(super) struct Refusal {
     allow: Option<HeaderValue>,
 }
 
+impl Refusal {
+    /// For another method than those that there are.
+    pub(super) fn by_method(error: PublicError, methods: &'static str) -> Self {
+        Self { error, allow: Some(HeaderValue::from_static(methods)) }
+    }
+}
+
 impl From<PublicError> for Refusal {
     fn from(error: PublicError) -> Self {
         Self { error, allow: None }
@@ -113,7 +120,7 @@ fn not_allowed(info: &ProcedureInfo) -> Refusal {
     Refusal { error, allow: Some(envelope::methods(info.kind)) }
 }
 
-fn refused(Refusal { error, allow }: Refusal) -> Response {
+pub(super) fn refused(Refusal { error, allow }: Refusal) -> Response {
     let status = StatusCode::from_u16(error.data.http_status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut response = json(status, "");
     let headers = response.headers_mut();
