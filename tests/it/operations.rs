@@ -181,13 +181,34 @@ fn apart(purser: &Purser) -> Client {
     Client::new(&format!("http://{}", line["fields"]["address"].as_str().unwrap()))
 }
 
+/// By GET and HEAD; by no other method.
+async fn is_only_read(client: &Client, path: &str) {
+    assert_eq!(client.get(path).await.status, 200, "{path}");
+    let head = send(client, Method::HEAD, path, &[], "").await;
+    assert_eq!((head.status.as_u16(), head.body.len()), (200, 0), "{path}");
+    for method in [Method::POST, Method::DELETE, Method::OPTIONS, Method::from_bytes(b"FOO").unwrap()] {
+        let answer = send(client, method, path, &[], "").await;
+        assert_eq!(answer.status, 405, "{path}: {answer:?}");
+        assert_eq!(answer.headers["allow"], "GET,HEAD", "{path}");
+        assert!(answer.headers.contains_key("x-request-id"), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn what_operators_ask_for_is_only_read() {
+    let purser = Purser::start().await;
+    for path in ["/metrics", "/healthz", "/readyz"] {
+        is_only_read(&purser.anonymous(), path).await;
+    }
+}
+
 #[tokio::test]
 async fn a_listener_apart_serves_operators_and_nobody_else() {
     let purser =
         Purser::builder().arg("--behind-tls-proxy").arg("--metrics-listen").arg("127.0.0.1:0").start().await;
     let apart = apart(&purser);
     for path in ["/metrics", "/healthz", "/readyz"] {
-        assert_eq!(apart.get(path).await.status, 200, "{path}");
+        is_only_read(&apart, path).await;
     }
     let with_key = apart.with_key(&purser.admin_key());
     for path in ["/api/trpc/registry.all", "/rpc", "/agent", "/api/audit.jsonl"] {

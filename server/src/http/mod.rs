@@ -170,9 +170,9 @@ pub fn router(
         .route("/api/trpc-v10.d.ts", get(typescript::v10))
         .route("/rpc", any(rpc::handle))
         .route(purser_proto_schema::agent::PATH, any(agent::handle))
-        .route("/healthz", any(health::live))
-        .route("/readyz", any(health::ready))
-        .route("/metrics", any(metrics::handle))
+        .route("/healthz", get(health::live))
+        .route("/readyz", get(health::ready))
+        .route("/metrics", get(metrics::handle))
         .layer(middleware::from_fn(allowance::tell));
     let router = match cors(&settings.cors_allow_origin)? {
         Some(cors) => router.layer(cors),
@@ -191,9 +191,9 @@ pub fn operators_router(
     let around = around::Around::of(&app, &procedures, reached.tls);
     let doors = Doors::new(app, procedures, metrics::Access::apart(settings), reached);
     Router::new()
-        .route("/healthz", any(health::live))
-        .route("/readyz", any(health::ready))
-        .route("/metrics", any(metrics::handle))
+        .route("/healthz", get(health::live))
+        .route("/readyz", get(health::ready))
+        .route("/metrics", get(metrics::handle))
         .layer(middleware::from_fn_with_state(around, around::every_door))
         .with_state(doors)
 }
