@@ -248,7 +248,33 @@ async fn a_batch_has_at_most_100_calls_and_an_object_of_inputs() {
     for input in ["[]", "[null]", "1", "\"x\"", "{"] {
         let answer = send(&client, Method::POST, &calls(2), &[], input).await;
         assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{input}: {answer:?}");
+        for one in answer.json().as_array().unwrap() {
+            is_error(&one["error"], "BAD_REQUEST", Some("registry.all"));
+            assert!(one["error"]["data"]["zodError"]["formErrors"][0].is_string(), "{input}: {one}");
+        }
     }
+}
+
+/// Which one is meant? What else is wrong is said before, as of each input.
+#[tokio::test]
+async fn an_option_that_is_given_twice_is_bad_input_of_each_call() {
+    let purser = Purser::start().await;
+    let (client, nobody) = (purser.client(), purser.anonymous());
+    for twice in ["input=%7B%7D&input=%7B%7D", "connectionParams=1&connectionParams=1"] {
+        let field = twice.split('=').next().unwrap();
+        let path = |name: &str| format!("/api/trpc/{name}?{twice}");
+        let error = refused(&client.get(&path("registry.all")).await, "BAD_REQUEST", Some("registry.all"));
+        assert_eq!(error["data"]["zodError"]["fieldErrors"][field], json!(["is given twice"]), "{error}");
+        refused(&nobody.get(&path("registry.all")).await, "UNAUTHORIZED", Some("registry.all"));
+        refused(&nobody.get(&path("no.such")).await, "NOT_FOUND", Some("no.such"));
+        refused(&nobody.get(&path("registry.create")).await, "METHOD_NOT_SUPPORTED", Some("registry.create"));
+    }
+    let answer = client.get("/api/trpc/registry.all,no.such?batch=1&batch=1").await;
+    assert_eq!(answer.status, StatusCode::MULTI_STATUS, "{answer:?}");
+    is_error(&answer.json()[0]["error"], "BAD_REQUEST", Some("registry.all"));
+    assert!(answer.json()[0]["error"]["data"]["zodError"]["fieldErrors"]["batch"].is_array(), "{answer:?}");
+    is_error(&answer.json()[1]["error"], "NOT_FOUND", Some("no.such"));
+    assert_eq!(client.get("/api/trpc/registry.all?other=1&other=2").await.data(), json!([]));
 }
 
 #[tokio::test]

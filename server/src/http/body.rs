@@ -67,7 +67,7 @@ async fn read(doors: &Doors, headers: &HeaderMap, body: &mut Body) -> Result<Rea
     let (mut bytes, mut place) = (Vec::new(), None);
     let mut until = Instant::now() + BODY;
     while let Some(frame) = timeout_at(until, body.frame()).await.map_err(|_| too_slow())? {
-        let frame = frame.map_err(|_| PublicError::new(Code::BadRequest, "the body broke off"))?;
+        let frame = frame.map_err(|_| rpc::public(&Error::form("the body broke off")))?;
         let Ok(data) = frame.into_data() else { continue };
         let length = bytes.len() + data.len();
         if length > MAX_BODY {

@@ -15,7 +15,7 @@ use std::{
 use axum::{
     body::Bytes,
     extract::{Query, Request, State},
-    http::{HeaderMap, HeaderValue, Method, StatusCode, header},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header},
     response::Response,
 };
 use futures_util::{StreamExt, stream};
@@ -23,7 +23,6 @@ use purser_proto_schema::{
     error::{Code, PublicError},
     procedure::{Kind, ProcedureInfo},
 };
-use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::{
@@ -42,14 +41,40 @@ use crate::{
 
 const MOUNT: &str = "/api/trpc/";
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
+/// What the query string says. Other parameters are not looked at.
+#[derive(Default)]
 struct Options {
     batch: Option<String>,
     input: Option<String>,
-    #[serde(alias = "Last-Event-Id")]
     last_event_id: Option<String>,
     connection_params: Option<String>,
+    /// Nobody knows what is meant by one that is given twice.
+    unreadable: Option<PublicError>,
+}
+
+impl Options {
+    fn of(uri: &Uri) -> Self {
+        let given =
+            Query::<Vec<(String, String)>>::try_from_uri(uri).map_or_else(|_| Vec::new(), |all| all.0);
+        let mut options = Self::default();
+        for (name, value) in given {
+            let (name, option) = match name.as_str() {
+                "batch" => ("batch", &mut options.batch),
+                "input" => ("input", &mut options.input),
+                "lastEventId" | "Last-Event-Id" => ("lastEventId", &mut options.last_event_id),
+                "connectionParams" => ("connectionParams", &mut options.connection_params),
+                _ => continue,
+            };
+            if option.replace(value).is_some() {
+                options.unreadable = Some(rpc::public(&Error::field(name, "is given twice")));
+            }
+        }
+        options
+    }
+
+    fn is_batch(&self) -> bool {
+        self.batch.as_ref().is_some_and(|batch| !batch.is_empty())
+    }
 }
 
 pub(super) async fn handle(State(doors): State<Doors>, request: Request) -> Response {
@@ -76,8 +101,7 @@ struct Prepared {
 }
 
 async fn prepare(doors: &Doors, request: Request) -> std::result::Result<Prepared, Response> {
-    let plain = |error| single(&Outcome::refused(error), Bytes::from);
-    let options = Query::<Options>::try_from_uri(request.uri());
+    let options = Options::of(request.uri());
     let (method, headers, body) = if request.method() == Method::GET {
         let (head, _) = request.into_parts();
         (head.method, head.headers, None)
@@ -85,15 +109,14 @@ async fn prepare(doors: &Doors, request: Request) -> std::result::Result<Prepare
         let (method, headers) = (request.method().clone(), request.headers().clone());
         (method, headers, Some(body::read_json(doors, request).await.map_err(refusal)?))
     } else {
-        return Err(plain(body::not_json()));
+        return Err(single(&Outcome::refused(body::not_json()), Bytes::from));
     };
-    let Query(options) =
-        options.map_err(|_| plain(PublicError::new(Code::BadRequest, "the query string cannot be read")))?;
+    let batch = options.is_batch();
     let (text, place) = body.map_or((None, None), |body| (Some(body.bytes), body.place));
     let text = text.or(options.input.map(Bytes::from)).filter(|text| !text.is_empty());
     // Read lazily: without a key even malformed JSON is a 401.
     let input = text.map(|text| serde_json::from_slice(&text)).transpose().map_err(|_| not_json());
-    let batch = options.batch.is_some_and(|batch| !batch.is_empty());
+    let input = options.unreadable.map_or(input, Err);
     let Options { last_event_id, connection_params, .. } = options;
     Ok(Prepared {
         method,
@@ -135,10 +158,9 @@ async fn serve(doors: &Doors, path: &str, request: Prepared) -> Response {
     }
     let inputs = match asked.input.map(|input| Inputs::split(input.as_deref(), names.len(), place)) {
         Ok(Some(inputs)) => Ok(inputs),
-        Ok(None) => Err(PublicError::new(
-            Code::BadRequest,
+        Ok(None) => Err(rpc::public(&Error::form(
             "the input of a batch is an object whose keys are the calls' positions",
-        )),
+        ))),
         Err(error) => Err(error),
     };
     let superjson = inputs.as_ref().is_ok_and(Inputs::speak_superjson);
