@@ -94,6 +94,16 @@ async fn checks_come_in_the_order_that_trpc_has() {
     is_error(&batch.json()[1]["error"], "BAD_REQUEST", Some("registry.all"));
     refused(&send(&admin, Method::POST, CREATE, &[], "{").await, "BAD_REQUEST", on);
     refused(&send(&admin, Method::POST, CREATE, &[], "{}").await, "BAD_REQUEST", on);
+    // A body that is only read for who has a key changes nothing of it, and is not read for nothing.
+    let large = json!({"x": "x".repeat(100 << 10)}).to_string();
+    for client in [&nobody, &admin] {
+        let unknown = send(client, Method::POST, no_such, &[], &large).await;
+        refused_unread(&unknown, "NOT_FOUND", Some("no.such"));
+        let wrong = send(client, Method::PUT, ONE, &[], &large).await;
+        refused_unread(&wrong, "METHOD_NOT_SUPPORTED", Some("registry.one"));
+        assert_eq!(wrong.headers["allow"], "GET, HEAD, POST");
+    }
+    refused_unread(&send(&nobody, Method::POST, ONE, &[], &large).await, "UNAUTHORIZED", None);
     for method in [Method::PUT, Method::PATCH, Method::DELETE] {
         refused(&send(&admin, method, ALL, &[], "").await, "METHOD_NOT_SUPPORTED", Some("registry.all"));
     }
@@ -126,7 +136,7 @@ async fn a_refusal_has_the_headers_that_http_wants_with_it() {
     }
     let large = json!({"x": "x".repeat(100 << 10)}).to_string();
     let unknown = send(&nobody, Method::POST, CREATE, &[], &large).await;
-    refused_unread(&unknown, "UNAUTHORIZED");
+    refused_unread(&unknown, "UNAUTHORIZED", None);
     assert!(unknown.headers.contains_key("www-authenticate"));
 }
 
@@ -174,7 +184,7 @@ async fn a_body_over_1_mib_is_413_and_one_of_1_mib_is_read() {
     let body = |length: usize| format!("{{}}{}", " ".repeat(length - 2));
     assert_eq!(send(&client, Method::POST, ALL, &[], &body(1 << 20)).await.data(), json!([]));
     let answer = send(&client, Method::POST, ALL, &[], &body((1 << 20) + 1)).await;
-    refused_unread(&answer, "PAYLOAD_TOO_LARGE");
+    refused_unread(&answer, "PAYLOAD_TOO_LARGE", None);
     let answer = send(&client, Method::POST, "/rpc", &[], &body((1 << 20) + 1)).await;
     assert_eq!((answer.status.as_u16(), answer.error()["code"].clone()), (413, json!(-32013)));
 }

@@ -57,14 +57,13 @@ async fn answer(doors: &Doors, request: Request) -> Result<Bytes, Refusal> {
     let name = percent_decode_str(path).decode_utf8_lossy().into_owned();
     let (method, headers) = (request.method().clone(), request.headers().clone());
     let query = request.uri().query().unwrap_or_default().to_owned();
-    let body = if method == Method::POST { Some(body::read_json(doors, request).await?) } else { None };
-    let Some(info) = doors.procedures.info(&name) else {
-        return Err(PublicError::new(Code::NotFound, "no procedure of this name").into());
+    let info = asked_for(doors, &name, &method);
+    let body = match method {
+        Method::POST => body::read_json_if(info.is_ok(), doors, request).await?,
+        _ => None,
     };
+    let info = info?;
     let of_call = |error: PublicError| error.at(info.name);
-    if !allows(info, &method) {
-        return Err(not_allowed(info));
-    }
     let caller = auth::caller(doors, &headers).await.map_err(|error| of_call(rpc::public(&error)))?;
     let (input, place) = match body {
         Some(body) if body.bytes.is_empty() => (Ok(None), None),
@@ -99,6 +98,15 @@ fn read(body: &[u8]) -> Result<Option<Box<RawValue>>, Error> {
         Ok(input) if input.get() == "null" => Err(Error::form("the input must be an object of named fields")),
         Ok(input) => Ok(Some(input)),
         Err(_) => Err(Error::form("the input is not JSON")),
+    }
+}
+
+/// The procedure of a name that may be called by a method.
+fn asked_for(doors: &Doors, name: &str, method: &Method) -> Result<&'static ProcedureInfo, Refusal> {
+    match doors.procedures.info(name) {
+        None => Err(PublicError::new(Code::NotFound, "no procedure of this name").into()),
+        Some(info) if !allows(info, method) => Err(not_allowed(info)),
+        Some(info) => Ok(info),
     }
 }
 

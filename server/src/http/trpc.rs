@@ -84,9 +84,10 @@ pub(super) async fn handle(State(doors): State<Doors>, request: Request) -> Resp
     // A v10 client whose base URL ends with a slash sends two of them.
     let path =
         request.uri().path().strip_prefix(MOUNT).unwrap_or_default().trim_start_matches('/').to_owned();
-    match prepare(&doors, request).await {
+    let path = percent_decode(&path);
+    match prepare(&doors, &path, request).await {
         Ok(prepared) => serve(&doors, &path, prepared).await,
-        Err(refused) => refused,
+        Err(refused) => with_methods(refused, || methods(&doors, &[path.as_ref()], false)),
     }
 }
 
@@ -100,18 +101,24 @@ struct Prepared {
     place: Option<Arc<Place>>,
 }
 
-async fn prepare(doors: &Doors, request: Request) -> std::result::Result<Prepared, Response> {
+async fn prepare(doors: &Doors, path: &str, request: Request) -> std::result::Result<Prepared, Response> {
     let options = Options::of(request.uri());
+    let batch = options.is_batch();
     let (method, headers, body) = if request.method() == Method::GET {
         let (head, _) = request.into_parts();
         (head.method, head.headers, None)
     } else if body::is_json(request.headers()) {
         let (method, headers) = (request.method().clone(), request.headers().clone());
-        (method, headers, Some(body::read_json(doors, request).await.map_err(refusal)?))
+        // Of a batch some calls may be right.
+        let wrong = if batch { None } else { asked_for(doors, path, &method).err() };
+        let body = body::read_json_if(wrong.is_none(), doors, request).await.map_err(refusal)?;
+        if let (None, Some(wrong)) = (&body, wrong) {
+            return Err(refusal(wrong));
+        }
+        (method, headers, body)
     } else {
         return Err(single(&Outcome::refused(body::not_json()), Bytes::from));
     };
-    let batch = options.is_batch();
     let (text, place) = body.map_or((None, None), |body| (Some(body.bytes), body.place));
     let text = text.or(options.input.map(Bytes::from)).filter(|text| !text.is_empty());
     // Read lazily: without a key even malformed JSON is a 401.
@@ -132,9 +139,8 @@ fn not_json() -> PublicError {
 }
 
 async fn serve(doors: &Doors, path: &str, request: Prepared) -> Response {
-    let path = percent_decode(path);
     let Prepared { method, headers, batch, asked, place } = request;
-    if !batch && let Some(info) = doors.procedures.info(&path).filter(|info| begins(info, &method)) {
+    if !batch && let Some(info) = doors.procedures.info(path).filter(|info| begins(info, &method)) {
         if let Some(place) = place {
             place.has_been_read();
         }
@@ -144,10 +150,10 @@ async fn serve(doors: &Doors, path: &str, request: Prepared) -> Response {
     if !batch {
         let input = asked.input.map(|json| Input { json, place });
         let presented = Presented::once(caller);
-        let outcome = call(doors, &path, &method, &presented, input, 1).await;
+        let outcome = call(doors, path, &method, &presented, input, 1).await;
         let caller = presented.caller().map(AsRef::as_ref);
         let answer = single(&outcome, |text| doors.unread.hold(caller, text));
-        return with_methods(answer, || methods(doors, &[path.as_ref()], false));
+        return with_methods(answer, || methods(doors, &[path], false));
     }
     let names: Vec<String> = path.split(',').take(MAX_BATCH + 1).map(ToOwned::to_owned).collect();
     if names.len() > MAX_BATCH {
@@ -312,22 +318,11 @@ async fn call(
     let (input, unread) = input.map_or_else(|error| (Input::default(), Some(error)), |input| (input, None));
     let superjson::Input { json, superjson } = superjson::read(input.json.as_deref());
     let outcome = |result| Outcome { result, superjson };
-    let Some(info) = doors.procedures.info(name) else {
-        let message =
-            format!("no procedure found on path \"{}\"", name.chars().take(100).collect::<String>());
-        return outcome(Err(PublicError::new(Code::NotFound, message).at(name)));
+    let info = match asked_for(doors, name, method) {
+        Ok(info) if info.kind != Kind::Subscription => info,
+        Ok(info) => return outcome(Err(not_allowed(info))),
+        Err(error) => return outcome(Err(error)),
     };
-    if !allows(info, method) {
-        let name = info.name;
-        let message = match info.kind {
-            Kind::Query => format!("call {name} by GET or POST"),
-            Kind::Mutation => format!("{name} is a mutation: call it by POST"),
-            Kind::Subscription => {
-                format!("{name} is a subscription: call it by GET and in no batch, or on a WebSocket at /rpc")
-            }
-        };
-        return outcome(Err(PublicError::new(Code::MethodNotSupported, message).at(info.name)));
-    }
     if let Some(error) = unread {
         let caller = presented.now(doors).await;
         let refused = caller.map(|caller| unreadable(&caller, info, &error));
@@ -360,12 +355,34 @@ pub(super) fn unreadable(caller: &Caller, info: &ProcedureInfo, error: &PublicEr
     forbidden.unwrap_or_else(|| error.clone()).at(info.name)
 }
 
-fn allows(info: &ProcedureInfo, method: &Method) -> bool {
-    match info.kind {
-        Kind::Query => method == Method::GET || method == Method::POST,
-        Kind::Mutation => method == Method::POST,
-        Kind::Subscription => false,
+/// The procedure of a name that may be called by a method; or begun, where it is a subscription.
+fn asked_for(
+    doors: &Doors,
+    name: &str,
+    method: &Method,
+) -> std::result::Result<&'static ProcedureInfo, PublicError> {
+    let Some(info) = doors.procedures.info(name) else {
+        let message =
+            format!("no procedure found on path \"{}\"", name.chars().take(100).collect::<String>());
+        return Err(PublicError::new(Code::NotFound, message).at(name));
+    };
+    if method == Method::POST || (method == Method::GET && info.kind != Kind::Mutation) {
+        Ok(info)
+    } else {
+        Err(not_allowed(info))
     }
+}
+
+fn not_allowed(info: &ProcedureInfo) -> PublicError {
+    let name = info.name;
+    let message = match info.kind {
+        Kind::Query => format!("call {name} by GET or POST"),
+        Kind::Mutation => format!("{name} is a mutation: call it by POST"),
+        Kind::Subscription => {
+            format!("{name} is a subscription: call it by GET and in no batch, or on a WebSocket at /rpc")
+        }
+    };
+    PublicError::new(Code::MethodNotSupported, message).at(name)
 }
 
 /// Whether the request begins a subscription.
