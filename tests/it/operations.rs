@@ -391,8 +391,17 @@ async fn pages_of_other_origins_may_call_only_where_they_are_named() {
         assert!(answer.status.is_success(), "{answer:?}");
         assert_eq!(allowed(&answer).as_deref(), Some(origin));
         let headers = answer.headers["access-control-allow-headers"].to_str().unwrap().to_lowercase();
-        for header in ["x-api-key", "trpc-accept", "last-event-id", "content-type", "authorization"] {
-            assert!(headers.contains(header), "{headers}");
+        for header in [
+            "x-api-key",
+            "trpc-accept",
+            "x-trpc-source",
+            "last-event-id",
+            "content-type",
+            "authorization",
+            "traceparent",
+            "tracestate",
+        ] {
+            assert!(headers.split(',').any(|one| one == header), "{headers}");
         }
         assert!(answer.headers["access-control-allow-methods"].to_str().unwrap().contains("POST"));
     }
@@ -402,8 +411,21 @@ async fn pages_of_other_origins_may_call_only_where_they_are_named() {
     };
     let answer = get(&on, APP).await;
     assert_eq!((answer.status.as_u16(), allowed(&answer).as_deref()), (200, Some(APP)));
-    let exposed = answer.headers["access-control-expose-headers"].to_str().unwrap();
-    assert!(exposed.contains("x-request-id") && exposed.contains("retry-after"), "{exposed}");
+    // What an answer tells of a key's limit, and of the rest, a page may read.
+    let input =
+        json!({"name": "limited", "role": "viewer", "rateLimit": {"requests": 1, "windowSeconds": 60}});
+    let made = on.client().mutate("apiKey.create", input).await;
+    let limited = on.anonymous().with_key(made["key"].as_str().unwrap());
+    for client in [&limited, &limited, &on.anonymous()] {
+        let answer = send(client, Method::GET, "/api/trpc/registry.all", &[("origin", APP)], "").await;
+        let exposed = answer.headers["access-control-expose-headers"].to_str().unwrap();
+        let told = answer.headers.keys().map(|name| name.as_str()).filter(|name| {
+            name.contains("ratelimit") || ["x-request-id", "retry-after", "www-authenticate"].contains(name)
+        });
+        for name in told {
+            assert!(exposed.split(',').any(|one| one == name), "{name} is not in {exposed}");
+        }
+    }
     assert!(answer.headers.get_all("vary").iter().any(|vary| vary.to_str().unwrap().contains("origin")));
     // An error can be read by the page, too.
     let unauthorized =

@@ -95,18 +95,31 @@ const MOUNTS: [(&str, Door); 4] = [
     (purser_proto_schema::agent::PATH, Door::Agent),
 ];
 /// What a browser elsewhere may send, and how long it may remember that.
-const CORS_HEADERS: [&str; 8] = [
+const CORS_HEADERS: [&str; 10] = [
     "authorization",
     "content-type",
     "last-event-id",
     "traceparent",
+    "tracestate",
     "trpc-accept",
     "trpc-batch-mode",
     "x-api-key",
     "x-request-id",
+    "x-trpc-source",
 ];
-const CORS_EXPOSED: [&str; 5] =
-    ["x-request-id", "retry-after", "ratelimit-limit", "ratelimit-remaining", "ratelimit-reset"];
+/// What its pages may read of an answer's headers.
+const CORS_EXPOSED: [&str; 10] = [
+    "ratelimit-limit",
+    "ratelimit-policy",
+    "ratelimit-remaining",
+    "ratelimit-reset",
+    "retry-after",
+    "www-authenticate",
+    "x-ratelimit-limit",
+    "x-ratelimit-remaining",
+    "x-ratelimit-reset",
+    "x-request-id",
+];
 const CORS_MAX_AGE: std::time::Duration = std::time::Duration::from_secs(600);
 
 /// What every door holds.
