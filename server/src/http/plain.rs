@@ -62,7 +62,7 @@ async fn answer(doors: &Doors, request: Request) -> Result<Bytes, Refusal> {
         Method::POST => body::read_json_if(info.is_ok(), doors, request).await?,
         _ => None,
     };
-    let info = info?;
+    let info = info.map_err(|refusal| *refusal)?;
     let of_call = |error: PublicError| error.at(info.name);
     let caller = auth::caller(doors, &headers).await.map_err(|error| of_call(rpc::public(&error)))?;
     let (input, place) = match body {
@@ -102,12 +102,13 @@ fn read(body: &[u8]) -> Result<Option<Box<RawValue>>, Error> {
 }
 
 /// The procedure of a name that may be called by a method.
-fn asked_for(doors: &Doors, name: &str, method: &Method) -> Result<&'static ProcedureInfo, Refusal> {
-    match doors.procedures.info(name) {
-        None => Err(PublicError::new(Code::NotFound, "no procedure of this name").into()),
-        Some(info) if !allows(info, method) => Err(not_allowed(info)),
-        Some(info) => Ok(info),
-    }
+fn asked_for(doors: &Doors, name: &str, method: &Method) -> Result<&'static ProcedureInfo, Box<Refusal>> {
+    let refusal = match doors.procedures.info(name) {
+        Some(info) if allows(info, method) => return Ok(info),
+        Some(info) => not_allowed(info),
+        None => PublicError::new(Code::NotFound, "no procedure of this name").into(),
+    };
+    Err(Box::new(refusal))
 }
 
 fn allows(info: &ProcedureInfo, method: &Method) -> bool {

@@ -113,7 +113,7 @@ async fn prepare(doors: &Doors, path: &str, request: Request) -> std::result::Re
         let wrong = if batch { None } else { asked_for(doors, path, &method).err() };
         let body = body::read_json_if(wrong.is_none(), doors, request).await.map_err(refusal)?;
         if let (None, Some(wrong)) = (&body, wrong) {
-            return Err(refusal(wrong));
+            return Err(refusal(*wrong));
         }
         (method, headers, body)
     } else {
@@ -321,7 +321,7 @@ async fn call(
     let info = match asked_for(doors, name, method) {
         Ok(info) if info.kind != Kind::Subscription => info,
         Ok(info) => return outcome(Err(not_allowed(info))),
-        Err(error) => return outcome(Err(error)),
+        Err(error) => return outcome(Err(*error)),
     };
     if let Some(error) = unread {
         let caller = presented.now(doors).await;
@@ -360,17 +360,14 @@ fn asked_for(
     doors: &Doors,
     name: &str,
     method: &Method,
-) -> std::result::Result<&'static ProcedureInfo, PublicError> {
+) -> std::result::Result<&'static ProcedureInfo, Box<PublicError>> {
     let Some(info) = doors.procedures.info(name) else {
         let message =
             format!("no procedure found on path \"{}\"", name.chars().take(100).collect::<String>());
-        return Err(PublicError::new(Code::NotFound, message).at(name));
+        return Err(Box::new(PublicError::new(Code::NotFound, message).at(name)));
     };
-    if method == Method::POST || (method == Method::GET && info.kind != Kind::Mutation) {
-        Ok(info)
-    } else {
-        Err(not_allowed(info))
-    }
+    let is_called = method == Method::POST || (method == Method::GET && info.kind != Kind::Mutation);
+    if is_called { Ok(info) } else { Err(Box::new(not_allowed(info))) }
 }
 
 fn not_allowed(info: &ProcedureInfo) -> PublicError {
