@@ -1,10 +1,13 @@
 //! Times on the wire: RFC 3339 in UTC with milliseconds and `Z`, such as `2026-01-15T10:30:00.000Z`.
 
-use std::{borrow::Cow, time::Duration};
+use std::{borrow::Cow, fmt, time::Duration};
 
-use chrono::{DateTime, SecondsFormat, SubsecRound, Utc};
+use chrono::{DateTime, FixedOffset, SecondsFormat, SubsecRound, Utc};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{
+    Deserialize, Deserializer, Serialize, Serializer,
+    de::{self, Visitor},
+};
 
 /// How times go out, as a regular expression.
 const OUTGOING: &str = r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\d{3}Z$";
@@ -12,8 +15,7 @@ const OUTGOING: &str = r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\d{3}Z$";
 const INCOMING: &str = r"^\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])T([01]\d|2[0-3]):[0-5]\d:[0-5]\d(\.\d{1,9})?(Z|[+-]([01]\d|2[0-3]):[0-5]\d)$";
 
 /// A moment, kept to the millisecond so that what is stored and what is answered never differ.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
-#[serde(transparent)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Timestamp(DateTime<Utc>);
 
 impl Timestamp {
@@ -54,6 +56,27 @@ impl Serialize for Timestamp {
     }
 }
 
+/// What is wrong is said in the caller's terms, and not in those of the parser, which speaks of an `input`.
+impl<'de> Deserialize<'de> for Timestamp {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Text;
+        impl Visitor<'_> for Text {
+            type Value = Timestamp;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a time such as 2026-01-15T10:30:00Z")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Timestamp, E> {
+                let at = text.parse::<DateTime<FixedOffset>>();
+                at.map(|at| Timestamp(at.to_utc()))
+                    .map_err(|_| E::custom("must be a time such as 2026-01-15T10:30:00Z"))
+            }
+        }
+        deserializer.deserialize_str(Text)
+    }
+}
+
 impl JsonSchema for Timestamp {
     fn inline_schema() -> bool {
         true
@@ -79,5 +102,16 @@ mod tests {
         let at: Timestamp = serde_json::from_str(r#""2026-01-15T10:30:00.1234567Z""#).unwrap();
         let at = Timestamp::from(at.to_utc());
         assert_eq!(serde_json::to_string(&at).unwrap(), r#""2026-01-15T10:30:00.123Z""#);
+    }
+
+    #[test]
+    fn what_is_no_time_is_told_how_one_is_written() {
+        let read = |text| serde_json::from_str::<Timestamp>(text).map_err(|error| error.to_string());
+        assert_eq!(read(r#""2026-01-15T12:30:00+02:00""#), read(r#""2026-01-15T10:30:00Z""#));
+        for text in [r#""2026-01-01""#, r#""2026-02-30T10:30:00Z""#, r#""2026-01-15T10:30:00""#, r#""""#, "5"]
+        {
+            let said = read(text).unwrap_err();
+            assert!(said.contains("a time such as 2026-01-15T10:30:00Z"), "{text}: {said}");
+        }
     }
 }

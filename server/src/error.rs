@@ -175,7 +175,17 @@ impl Issues {
 
     fn summary(&self) -> String {
         let mut parts: Vec<String> = self.form.iter().map(ToString::to_string).collect();
-        parts.extend(self.fields.iter().map(|(field, rules)| format!("{field}: {}", rules.join(", "))));
+        for (field, rules) in &self.fields {
+            // A rule about what is in the field says where by itself.
+            let is_inside = |rule: &Cow<'_, str>| {
+                rule.strip_prefix(field.as_ref()).is_some_and(|rest| rest.starts_with(['.', '[']))
+            };
+            let (inside, own): (Vec<_>, Vec<_>) = rules.iter().cloned().partition(is_inside);
+            if !own.is_empty() {
+                parts.push(format!("{field}: {}", own.join(", ")));
+            }
+            parts.extend(inside.into_iter().map(Cow::into_owned));
+        }
         parts.join("; ")
     }
 }

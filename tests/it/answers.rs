@@ -42,11 +42,11 @@ pub fn refused(answer: &Answer, name: &str, path: Option<&str>) -> Value {
 
 /// As [`refused`], of a body that was not read: plain, and for those who speak superjson as its member `json`.
 #[track_caller]
-pub fn refused_unread(answer: &Answer, name: &str) {
+pub fn refused_unread(answer: &Answer, name: &str, path: Option<&str>) {
     assert_eq!(answer.status.as_u16(), code(name).1, "{answer:?}");
     let mut envelope = answer.json();
     let in_superjson = envelope["error"].as_object_mut().and_then(|error| error.remove("json"));
-    is_error(&envelope["error"], name, None);
+    is_error(&envelope["error"], name, path);
     assert_eq!(in_superjson.as_ref(), Some(&envelope["error"]), "{answer:?}");
 }
 

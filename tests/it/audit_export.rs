@@ -9,6 +9,8 @@ use purser_tests::{
 };
 use serde_json::{Value, json};
 
+use crate::{answers::send, plain::refused};
+
 fn lines(answer: &Answer) -> Vec<Value> {
     assert_eq!(answer.status, 200, "{answer:?}");
     assert_eq!(answer.headers["content-type"], "application/jsonl");
@@ -50,27 +52,40 @@ async fn all_of_it_is_given_as_the_pages_tell_it() {
     assert_eq!(lines(&client.get("/api/audit.jsonl?serverId=srv_x").await), [Value::Null; 0]);
 }
 
+/// As at the plain door, whatever else is wrong, too: method 405, key 401, permission 403, input 400.
 #[tokio::test]
-async fn it_asks_for_the_same_key_and_the_same_filters_as_the_pages() {
+async fn it_refuses_as_the_plain_door_does() {
     let purser = Purser::start().await;
     let viewer = purser.key_in(&purser.default_organization(), Grant::Role("viewer"));
-    let error = |answer: Answer, status: u16, code: &str| {
-        assert_eq!(answer.status, status, "{answer:?}");
-        assert_eq!(answer.json()["code"], code, "{answer:?}");
-        answer.json()["data"].clone()
+    let (client, nobody) = (purser.client(), purser.anonymous());
+    let error = |answer: &Answer, name: &str| {
+        let error = refused(answer, name);
+        assert_eq!(error["data"]["path"], "audit.all", "{answer:?}");
+        error["data"].clone()
     };
-    error(purser.anonymous().get("/api/audit.jsonl").await, 401, "UNAUTHORIZED");
-    error(viewer.get("/api/audit.jsonl").await, 403, "FORBIDDEN");
-    let client = purser.client();
+    for method in [Method::POST, Method::PUT, Method::DELETE] {
+        let answer = send(&nobody, method, "/api/audit.jsonl?limit=5", &[], "").await;
+        error(&answer, "METHOD_NOT_SUPPORTED");
+        assert_eq!(answer.headers["allow"], "GET, HEAD");
+    }
+    for query in ["", "?limit=5", "?action=x&action=y", "?from=x"] {
+        let path = format!("/api/audit.jsonl{query}");
+        let unknown = nobody.get(&path).await;
+        error(&unknown, "UNAUTHORIZED");
+        assert!(unknown.headers["www-authenticate"].to_str().unwrap().starts_with("Bearer"));
+        error(&viewer.get(&path).await, "FORBIDDEN");
+    }
     for (query, field) in
         [("colour=x", "colour"), ("limit=5", "limit"), ("cursor=x", "cursor"), ("from=x", "from")]
     {
-        let data = error(client.get(&format!("/api/audit.jsonl?{query}")).await, 400, "BAD_REQUEST");
+        let data = error(&client.get(&format!("/api/audit.jsonl?{query}")).await, "BAD_REQUEST");
         assert!(data["zodError"]["fieldErrors"][field].is_array(), "{query}: {data}");
     }
-    error(client.get("/api/audit.jsonl?action=x&action=y").await, 400, "BAD_REQUEST");
-    let posted = client.send(Method::POST, "/api/audit.jsonl", &[], "").await.unwrap();
-    error(posted, 405, "METHOD_NOT_SUPPORTED");
+    let data = error(&client.get("/api/audit.jsonl?action=x&action=y").await, "BAD_REQUEST");
+    assert!(data["zodError"]["formErrors"][0].is_string(), "{data}");
+    let head = send(&client, Method::HEAD, "/api/audit.jsonl", &[], "").await;
+    assert_eq!((head.status.as_u16(), head.body.len()), (200, 0));
+    assert_eq!(head.headers["content-type"], "application/jsonl");
 }
 
 #[tokio::test]

@@ -376,6 +376,32 @@ async fn unknown_and_missing_and_repeated_fields_are_named() {
     nothing_in_the_log(&purser);
 }
 
+/// The message says what the field takes, in the caller's terms, and names it once.
+#[tokio::test]
+async fn what_is_wrong_is_said_in_one_sentence() {
+    let purser = Purser::start().await;
+    let client = purser.client();
+    let limit = |requests: u32, seconds: u32| {
+        json!({"name": "e", "role": "viewer",
+            "rateLimit": {"requests": requests, "windowSeconds": seconds}})
+    };
+    for (procedure, input, said) in [
+        ("audit.all", json!({"from": "2026-01-01"}), "from: must be a time such as 2026-01-15T10:30:00Z"),
+        ("audit.all", json!({"from": 5}), "from: expected a time such as 2026-01-15T10:30:00Z"),
+        ("apiKey.create", json!({"name": "e"}), "permissions: must be given, or a role"),
+        ("apiKey.create", limit(0, 60), "rateLimit.requests: must be 1 to 1000000"),
+        (
+            "apiKey.create",
+            limit(0, 0),
+            "rateLimit.requests: must be 1 to 1000000; rateLimit.windowSeconds: must be 1 to 86400",
+        ),
+        ("image.pull", json!({"image": "a", "auth": {"username": "u"}}), "auth.password: is required"),
+    ] {
+        let error = client.trpc_mutation(procedure, &input).await.error();
+        assert_eq!(error["message"], said, "{procedure} {input}: {error}");
+    }
+}
+
 #[tokio::test]
 async fn an_input_that_is_no_object_of_fields_is_refused() {
     let (purser, client, _) = world().await;

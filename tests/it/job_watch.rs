@@ -128,6 +128,14 @@ async fn a_watch_that_is_ended_tells_nothing_more() {
     }
     begun.sort_unstable();
     assert_eq!(begun, [first, second]);
+    // What ends those of another procedure knows none of these.
+    let events = socket.call("registry.events", json!({})).await.unwrap()["result"].clone();
+    for (method, other) in [("registry.unevents", json!(second)), ("job.unwatch", events.clone())] {
+        let ended = socket.call(method, json!([other])).await.unwrap();
+        assert_eq!(ended["result"], false, "{method}: {ended}");
+    }
+    let ended = socket.call("registry.unevents", json!([events])).await.unwrap();
+    assert_eq!(ended["result"], true, "{ended}");
     // As jsonrpsee's clients send it.
     let ended = socket.call("job.unwatch", json!([first])).await.unwrap();
     assert_eq!(ended["result"], true);

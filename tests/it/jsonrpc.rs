@@ -30,6 +30,8 @@ fn table() -> Vec<(&'static str, Expected)> {
     vec![
         (r#"{"jsonrpc":"2.0","method":"registry.all","id":1}"#, Result("1")),
         (r#"{"jsonrpc":"2.0","method":"registry.all","params":{},"id":1}"#, Result("1")),
+        (r#"{"jsonrpc":"2.0","method":"registry.all","params":{ },"id":1}"#, Result("1")),
+        (r#"{"jsonrpc":"\u0032.0","method":"registry.all","id":1}"#, Result("1")),
         (" \n{\"id\":\"a\",\"method\":\"registry.all\",\"jsonrpc\":\"2.0\"} ", Result("\"a\"")),
         (r#"{"jsonrpc":"2.0","method":"registry.all"}"#, Silence),
         (r#"{"jsonrpc":"2.0","method":"no.such"}"#, Silence),
@@ -268,12 +270,56 @@ async fn only_posted_json_is_a_call() {
         let answer = send(&client, Method::POST, "/rpc", &[("content-type", media)], call).await;
         assert_eq!(status(answer), (415, json!(-32015)));
     }
-    for method in [Method::GET, Method::PUT, Method::DELETE] {
-        assert_eq!(status(send(&client, method, "/rpc", &[], call).await), (405, json!(-32005)));
+    let websocket = [("upgrade", "websocket"), ("connection", "Upgrade")];
+    for (method, headers) in
+        [(Method::GET, &[][..]), (Method::PUT, &[]), (Method::DELETE, &[]), (Method::PUT, &websocket)]
+    {
+        let answer = send(&client, method, "/rpc", headers, call).await;
+        assert_eq!(answer.headers["allow"], "POST");
+        assert_eq!(status(answer), (405, json!(-32005)));
     }
+    // Only a GET upgrades.
+    assert_eq!(send(&client, Method::POST, "/rpc", &websocket, call).await.status, StatusCode::OK);
     // What `curl --http2` sends along is not a request for a WebSocket.
     let h2c = [("upgrade", "h2c"), ("connection", "Upgrade, HTTP2-Settings"), ("http2-settings", "AAMAAABk")];
     assert_eq!(send(&client, Method::POST, "/rpc", &h2c, call).await.status, StatusCode::OK);
+}
+
+/// A 401 says how to come in, and who speaks another WebSocket which one is spoken.
+#[tokio::test]
+async fn an_upgrade_that_is_refused_says_how_it_is_done() {
+    let purser = Purser::start().await;
+    let upgrade = [
+        ("upgrade", "websocket"),
+        ("connection", "Upgrade"),
+        ("sec-websocket-version", "8"),
+        ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+    ];
+    let refused = async |client: &Client, status: u16, number: i64| {
+        let answer = send(client, Method::GET, "/rpc", &upgrade, "").await;
+        assert_eq!(answer.status, status, "{answer:?}");
+        assert_eq!(answer.headers["content-type"], "application/json", "{answer:?}");
+        assert_eq!(members(&answer.json()), ["error", "id", "jsonrpc"], "{answer:?}");
+        assert_eq!(answer.error()["code"], number, "{answer:?}");
+        answer
+    };
+    let unknown = refused(&purser.anonymous(), 401, -32001).await;
+    assert_eq!(unknown.headers["www-authenticate"], "Bearer realm=\"purser\"");
+    let other = refused(&purser.client(), 400, -32600).await;
+    assert_eq!(other.headers["sec-websocket-version"], "13");
+    // What needs a key before it is read.
+    let large = json!({"x": "x".repeat(100 << 10)}).to_string();
+    let unknown = send(&purser.anonymous(), Method::POST, "/rpc", &[], &large).await;
+    assert_eq!(unknown.status, StatusCode::UNAUTHORIZED);
+    assert!(unknown.headers.contains_key("www-authenticate"));
+
+    let agents = purser.anonymous().get("/agent").await;
+    assert_eq!(agents.status, StatusCode::UPGRADE_REQUIRED);
+    for (name, value) in
+        [("upgrade", "websocket"), ("connection", "upgrade"), ("sec-websocket-version", "13")]
+    {
+        assert_eq!(agents.headers[name], value);
+    }
 }
 
 #[tokio::test]

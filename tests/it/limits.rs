@@ -386,16 +386,27 @@ async fn a_body_over_the_limit_is_too_large_on_every_door_announced_or_not() {
     }
 }
 
+/// Below all doors: there is no request yet that one could answer, so there is a status and nothing else.
 #[tokio::test]
-async fn a_long_head_is_refused() {
+async fn a_head_that_is_too_long_or_none_is_refused() {
     let purser = Purser::start().await;
-    for (length, status) in [(60 << 10, "HTTP/1.1 200 "), (300 << 10, "HTTP/1.1 431 ")] {
+    let long = |length: usize| format!("connection: close\r\nx-long: {}\r\n", "x".repeat(length));
+    let by_url = |length: usize| format!("GET /api/registry.one?registryId={}", "x".repeat(length));
+    let close = "connection: close\r\n";
+    for (head, status) in [
+        (request(&purser, "GET /api/registry.all", &long(60 << 10)), 200),
+        (request(&purser, "GET /api/registry.all", &long(300 << 10)), 431),
+        (request(&purser, &by_url(60 << 10), close), 400),
+        (request(&purser, &by_url(70 << 10), close), 414),
+        (request(&purser, "GET /api/registry all", close), 400),
+    ] {
         let mut stream = connect(&purser).await;
-        let headers = format!("connection: close\r\nx-long: {}\r\n", "x".repeat(length));
-        let head = request(&purser, "GET /api/registry.all", &headers);
         let _ = stream.write_all(head.as_bytes()).await;
         let said = last_words(&mut stream).await;
-        assert!(said.starts_with(status), "{length}: {said}");
+        assert!(said.starts_with(&format!("HTTP/1.1 {status} ")), "{status}: {said}");
+        let is_answered = said.contains("x-request-id: ") && said.contains("x-content-type-options: nosniff");
+        let is_read = status == 200 || said.contains("BAD_REQUEST");
+        assert_eq!(is_answered, is_read, "{status}: {said}");
     }
 }
 

@@ -181,13 +181,34 @@ fn apart(purser: &Purser) -> Client {
     Client::new(&format!("http://{}", line["fields"]["address"].as_str().unwrap()))
 }
 
+/// By GET and HEAD; by no other method.
+async fn is_only_read(client: &Client, path: &str) {
+    assert_eq!(client.get(path).await.status, 200, "{path}");
+    let head = send(client, Method::HEAD, path, &[], "").await;
+    assert_eq!((head.status.as_u16(), head.body.len()), (200, 0), "{path}");
+    for method in [Method::POST, Method::DELETE, Method::OPTIONS, Method::from_bytes(b"FOO").unwrap()] {
+        let answer = send(client, method, path, &[], "").await;
+        assert_eq!(answer.status, 405, "{path}: {answer:?}");
+        assert_eq!(answer.headers["allow"], "GET,HEAD", "{path}");
+        assert!(answer.headers.contains_key("x-request-id"), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn what_operators_ask_for_is_only_read() {
+    let purser = Purser::start().await;
+    for path in ["/metrics", "/healthz", "/readyz"] {
+        is_only_read(&purser.anonymous(), path).await;
+    }
+}
+
 #[tokio::test]
 async fn a_listener_apart_serves_operators_and_nobody_else() {
     let purser =
         Purser::builder().arg("--behind-tls-proxy").arg("--metrics-listen").arg("127.0.0.1:0").start().await;
     let apart = apart(&purser);
     for path in ["/metrics", "/healthz", "/readyz"] {
-        assert_eq!(apart.get(path).await.status, 200, "{path}");
+        is_only_read(&apart, path).await;
     }
     let with_key = apart.with_key(&purser.admin_key());
     for path in ["/api/trpc/registry.all", "/rpc", "/agent", "/api/audit.jsonl"] {
@@ -370,8 +391,17 @@ async fn pages_of_other_origins_may_call_only_where_they_are_named() {
         assert!(answer.status.is_success(), "{answer:?}");
         assert_eq!(allowed(&answer).as_deref(), Some(origin));
         let headers = answer.headers["access-control-allow-headers"].to_str().unwrap().to_lowercase();
-        for header in ["x-api-key", "trpc-accept", "last-event-id", "content-type", "authorization"] {
-            assert!(headers.contains(header), "{headers}");
+        for header in [
+            "x-api-key",
+            "trpc-accept",
+            "x-trpc-source",
+            "last-event-id",
+            "content-type",
+            "authorization",
+            "traceparent",
+            "tracestate",
+        ] {
+            assert!(headers.split(',').any(|one| one == header), "{headers}");
         }
         assert!(answer.headers["access-control-allow-methods"].to_str().unwrap().contains("POST"));
     }
@@ -381,8 +411,21 @@ async fn pages_of_other_origins_may_call_only_where_they_are_named() {
     };
     let answer = get(&on, APP).await;
     assert_eq!((answer.status.as_u16(), allowed(&answer).as_deref()), (200, Some(APP)));
-    let exposed = answer.headers["access-control-expose-headers"].to_str().unwrap();
-    assert!(exposed.contains("x-request-id") && exposed.contains("retry-after"), "{exposed}");
+    // What an answer tells of a key's limit, and of the rest, a page may read.
+    let input =
+        json!({"name": "limited", "role": "viewer", "rateLimit": {"requests": 1, "windowSeconds": 60}});
+    let made = on.client().mutate("apiKey.create", input).await;
+    let limited = on.anonymous().with_key(made["key"].as_str().unwrap());
+    for client in [&limited, &limited, &on.anonymous()] {
+        let answer = send(client, Method::GET, "/api/trpc/registry.all", &[("origin", APP)], "").await;
+        let exposed = answer.headers["access-control-expose-headers"].to_str().unwrap();
+        let told = answer.headers.keys().map(|name| name.as_str()).filter(|name| {
+            name.contains("ratelimit") || ["x-request-id", "retry-after", "www-authenticate"].contains(name)
+        });
+        for name in told {
+            assert!(exposed.split(',').any(|one| one == name), "{name} is not in {exposed}");
+        }
+    }
     assert!(answer.headers.get_all("vary").iter().any(|vary| vary.to_str().unwrap().contains("origin")));
     // An error can be read by the page, too.
     let unauthorized =

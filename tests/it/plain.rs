@@ -11,7 +11,7 @@ use crate::{
 
 /// An answer is this error in the plain form and nothing else. Gives it.
 #[track_caller]
-fn refused(answer: &Answer, name: &str) -> Value {
+pub fn refused(answer: &Answer, name: &str) -> Value {
     assert_eq!(answer.status.as_u16(), code(name).1, "{answer:?}");
     assert_eq!(answer.headers["content-type"], "application/json", "{answer:?}");
     let error = answer.json();
@@ -120,6 +120,13 @@ async fn checks_come_in_the_order_of_the_contract() {
     );
     refused(&send(&weak, Method::POST, &to("registry.create"), &[], bad).await, "FORBIDDEN");
     refused(&send(&weak, Method::POST, &to("registry.create"), &[], "{}").await, "FORBIDDEN");
+    // A body that is only read for who has a key changes nothing of it.
+    let large = json!({"x": "x".repeat(100 << 10)}).to_string();
+    for client in [&client, &client.with_key("wrong")] {
+        refused(&send(client, Method::POST, &to("no.such"), &[], &large).await, "NOT_FOUND");
+    }
+    refused(&send(&nobody, Method::PUT, &to("registry.one"), &[], &large).await, "METHOD_NOT_SUPPORTED");
+    refused(&send(&nobody, Method::POST, &to("registry.one"), &[], &large).await, "UNAUTHORIZED");
     // It would be an absent input at the tRPC door.
     refused(&send(&client, Method::POST, &to("registry.all"), &[], "null").await, "BAD_REQUEST");
     for body in [bad, "[]", "5"] {

@@ -94,9 +94,50 @@ async fn checks_come_in_the_order_that_trpc_has() {
     is_error(&batch.json()[1]["error"], "BAD_REQUEST", Some("registry.all"));
     refused(&send(&admin, Method::POST, CREATE, &[], "{").await, "BAD_REQUEST", on);
     refused(&send(&admin, Method::POST, CREATE, &[], "{}").await, "BAD_REQUEST", on);
+    // A body that is only read for who has a key changes nothing of it, and is not read for nothing.
+    let large = json!({"x": "x".repeat(100 << 10)}).to_string();
+    for client in [&nobody, &admin] {
+        let unknown = send(client, Method::POST, no_such, &[], &large).await;
+        refused_unread(&unknown, "NOT_FOUND", Some("no.such"));
+        let wrong = send(client, Method::PUT, ONE, &[], &large).await;
+        refused_unread(&wrong, "METHOD_NOT_SUPPORTED", Some("registry.one"));
+        assert_eq!(wrong.headers["allow"], "GET, HEAD, POST");
+    }
+    refused_unread(&send(&nobody, Method::POST, ONE, &[], &large).await, "UNAUTHORIZED", None);
     for method in [Method::PUT, Method::PATCH, Method::DELETE] {
         refused(&send(&admin, method, ALL, &[], "").await, "METHOD_NOT_SUPPORTED", Some("registry.all"));
     }
+}
+
+/// A 401 says how to come in, and a 405 by which methods; of a batch where it is so of all its calls.
+#[tokio::test]
+async fn a_refusal_has_the_headers_that_http_wants_with_it() {
+    let purser = Purser::start().await;
+    let nobody = purser.anonymous();
+    let of_all = "GET, HEAD, POST";
+    for (method, path, status, allow) in [
+        (Method::GET, "registry.create", 405, Some("POST")),
+        (Method::PUT, "registry.all", 405, Some(of_all)),
+        (Method::PUT, "job.watch", 405, Some(of_all)),
+        (Method::PUT, "registry.all,registry.one?batch=1", 405, Some(of_all)),
+        (Method::PUT, "registry.all,registry.create?batch=1", 405, Some("POST")),
+        (Method::GET, "job.watch?batch=1", 405, Some("")),
+        (Method::GET, "registry.create,registry.all?batch=1", 207, None),
+        (Method::POST, "registry.create", 401, None),
+        (Method::GET, "registry.all,server.all?batch=1", 401, None),
+        (Method::GET, "registry.all,no.such?batch=1", 207, None),
+    ] {
+        let answer = send(&nobody, method, &format!("/api/trpc/{path}"), &[], "").await;
+        assert_eq!(answer.status, status, "{path}: {answer:?}");
+        let header = |name| answer.headers.get(name).map(|value| value.to_str().unwrap());
+        assert_eq!(header("allow"), allow, "{path}");
+        let challenge = (status == 401).then_some("Bearer realm=\"purser\"");
+        assert_eq!(header("www-authenticate"), challenge, "{path}");
+    }
+    let large = json!({"x": "x".repeat(100 << 10)}).to_string();
+    let unknown = send(&nobody, Method::POST, CREATE, &[], &large).await;
+    refused_unread(&unknown, "UNAUTHORIZED", None);
+    assert!(unknown.headers.contains_key("www-authenticate"));
 }
 
 #[tokio::test]
@@ -143,7 +184,7 @@ async fn a_body_over_1_mib_is_413_and_one_of_1_mib_is_read() {
     let body = |length: usize| format!("{{}}{}", " ".repeat(length - 2));
     assert_eq!(send(&client, Method::POST, ALL, &[], &body(1 << 20)).await.data(), json!([]));
     let answer = send(&client, Method::POST, ALL, &[], &body((1 << 20) + 1)).await;
-    refused_unread(&answer, "PAYLOAD_TOO_LARGE");
+    refused_unread(&answer, "PAYLOAD_TOO_LARGE", None);
     let answer = send(&client, Method::POST, "/rpc", &[], &body((1 << 20) + 1)).await;
     assert_eq!((answer.status.as_u16(), answer.error()["code"].clone()), (413, json!(-32013)));
 }
@@ -217,7 +258,33 @@ async fn a_batch_has_at_most_100_calls_and_an_object_of_inputs() {
     for input in ["[]", "[null]", "1", "\"x\"", "{"] {
         let answer = send(&client, Method::POST, &calls(2), &[], input).await;
         assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{input}: {answer:?}");
+        for one in answer.json().as_array().unwrap() {
+            is_error(&one["error"], "BAD_REQUEST", Some("registry.all"));
+            assert!(one["error"]["data"]["zodError"]["formErrors"][0].is_string(), "{input}: {one}");
+        }
     }
+}
+
+/// Which one is meant? What else is wrong is said before, as of each input.
+#[tokio::test]
+async fn an_option_that_is_given_twice_is_bad_input_of_each_call() {
+    let purser = Purser::start().await;
+    let (client, nobody) = (purser.client(), purser.anonymous());
+    for twice in ["input=%7B%7D&input=%7B%7D", "connectionParams=1&connectionParams=1"] {
+        let field = twice.split('=').next().unwrap();
+        let path = |name: &str| format!("/api/trpc/{name}?{twice}");
+        let error = refused(&client.get(&path("registry.all")).await, "BAD_REQUEST", Some("registry.all"));
+        assert_eq!(error["data"]["zodError"]["fieldErrors"][field], json!(["is given twice"]), "{error}");
+        refused(&nobody.get(&path("registry.all")).await, "UNAUTHORIZED", Some("registry.all"));
+        refused(&nobody.get(&path("no.such")).await, "NOT_FOUND", Some("no.such"));
+        refused(&nobody.get(&path("registry.create")).await, "METHOD_NOT_SUPPORTED", Some("registry.create"));
+    }
+    let answer = client.get("/api/trpc/registry.all,no.such?batch=1&batch=1").await;
+    assert_eq!(answer.status, StatusCode::MULTI_STATUS, "{answer:?}");
+    is_error(&answer.json()[0]["error"], "BAD_REQUEST", Some("registry.all"));
+    assert!(answer.json()[0]["error"]["data"]["zodError"]["fieldErrors"]["batch"].is_array(), "{answer:?}");
+    is_error(&answer.json()[1]["error"], "NOT_FOUND", Some("no.such"));
+    assert_eq!(client.get("/api/trpc/registry.all?other=1&other=2").await.data(), json!([]));
 }
 
 #[tokio::test]

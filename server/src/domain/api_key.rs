@@ -125,7 +125,7 @@ fn check_grants(issues: &mut Issues, role: Option<Role>, permissions: Option<&[P
         (Some(_), None) => {}
         (None, Some(list)) if !list.is_empty() => {}
         (None, Some(_)) => issues.add("permissions", "must name at least one permission"),
-        (None, None) => issues.add("permissions", "or a role is needed"),
+        (None, None) => issues.add("permissions", "must be given, or a role"),
         (Some(_), Some(_)) => issues.add("permissions", "must be left out where a role is given"),
     }
 }

@@ -17,7 +17,7 @@ use std::{
 use axum::{
     body::Body,
     extract::{Request, State},
-    http::{self, StatusCode},
+    http::{self, StatusCode, header},
     response::{IntoResponse as _, Response},
 };
 use bytes::Bytes;
@@ -70,7 +70,13 @@ pub(super) async fn handle(State(doors): State<Doors>, mut request: Request) -> 
             response.map(|()| Body::empty())
         }
         Err(_) => {
-            (StatusCode::UPGRADE_REQUIRED, "this is the door of purser-agent: a WebSocket").into_response()
+            let to = [
+                (header::CONNECTION, "upgrade"),
+                (header::UPGRADE, "websocket"),
+                (header::SEC_WEBSOCKET_VERSION, "13"),
+            ];
+            (StatusCode::UPGRADE_REQUIRED, to, "this is the door of purser-agent: a WebSocket")
+                .into_response()
         }
     }
 }

@@ -1,4 +1,5 @@
-//! `GET /api/audit.jsonl`: what `audit.all` tells, all of it, one JSON object a line, newest first.
+//! `GET /api/audit.jsonl`: what `audit.all` tells, all of it, one JSON object a line, newest first. What is refused is
+//! refused as at the [`plain`] door, and in its order.
 //!
 //! It is `audit.all` page after page, each asked for when the caller has taken the one before, so it takes no more
 //! memory however long the audit is; and it looks at the key as often, so that one that is revoked hears no more. Of a
@@ -10,14 +11,13 @@ use std::io;
 use axum::{
     body::{Body, Bytes},
     extract::{Query, Request, State},
-    http::{Method, StatusCode, header},
+    http::{HeaderValue, Method, Uri, header, request::Parts},
     response::Response,
 };
 use futures_util::stream;
-use jsonrpsee::types::ErrorObjectOwned;
 use purser_proto_schema::{
     audit::All,
-    error::{Code, ErrorData, PublicError},
+    error::{Code, PublicError},
     procedure::Procedure as _,
 };
 use serde::Deserialize;
@@ -26,31 +26,45 @@ use serde_json::{
     value::{RawValue, to_raw_value},
 };
 
-use super::{Doors, auth, in_process, parameters};
+use super::{
+    Doors, auth, envelope, in_process, parameters,
+    plain::{self, Refusal},
+};
 use crate::{
-    error::{Error, Issues, Result},
+    error::{Error, Result},
     rpc,
 };
 
+/// Where it is.
+pub(super) const PATH: &str = "/api/audit.jsonl";
+/// What it is: a JSON object a line.
+pub(super) const MEDIA: &str = "application/jsonl";
 /// As many as a page may have.
 const PAGE: u32 = 100;
 /// What a page is asked for by, and this door not.
 const PAGED: [&str; 2] = ["limit", "cursor"];
 
 pub(super) async fn handle(State(doors): State<Doors>, request: Request) -> Response {
-    if request.method() != Method::GET {
-        return refuse(&PublicError::new(Code::MethodNotSupported, "ask for audit.jsonl by GET"));
+    let (asked, _) = request.into_parts();
+    answer(doors, &asked).await.unwrap_or_else(plain::refused)
+}
+
+async fn answer(doors: Doors, asked: &Parts) -> std::result::Result<Response, Refusal> {
+    if ![Method::GET, Method::HEAD].contains(&asked.method) {
+        let error = PublicError::new(Code::MethodNotSupported, "ask for audit.jsonl by GET");
+        return Err(Refusal::by_method(of_call(error), "GET, HEAD"));
     }
-    let filters = match filters(&request) {
-        Ok(filters) => filters,
-        Err(error) => return refuse(&rpc::public(&error)),
-    };
-    let mut export = Export { doors, key: auth::Key::shown_in(request.headers()), filters };
+    let key = auth::Key::shown_in(&asked.headers);
+    let caller = auth::caller_of(&doors, &key).await.map_err(|error| of_call(rpc::public(&error)))?;
+    let filters = filters(&asked.uri).map_err(|error| {
+        // What cannot be read does not get as far as the wrapper, which checks this before any input.
+        let error = caller.require(All::INFO.permission).err().unwrap_or(error);
+        of_call(rpc::public(&error))
+    })?;
+    drop(caller);
+    let mut export = Export { doors, key, filters };
     // The first page before the answer begins: what is wrong with the call is said with a status.
-    let (first, next) = match export.page(None).await {
-        Ok(page) => page,
-        Err(error) => return refuse(&error),
-    };
+    let (first, next) = export.page(None).await?;
     let rest = stream::try_unfold((export, next), |(mut export, next)| async move {
         let Some(cursor) = next else { return Ok(None) };
         let page = export.page(Some(cursor)).await;
@@ -61,14 +75,23 @@ pub(super) async fn handle(State(doors): State<Doors>, request: Request) -> Resp
     });
     let lines = stream::StreamExt::chain(stream::iter([Ok::<_, io::Error>(first)]), rest);
     let mut response = Response::new(Body::from_stream(lines));
-    let media = header::HeaderValue::from_static("application/jsonl");
-    response.headers_mut().insert(header::CONTENT_TYPE, media);
-    response
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(MEDIA));
+    Ok(response)
 }
 
-fn filters(request: &Request) -> Result<Map<String, Value>> {
-    let Ok(Query(given)) = Query::<Vec<(String, String)>>::try_from_uri(request.uri()) else {
-        return Err(malformed("the query string cannot be read"));
+/// Whatever is wrong is wrong with a call of this procedure.
+fn of_call(error: PublicError) -> PublicError {
+    error.at(All::INFO.name)
+}
+
+/// Whether a parameter of the pages is one here, too.
+pub(super) fn takes(parameter: &str) -> bool {
+    !PAGED.contains(&parameter)
+}
+
+fn filters(asked: &Uri) -> Result<Map<String, Value>> {
+    let Ok(Query(given)) = Query::<Vec<(String, String)>>::try_from_uri(asked) else {
+        return Err(Error::form("the query string cannot be read"));
     };
     let mut filters = Map::new();
     for (name, value) in given {
@@ -77,16 +100,10 @@ fn filters(request: &Request) -> Result<Map<String, Value>> {
         }
         let value = parameters::value(All::INFO.name, &name, &value);
         if filters.insert(name, value).is_some() {
-            return Err(malformed("a parameter is given twice"));
+            return Err(Error::form("a parameter is given twice"));
         }
     }
     Ok(filters)
-}
-
-fn malformed(rule: &'static str) -> Error {
-    let mut issues = Issues::default();
-    issues.form.push(rule.into());
-    Error::Invalid(issues)
 }
 
 struct Export {
@@ -108,18 +125,19 @@ impl Export {
         &mut self,
         cursor: Option<String>,
     ) -> std::result::Result<(Bytes, Option<String>), PublicError> {
-        let caller = auth::caller_of(&self.doors, &self.key).await.map_err(|error| rpc::public(&error))?;
+        let caller = auth::caller_of(&self.doors, &self.key).await;
+        let caller = caller.map_err(|error| of_call(rpc::public(&error)))?;
         self.filters.insert("limit".to_owned(), json!(PAGE));
         let is_first = cursor.is_none();
         self.filters.insert("cursor".to_owned(), json!(cursor));
-        let unreadable = |error| rpc::public(&Error::internal("reading a page of the audit")(error));
+        let unreadable = |error| of_call(rpc::public(&Error::internal("reading a page of the audit")(error)));
         let input = to_raw_value(&self.filters).map_err(unreadable)?;
         let (doors, name) = (&self.doors, All::INFO.name);
         let answer = match is_first {
             true => in_process::call(doors, name, Some(&input), Some(caller), None).await,
             false => in_process::go_on(doors, name, Some(&input), Some(caller)).await,
         };
-        let answer = answer.map_err(|error| public(&error))?;
+        let answer = answer.map_err(|error| envelope::public(&error, name))?;
         let Page { items, next_cursor } = serde_json::from_str(answer.get()).map_err(unreadable)?;
         let mut lines = Vec::with_capacity(items.iter().map(|item| item.get().len() + 1).sum());
         for item in items {
@@ -128,24 +146,4 @@ impl Export {
         }
         Ok((lines.into(), next_cursor))
     }
-}
-
-/// A method's error in this door's terms.
-fn public(error: &ErrorObjectOwned) -> PublicError {
-    let data = error.data().and_then(|data| serde_json::from_str::<ErrorData>(data.get()).ok());
-    match data {
-        Some(data) => PublicError { message: error.message().to_owned(), data },
-        None => PublicError::new(Code::InternalServerError, error.message()),
-    }
-}
-
-fn refuse(error: &PublicError) -> Response {
-    let PublicError { message, data } = error;
-    let body = json!({"message": message, "code": data.code, "data": data}).to_string();
-    let mut response = Response::new(Body::from(body));
-    *response.status_mut() =
-        StatusCode::from_u16(data.http_status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let media = header::HeaderValue::from_static("application/json");
-    response.headers_mut().insert(header::CONTENT_TYPE, media);
-    response
 }

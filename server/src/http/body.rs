@@ -33,6 +33,7 @@ pub(super) fn not_json() -> PublicError {
 }
 
 /// A body that was read.
+#[derive(Default)]
 pub(super) struct Read {
     pub(super) bytes: Bytes,
     /// Of a large one; it goes with the call, or with each call of a batch.
@@ -48,14 +49,32 @@ pub(super) struct Read {
 /// UNSUPPORTED_MEDIA_TYPE, PAYLOAD_TOO_LARGE, TIMEOUT, UNAUTHORIZED for a large one without a key, TOO_MANY_REQUESTS
 /// for one whose turn did not come within 10 s, or BAD_REQUEST for a body that breaks off.
 pub(super) async fn read_json(doors: &Doors, request: Request) -> Result<Read, PublicError> {
+    Ok(read_json_if(true, doors, request).await?.unwrap_or_default())
+}
+
+/// As [`read_json`], where it may be known already that nothing comes of the body: a large one is then thrown away as
+/// it comes, whoever sends it, and `None`.
+///
+/// # Errors
+/// As there.
+pub(super) async fn read_json_if(
+    wanted: bool,
+    doors: &Doors,
+    request: Request,
+) -> Result<Option<Read>, PublicError> {
     if !is_json(request.headers()) {
         return Err(not_json());
     }
     let (parts, mut body) = request.into_parts();
-    read(doors, &parts.headers, &mut body).await
+    read(wanted, doors, &parts.headers, &mut body).await
 }
 
-async fn read(doors: &Doors, headers: &HeaderMap, body: &mut Body) -> Result<Read, PublicError> {
+async fn read(
+    wanted: bool,
+    doors: &Doors,
+    headers: &HeaderMap,
+    body: &mut Body,
+) -> Result<Option<Read>, PublicError> {
     let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
     if announced > MAX_BODY {
         // Whoever sends much more hears it before.
@@ -67,13 +86,18 @@ async fn read(doors: &Doors, headers: &HeaderMap, body: &mut Body) -> Result<Rea
     let (mut bytes, mut place) = (Vec::new(), None);
     let mut until = Instant::now() + BODY;
     while let Some(frame) = timeout_at(until, body.frame()).await.map_err(|_| too_slow())? {
-        let frame = frame.map_err(|_| PublicError::new(Code::BadRequest, "the body broke off"))?;
+        let frame = frame.map_err(|_| rpc::public(&Error::form("the body broke off")))?;
         let Ok(data) = frame.into_data() else { continue };
         let length = bytes.len() + data.len();
         if length > MAX_BODY {
             drop(bytes);
             drain(body, MAX_BODY).await;
             return Err(too_large());
+        }
+        if length > SMALL_BODY && !wanted {
+            drop(bytes);
+            drain(body, MAX_BODY).await;
+            return Ok(None);
         }
         if length > SMALL_BODY && place.is_none() {
             let caller = auth::caller(doors, headers).await.map_err(|error| rpc::public(&error))?;
@@ -99,7 +123,7 @@ async fn read(doors: &Doors, headers: &HeaderMap, body: &mut Body) -> Result<Rea
         }
         bytes.extend_from_slice(&data);
     }
-    Ok(Read { bytes: bytes.into(), place })
+    Ok(Some(Read { bytes: bytes.into(), place }))
 }
 
 /// Reads on, and keeps nothing, so that the caller has sent what it has before the connection is closed: many look for

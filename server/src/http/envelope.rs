@@ -1,12 +1,15 @@
-//! tRPC's envelope: how a call ended, as its callers read it.
+//! tRPC's envelope: how a call ended, as its callers read it; and the headers that go with a refusal on any door.
 
 use axum::{
     body::{Body, Bytes},
-    http::{HeaderValue, StatusCode, header},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
     response::Response,
 };
 use jsonrpsee::types::ErrorObjectOwned;
-use purser_proto_schema::error::{Code, ErrorData, PublicError};
+use purser_proto_schema::{
+    error::{Code, ErrorData, PublicError},
+    procedure::Kind,
+};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -15,6 +18,8 @@ use super::batch::joined;
 const JSON: &str = "application/json";
 /// What an answer depends on besides the URL.
 const VARY: &str = "trpc-accept, accept";
+/// How to come in.
+const CHALLENGE: HeaderValue = HeaderValue::from_static("Bearer realm=\"purser\"");
 
 /// How one call ended, and in which dialect to say so.
 pub(super) struct Outcome {
@@ -77,10 +82,29 @@ pub(super) fn public(error: &ErrorObjectOwned, name: &str) -> PublicError {
 /// The answer to one call, whose text the caller of this may want to count.
 pub(super) fn single(outcome: &Outcome, count: impl FnOnce(String) -> Bytes) -> Response {
     let mut response = respond(outcome.status(), count(outcome.envelope()));
-    if let Some(seconds) = outcome.result.as_ref().err().and_then(|error| error.data.retry_after) {
-        response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+    if let Err(error) = &outcome.result {
+        tell_how(response.headers_mut(), error);
     }
     response
+}
+
+/// Of an answer that is a refusal as a whole: how to come in, and when to come again. Which methods there are instead
+/// is for the door to say ([`methods`]).
+pub(super) fn tell_how(headers: &mut HeaderMap, error: &PublicError) {
+    if error.data.code == Code::Unauthorized {
+        headers.insert(header::WWW_AUTHENTICATE, CHALLENGE);
+    }
+    if let Some(seconds) = error.data.retry_after {
+        headers.insert(header::RETRY_AFTER, seconds.into());
+    }
+}
+
+/// By which methods procedures of a kind are called over HTTP, as `Allow` has it.
+pub(super) fn methods(kind: Kind) -> HeaderValue {
+    HeaderValue::from_static(match kind {
+        Kind::Mutation => "POST",
+        Kind::Query | Kind::Subscription => "GET, HEAD, POST",
+    })
 }
 
 /// The answer to a body that is not read, so that nobody knows its dialect: in both, as each reads what is its own.
@@ -94,8 +118,13 @@ pub(super) fn refusal(error: PublicError) -> Response {
 pub(super) fn batch(outcomes: Vec<Outcome>, count: impl FnOnce(String) -> Bytes) -> Response {
     let first = outcomes.first().map_or(StatusCode::OK, Outcome::status);
     let common = outcomes.iter().all(|outcome| outcome.status() == first);
+    let is_unknown = common && first == StatusCode::UNAUTHORIZED;
     let bodies = outcomes.into_iter().map(|outcome| outcome.envelope()).collect();
-    respond(if common { first } else { StatusCode::MULTI_STATUS }, count(joined(bodies)))
+    let mut response = respond(if common { first } else { StatusCode::MULTI_STATUS }, count(joined(bodies)));
+    if is_unknown {
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, CHALLENGE);
+    }
+    response
 }
 
 /// Any answer, as JSON.

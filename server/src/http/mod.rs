@@ -95,18 +95,31 @@ const MOUNTS: [(&str, Door); 4] = [
     (purser_proto_schema::agent::PATH, Door::Agent),
 ];
 /// What a browser elsewhere may send, and how long it may remember that.
-const CORS_HEADERS: [&str; 8] = [
+const CORS_HEADERS: [&str; 10] = [
     "authorization",
     "content-type",
     "last-event-id",
     "traceparent",
+    "tracestate",
     "trpc-accept",
     "trpc-batch-mode",
     "x-api-key",
     "x-request-id",
+    "x-trpc-source",
 ];
-const CORS_EXPOSED: [&str; 5] =
-    ["x-request-id", "retry-after", "ratelimit-limit", "ratelimit-remaining", "ratelimit-reset"];
+/// What its pages may read of an answer's headers.
+const CORS_EXPOSED: [&str; 10] = [
+    "ratelimit-limit",
+    "ratelimit-policy",
+    "ratelimit-remaining",
+    "ratelimit-reset",
+    "retry-after",
+    "www-authenticate",
+    "x-ratelimit-limit",
+    "x-ratelimit-remaining",
+    "x-ratelimit-reset",
+    "x-request-id",
+];
 const CORS_MAX_AGE: std::time::Duration = std::time::Duration::from_secs(600);
 
 /// What every door holds.
@@ -165,14 +178,14 @@ pub fn router(
         .route("/api/trpc/{*path}", any(trpc::handle))
         .route("/api/openapi.json", get(openapi::handle))
         .route("/api/{*procedure}", any(plain::handle))
-        .route("/api/audit.jsonl", any(audit_export::handle))
+        .route(audit_export::PATH, any(audit_export::handle))
         .route("/api/trpc.d.ts", get(typescript::v11))
         .route("/api/trpc-v10.d.ts", get(typescript::v10))
         .route("/rpc", any(rpc::handle))
         .route(purser_proto_schema::agent::PATH, any(agent::handle))
-        .route("/healthz", any(health::live))
-        .route("/readyz", any(health::ready))
-        .route("/metrics", any(metrics::handle))
+        .route("/healthz", get(health::live))
+        .route("/readyz", get(health::ready))
+        .route("/metrics", get(metrics::handle))
         .layer(middleware::from_fn(allowance::tell));
     let router = match cors(&settings.cors_allow_origin)? {
         Some(cors) => router.layer(cors),
@@ -191,9 +204,9 @@ pub fn operators_router(
     let around = around::Around::of(&app, &procedures, reached.tls);
     let doors = Doors::new(app, procedures, metrics::Access::apart(settings), reached);
     Router::new()
-        .route("/healthz", any(health::live))
-        .route("/readyz", any(health::ready))
-        .route("/metrics", any(metrics::handle))
+        .route("/healthz", get(health::live))
+        .route("/readyz", get(health::ready))
+        .route("/metrics", get(metrics::handle))
         .layer(middleware::from_fn_with_state(around, around::every_door))
         .with_state(doors)
 }

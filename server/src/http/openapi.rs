@@ -7,13 +7,14 @@ use std::sync::LazyLock;
 
 use axum::{extract::Request, response::Response};
 use purser_proto_schema::{
+    audit,
     error::Code,
-    procedure::{self, Kind, ProcedureInfo},
+    procedure::{self, Kind, Procedure as _, ProcedureInfo},
     schema::{self, schemas},
 };
 use serde_json::{Map, Value, json};
 
-use super::{document::Document, plain};
+use super::{audit_export, document::Document, plain};
 
 /// Codes that a call with a body may meet besides the procedure's own.
 const OF_BODIES: [Code; 3] = [Code::Timeout, Code::PayloadTooLarge, Code::UnsupportedMediaType];
@@ -33,8 +34,9 @@ pub(super) async fn handle(request: Request) -> Response {
 
 fn document() -> Value {
     let called = || procedure::table().filter(|info| info.kind != Kind::Subscription);
-    let paths: Map<String, Value> =
+    let mut paths: Map<String, Value> =
         called().map(|info| (format!("{}{}", plain::MOUNT, info.name), path_item(info))).collect();
+    paths.insert(audit_export::PATH.to_owned(), json!({"get": export(&audit::All::INFO)}));
     let mut namespaces: Vec<&str> = called().map(namespace).collect();
     namespaces.dedup();
     let responses: Map<String, Value> =
@@ -89,9 +91,7 @@ fn by_get(info: &'static ProcedureInfo, example: &Value) -> Value {
         .map(|(name, schema, required)| parameter(name, schema, required, &example["input"][name]))
         .collect();
     let mut operation = operation(info, example, info.name.to_owned(), info.codes());
-    if !parameters.is_empty()
-        && let Some(responses) = operation["responses"].as_object_mut()
-    {
+    if let Some(responses) = operation["responses"].as_object_mut() {
         // Of the HTTP library below, before there is a request to answer.
         for status in ["414", "431"] {
             let description = "The URL is too long to be read: send the input by POST. There is no body.";
@@ -100,6 +100,31 @@ fn by_get(info: &'static ProcedureInfo, example: &Value) -> Value {
     }
     operation.insert("parameters".to_owned(), parameters.into());
     operation.into()
+}
+
+/// All of what a procedure tells in pages, line by line.
+fn export(info: &'static ProcedureInfo) -> Value {
+    let example: Value = serde_json::from_str(info.example).unwrap_or_default();
+    let mut operation = by_get(info, &example);
+    operation["operationId"] = "audit.jsonl".into();
+    operation["summary"] = "All of it, one JSON object a line".into();
+    operation["description"] = format!(
+        "What `{}` tells with the same filters, all of it, newest first: of each event a line, which is an \
+         `AuditEvent` as JSON. An answer that breaks off has no proper end.",
+        info.name
+    )
+    .into();
+    if let Some(parameters) = operation["parameters"].as_array_mut() {
+        parameters.retain(|parameter| parameter["name"].as_str().is_some_and(audit_export::takes));
+    }
+    operation["responses"]["200"] = json!({
+        "description": "The events.",
+        "content": {audit_export::MEDIA: {
+            "schema": {"type": "string"},
+            "example": format!("{}\n", example["output"]["items"][0]),
+        }},
+    });
+    operation
 }
 
 fn parameter(name: &str, schema: &Value, required: bool, example: &Value) -> Value {
@@ -239,6 +264,11 @@ mod tests {
                 for code in info.codes() {
                     let status = code.http_status().to_string();
                     assert!(operation["responses"][&status].is_object(), "{method} {} {status}", info.name);
+                }
+                // Whoever gets may write any query string.
+                for status in ["414", "431"] {
+                    let is_there = operation["responses"][status].is_object();
+                    assert_eq!(is_there, method == "get", "{method} {} {status}", info.name);
                 }
             }
         }

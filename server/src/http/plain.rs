@@ -10,7 +10,7 @@ use std::sync::Arc;
 use axum::{
     body::{Body, Bytes},
     extract::{Request, State},
-    http::{HeaderName, HeaderValue, Method, StatusCode, header},
+    http::{HeaderValue, Method, StatusCode, header},
     response::Response,
 };
 use percent_encoding::percent_decode_str;
@@ -26,15 +26,22 @@ use crate::{error::Error, rpc};
 /// What the paths of this door begin with.
 pub(super) const MOUNT: &str = "/api/";
 
-/// A refusal, and the header that goes with it.
-struct Refusal {
+/// A refusal, and where the method was wrong the right ones.
+pub(super) struct Refusal {
     error: PublicError,
-    header: Option<(HeaderName, HeaderValue)>,
+    allow: Option<HeaderValue>,
+}
+
+impl Refusal {
+    /// For another method than those that there are.
+    pub(super) fn by_method(error: PublicError, methods: &'static str) -> Self {
+        Self { error, allow: Some(HeaderValue::from_static(methods)) }
+    }
 }
 
 impl From<PublicError> for Refusal {
     fn from(error: PublicError) -> Self {
-        Self { error, header: None }
+        Self { error, allow: None }
     }
 }
 
@@ -50,16 +57,14 @@ async fn answer(doors: &Doors, request: Request) -> Result<Bytes, Refusal> {
     let name = percent_decode_str(path).decode_utf8_lossy().into_owned();
     let (method, headers) = (request.method().clone(), request.headers().clone());
     let query = request.uri().query().unwrap_or_default().to_owned();
-    let body = if method == Method::POST { Some(body::read_json(doors, request).await?) } else { None };
-    let Some(info) = doors.procedures.info(&name) else {
-        return Err(PublicError::new(Code::NotFound, "no procedure of this name").into());
+    let info = asked_for(doors, &name, &method);
+    let body = match method {
+        Method::POST => body::read_json_if(info.is_ok(), doors, request).await?,
+        _ => None,
     };
+    let info = info.map_err(|refusal| *refusal)?;
     let of_call = |error: PublicError| error.at(info.name);
-    if !allows(info, &method) {
-        return Err(not_allowed(info));
-    }
-    let caller =
-        auth::caller(doors, &headers).await.map_err(|error| unauthorized(of_call(rpc::public(&error))))?;
+    let caller = auth::caller(doors, &headers).await.map_err(|error| of_call(rpc::public(&error)))?;
     let (input, place) = match body {
         Some(body) if body.bytes.is_empty() => (Ok(None), None),
         Some(body) => (read(&body.bytes), body.place),
@@ -96,6 +101,16 @@ fn read(body: &[u8]) -> Result<Option<Box<RawValue>>, Error> {
     }
 }
 
+/// The procedure of a name that may be called by a method.
+fn asked_for(doors: &Doors, name: &str, method: &Method) -> Result<&'static ProcedureInfo, Box<Refusal>> {
+    let refusal = match doors.procedures.info(name) {
+        Some(info) if allows(info, method) => return Ok(info),
+        Some(info) => not_allowed(info),
+        None => PublicError::new(Code::NotFound, "no procedure of this name").into(),
+    };
+    Err(Box::new(refusal))
+}
+
 fn allows(info: &ProcedureInfo, method: &Method) -> bool {
     let reads = [Method::GET, Method::HEAD].contains(method);
     match info.kind {
@@ -105,32 +120,23 @@ fn allows(info: &ProcedureInfo, method: &Method) -> bool {
 }
 
 fn not_allowed(info: &ProcedureInfo) -> Refusal {
-    let (name, kind) = (info.name, info.kind);
-    let (message, allow) = match kind {
-        Kind::Mutation => (format!("{name} is a mutation: call it by POST"), "POST"),
-        Kind::Query | Kind::Subscription => (format!("call {name} by GET or POST"), "GET, HEAD, POST"),
+    let name = info.name;
+    let message = match info.kind {
+        Kind::Mutation => format!("{name} is a mutation: call it by POST"),
+        Kind::Query | Kind::Subscription => format!("call {name} by GET or POST"),
     };
     let error = PublicError::new(Code::MethodNotSupported, message).at(name);
-    Refusal { error, header: Some((header::ALLOW, HeaderValue::from_static(allow))) }
+    Refusal { error, allow: Some(envelope::methods(info.kind)) }
 }
 
-/// A 401 says how to come in; other failures to find the caller are none.
-fn unauthorized(error: PublicError) -> Refusal {
-    let header = (error.data.code == Code::Unauthorized)
-        .then_some((header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"purser\"")));
-    Refusal { error, header }
-}
-
-fn refused(Refusal { error, header }: Refusal) -> Response {
+pub(super) fn refused(Refusal { error, allow }: Refusal) -> Response {
     let status = StatusCode::from_u16(error.data.http_status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let retry_after = error.data.retry_after;
-    // Plain structs of strings and numbers: writing them does not fail.
-    let mut response = json(status, serde_json::to_string(&PlainError::from(error)).unwrap_or_default());
+    let mut response = json(status, "");
     let headers = response.headers_mut();
-    headers.extend(header);
-    if let Some(seconds) = retry_after {
-        headers.insert(header::RETRY_AFTER, seconds.into());
-    }
+    headers.extend(allow.map(|methods| (header::ALLOW, methods)));
+    envelope::tell_how(headers, &error);
+    // Plain structs of strings and numbers: writing them does not fail.
+    *response.body_mut() = serde_json::to_string(&PlainError::from(error)).unwrap_or_default().into();
     response
 }
 

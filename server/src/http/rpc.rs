@@ -7,14 +7,14 @@
 use axum::{
     body::Body,
     extract::{FromRequestParts, Request, State, WebSocketUpgrade},
-    http::{HeaderMap, Method, StatusCode, header},
+    http::{HeaderValue, Method, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
 use futures_util::{StreamExt, stream};
 use jsonrpsee::types::ErrorObjectOwned;
 use purser_proto_schema::{
     error::{Code, PublicError},
-    procedure::Kind,
+    procedure::{Kind, NoInput},
 };
 use serde_json::value::RawValue;
 
@@ -22,7 +22,9 @@ use super::{
     BATCH_WIDTH, Doors,
     auth::{self, Presented},
     batch::{Room, joined, no_room},
-    body, in_process, openrpc, rpc_socket,
+    body,
+    envelope::tell_how,
+    in_process, openrpc, rpc_socket,
     rpc_subscriptions::{Begun, Subscriptions},
     rpc_text::{Calls, NoCalls, Text},
 };
@@ -34,21 +36,21 @@ const METHOD_NOT_FOUND: i32 = -32_601;
 
 pub(super) async fn handle(State(doors): State<Doors>, request: Request) -> Response {
     let (mut parts, body) = request.into_parts();
-    if wants_websocket(&parts.headers) {
+    if wants_websocket(&parts) {
         let caller = match auth::caller(&doors, &parts.headers).await {
             Ok(caller) => caller,
             Err(error) => return refuse(&rpc::public(&error)),
         };
         return match WebSocketUpgrade::from_request_parts(&mut parts, &()).await {
             Ok(upgrade) => rpc_socket::upgrade(doors, upgrade, &parts.headers, caller),
-            Err(rejection) => rejection.into_response(),
+            Err(rejection) => no_upgrade(&rejection.body_text()),
         };
     }
     if parts.method != Method::POST {
-        return refuse(&PublicError::new(
-            Code::MethodNotSupported,
-            "call by POST, or upgrade to a WebSocket",
-        ));
+        let message = "call by POST, or upgrade to a WebSocket";
+        let mut response = refuse(&PublicError::new(Code::MethodNotSupported, message));
+        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
+        return response;
     }
     let key = auth::Key::shown_in(&parts.headers);
     let body = match body::read_json(&doors, Request::from_parts(parts, body)).await {
@@ -71,9 +73,17 @@ pub(super) async fn handle(State(doors): State<Doors>, request: Request) -> Resp
     }
 }
 
-/// Other upgrades, such as the `h2c` that `curl --http2` offers, may be ignored.
-fn wants_websocket(headers: &HeaderMap) -> bool {
-    headers.get(header::UPGRADE).is_some_and(|to| to.as_bytes().eq_ignore_ascii_case(b"websocket"))
+/// Other upgrades, such as the `h2c` that `curl --http2` offers, may be ignored, and so may one by another method.
+fn wants_websocket(parts: &Parts) -> bool {
+    let to = parts.headers.get(header::UPGRADE);
+    parts.method == Method::GET && to.is_some_and(|to| to.as_bytes().eq_ignore_ascii_case(b"websocket"))
+}
+
+/// The answer to an upgrade that is none, with the one version that is spoken.
+fn no_upgrade(why: &str) -> Response {
+    let mut response = json(StatusCode::BAD_REQUEST, failure(None, &protocol_error(INVALID_REQUEST, why)));
+    response.headers_mut().insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+    response
 }
 
 /// What comes of a text.
@@ -215,9 +225,9 @@ async fn serve_one(
             Some(subscriptions) => subscriptions.end(&method, call.params).map(|ended| ended.to_string()),
             None => Err(only_on_sockets(&method)),
         },
-        None if method == openrpc::DISCOVER => match call.params.map(RawValue::get) {
-            None | Some("{}" | "[]") => Ok(openrpc::text().to_owned()),
-            Some(_) => Err(rpc::wire(&method, Error::form("takes no parameters"))),
+        None if method == openrpc::DISCOVER => match call.params.is_none_or(is_nothing) {
+            true => Ok(openrpc::text().to_owned()),
+            false => Err(rpc::wire(&method, Error::form("takes no parameters"))),
         },
         None => {
             if let Some(request) = request::current() {
@@ -233,6 +243,11 @@ async fn serve_one(
         Err(error) => failure(Some(&id), &error),
     });
     Served { answer, begun, too_large: false }
+}
+
+/// Whether there are none, by name or by position.
+fn is_nothing(params: &RawValue) -> bool {
+    serde_json::from_str::<NoInput>(params.get()).is_ok()
 }
 
 fn only_on_sockets(name: &str) -> ErrorObjectOwned {
@@ -260,16 +275,14 @@ fn failure(id: Option<&RawValue>, error: &ErrorObjectOwned) -> String {
 fn refuse(error: &PublicError) -> Response {
     let status = StatusCode::from_u16(error.data.http_status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut response = json(status, failure(None, &object(error)));
-    if let Some(seconds) = error.data.retry_after {
-        response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
-    }
+    tell_how(response.headers_mut(), error);
     response
 }
 
 fn json(status: StatusCode, body: impl Into<Body>) -> Response {
     let mut response = Response::new(body.into());
     *response.status_mut() = status;
-    let media = header::HeaderValue::from_static("application/json");
+    let media = HeaderValue::from_static("application/json");
     response.headers_mut().insert(header::CONTENT_TYPE, media);
     response
 }

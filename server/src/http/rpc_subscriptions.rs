@@ -62,7 +62,12 @@ pub(super) struct Subscriptions {
 #[derive(Default)]
 struct Table {
     newest: u64,
-    live: HashMap<u64, CancellationToken>,
+    live: HashMap<u64, Live>,
+}
+
+struct Live {
+    of: &'static ProcedureInfo,
+    ended: CancellationToken,
 }
 
 /// A subscription that was answered with its number; it tells nothing before it is started.
@@ -103,23 +108,23 @@ impl Subscriptions {
         params: Option<&RawValue>,
         caller: Option<&Arc<Caller>>,
     ) -> Result<Begun, ErrorObjectOwned> {
-        let place = self.place().ok_or_else(|| too_many(info.name))?;
+        let place = self.place(info).ok_or_else(|| too_many(info.name))?;
         let begun = in_process::subscribe(&self.doors, info.name, params, caller).await?;
         Ok(Begun { id: place.id, info, events: begun.events, place })
     }
 
-    fn place(&self) -> Option<Place> {
+    fn place(&self, of: &'static ProcedureInfo) -> Option<Place> {
         let mut table = lock(&self.table);
         if table.live.len() >= AT_ONCE {
             return None;
         }
         table.newest += 1;
         let (id, ended) = (table.newest, self.all.child_token());
-        table.live.insert(id, ended.clone());
+        table.live.insert(id, Live { of, ended: ended.clone() });
         Some(Place { id, ended, table: Arc::clone(&self.table) })
     }
 
-    /// Ends the one that the parameters name, and says whether there was one.
+    /// Ends the one of the method's procedure that the parameters name, and says whether there was one.
     pub(super) fn end(&self, method: &str, params: Option<&RawValue>) -> Result<bool, ErrorObjectOwned> {
         #[derive(Deserialize)]
         struct Named {
@@ -134,11 +139,15 @@ impl Subscriptions {
                 Error::field("subscription", "must be the number that the subscription was answered with");
             return Err(rpc::wire(method, error));
         };
-        let ended = lock(&self.table).live.remove(&id);
-        if let Some(ended) = &ended {
-            ended.cancel();
+        let mut table = lock(&self.table);
+        // One of another procedure is none.
+        let is_its = table.live.get(&id).is_some_and(|live| live.of.unsubscribe().as_deref() == Some(method));
+        let live = if is_its { table.live.remove(&id) } else { None };
+        drop(table);
+        if let Some(live) = &live {
+            live.ended.cancel();
         }
-        Ok(ended.is_some())
+        Ok(live.is_some())
     }
 
     /// Lets one tell. Its answer must be on its way.

@@ -102,7 +102,7 @@ impl Text {
         let Ok(method) = serde_json::from_str::<String>(call.method.get()) else {
             return Err("`method` is a string");
         };
-        if call.jsonrpc.get() != r#""2.0""# {
+        if !serde_json::from_str::<String>(call.jsonrpc.get()).is_ok_and(|version| version == "2.0") {
             return Err("`jsonrpc` is \"2.0\"");
         }
         if call.params.is_some_and(|params| !params.get().starts_with(['{', '['])) {

@@ -15,7 +15,7 @@ use std::{
 use axum::{
     body::Bytes,
     extract::{Query, Request, State},
-    http::{HeaderMap, Method, StatusCode},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header},
     response::Response,
 };
 use futures_util::{StreamExt, stream};
@@ -23,7 +23,6 @@ use purser_proto_schema::{
     error::{Code, PublicError},
     procedure::{Kind, ProcedureInfo},
 };
-use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::{
@@ -42,14 +41,40 @@ use crate::{
 
 const MOUNT: &str = "/api/trpc/";
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
+/// What the query string says. Other parameters are not looked at.
+#[derive(Default)]
 struct Options {
     batch: Option<String>,
     input: Option<String>,
-    #[serde(alias = "Last-Event-Id")]
     last_event_id: Option<String>,
     connection_params: Option<String>,
+    /// Nobody knows what is meant by one that is given twice.
+    unreadable: Option<PublicError>,
+}
+
+impl Options {
+    fn of(uri: &Uri) -> Self {
+        let given =
+            Query::<Vec<(String, String)>>::try_from_uri(uri).map_or_else(|_| Vec::new(), |all| all.0);
+        let mut options = Self::default();
+        for (name, value) in given {
+            let (name, option) = match name.as_str() {
+                "batch" => ("batch", &mut options.batch),
+                "input" => ("input", &mut options.input),
+                "lastEventId" | "Last-Event-Id" => ("lastEventId", &mut options.last_event_id),
+                "connectionParams" => ("connectionParams", &mut options.connection_params),
+                _ => continue,
+            };
+            if option.replace(value).is_some() {
+                options.unreadable = Some(rpc::public(&Error::field(name, "is given twice")));
+            }
+        }
+        options
+    }
+
+    fn is_batch(&self) -> bool {
+        self.batch.as_ref().is_some_and(|batch| !batch.is_empty())
+    }
 }
 
 pub(super) async fn handle(State(doors): State<Doors>, request: Request) -> Response {
@@ -59,9 +84,10 @@ pub(super) async fn handle(State(doors): State<Doors>, request: Request) -> Resp
     // A v10 client whose base URL ends with a slash sends two of them.
     let path =
         request.uri().path().strip_prefix(MOUNT).unwrap_or_default().trim_start_matches('/').to_owned();
-    match prepare(&doors, request).await {
+    let path = percent_decode(&path);
+    match prepare(&doors, &path, request).await {
         Ok(prepared) => serve(&doors, &path, prepared).await,
-        Err(refused) => refused,
+        Err(refused) => with_methods(refused, || methods(&doors, &[path.as_ref()], false)),
     }
 }
 
@@ -75,25 +101,29 @@ struct Prepared {
     place: Option<Arc<Place>>,
 }
 
-async fn prepare(doors: &Doors, request: Request) -> std::result::Result<Prepared, Response> {
-    let plain = |error| single(&Outcome::refused(error), Bytes::from);
-    let options = Query::<Options>::try_from_uri(request.uri());
+async fn prepare(doors: &Doors, path: &str, request: Request) -> std::result::Result<Prepared, Response> {
+    let options = Options::of(request.uri());
+    let batch = options.is_batch();
     let (method, headers, body) = if request.method() == Method::GET {
         let (head, _) = request.into_parts();
         (head.method, head.headers, None)
     } else if body::is_json(request.headers()) {
         let (method, headers) = (request.method().clone(), request.headers().clone());
-        (method, headers, Some(body::read_json(doors, request).await.map_err(refusal)?))
+        // Of a batch some calls may be right.
+        let wrong = if batch { None } else { asked_for(doors, path, &method).err() };
+        let body = body::read_json_if(wrong.is_none(), doors, request).await.map_err(refusal)?;
+        if let (None, Some(wrong)) = (&body, wrong) {
+            return Err(refusal(*wrong));
+        }
+        (method, headers, body)
     } else {
-        return Err(plain(body::not_json()));
+        return Err(single(&Outcome::refused(body::not_json()), Bytes::from));
     };
-    let Query(options) =
-        options.map_err(|_| plain(PublicError::new(Code::BadRequest, "the query string cannot be read")))?;
     let (text, place) = body.map_or((None, None), |body| (Some(body.bytes), body.place));
     let text = text.or(options.input.map(Bytes::from)).filter(|text| !text.is_empty());
     // Read lazily: without a key even malformed JSON is a 401.
     let input = text.map(|text| serde_json::from_slice(&text)).transpose().map_err(|_| not_json());
-    let batch = options.batch.is_some_and(|batch| !batch.is_empty());
+    let input = options.unreadable.map_or(input, Err);
     let Options { last_event_id, connection_params, .. } = options;
     Ok(Prepared {
         method,
@@ -109,9 +139,8 @@ fn not_json() -> PublicError {
 }
 
 async fn serve(doors: &Doors, path: &str, request: Prepared) -> Response {
-    let path = percent_decode(path);
     let Prepared { method, headers, batch, asked, place } = request;
-    if !batch && let Some(info) = doors.procedures.info(&path).filter(|info| begins(info, &method)) {
+    if !batch && let Some(info) = doors.procedures.info(path).filter(|info| begins(info, &method)) {
         if let Some(place) = place {
             place.has_been_read();
         }
@@ -121,9 +150,10 @@ async fn serve(doors: &Doors, path: &str, request: Prepared) -> Response {
     if !batch {
         let input = asked.input.map(|json| Input { json, place });
         let presented = Presented::once(caller);
-        let outcome = call(doors, &path, &method, &presented, input, 1).await;
+        let outcome = call(doors, path, &method, &presented, input, 1).await;
         let caller = presented.caller().map(AsRef::as_ref);
-        return single(&outcome, |text| doors.unread.hold(caller, text));
+        let answer = single(&outcome, |text| doors.unread.hold(caller, text));
+        return with_methods(answer, || methods(doors, &[path], false));
     }
     let names: Vec<String> = path.split(',').take(MAX_BATCH + 1).map(ToOwned::to_owned).collect();
     if names.len() > MAX_BATCH {
@@ -134,10 +164,9 @@ async fn serve(doors: &Doors, path: &str, request: Prepared) -> Response {
     }
     let inputs = match asked.input.map(|input| Inputs::split(input.as_deref(), names.len(), place)) {
         Ok(Some(inputs)) => Ok(inputs),
-        Ok(None) => Err(PublicError::new(
-            Code::BadRequest,
+        Ok(None) => Err(rpc::public(&Error::form(
             "the input of a batch is an object whose keys are the calls' positions",
-        )),
+        ))),
         Err(error) => Err(error),
     };
     let superjson = inputs.as_ref().is_ok_and(Inputs::speak_superjson);
@@ -164,7 +193,27 @@ async fn serve(doors: &Doors, path: &str, request: Prepared) -> Response {
         outcome
     });
     let outcomes: Vec<Outcome> = calls.buffered(BATCH_WIDTH).collect().await;
-    envelope::batch(outcomes, |text| batch.hold(text))
+    let answer = envelope::batch(outcomes, |text| batch.hold(text));
+    with_methods(answer, || methods(doors, &batch.names, true))
+}
+
+/// An answer that names the methods there are, where it says that there is no such one.
+fn with_methods(mut answer: Response, methods: impl FnOnce() -> HeaderValue) -> Response {
+    if answer.status() == StatusCode::METHOD_NOT_ALLOWED {
+        answer.headers_mut().insert(header::ALLOW, methods());
+    }
+    answer
+}
+
+/// By which methods all of these can be called: by none in a batch where one is a subscription.
+fn methods(doors: &Doors, names: &[impl AsRef<str>], batch: bool) -> HeaderValue {
+    let info = |name: &str| doors.procedures.info(name);
+    let has = |kind| names.iter().any(|name| info(name.as_ref()).is_some_and(|info| info.kind == kind));
+    match () {
+        () if batch && has(Kind::Subscription) => HeaderValue::from_static(""),
+        () if has(Kind::Mutation) => envelope::methods(Kind::Mutation),
+        () => envelope::methods(Kind::Query),
+    }
 }
 
 /// A call's input, and its place where it came in a large body.
@@ -269,22 +318,11 @@ async fn call(
     let (input, unread) = input.map_or_else(|error| (Input::default(), Some(error)), |input| (input, None));
     let superjson::Input { json, superjson } = superjson::read(input.json.as_deref());
     let outcome = |result| Outcome { result, superjson };
-    let Some(info) = doors.procedures.info(name) else {
-        let message =
-            format!("no procedure found on path \"{}\"", name.chars().take(100).collect::<String>());
-        return outcome(Err(PublicError::new(Code::NotFound, message).at(name)));
+    let info = match asked_for(doors, name, method) {
+        Ok(info) if info.kind != Kind::Subscription => info,
+        Ok(info) => return outcome(Err(not_allowed(info))),
+        Err(error) => return outcome(Err(*error)),
     };
-    if !allows(info, method) {
-        let name = info.name;
-        let message = match info.kind {
-            Kind::Query => format!("call {name} by GET or POST"),
-            Kind::Mutation => format!("{name} is a mutation: call it by POST"),
-            Kind::Subscription => {
-                format!("{name} is a subscription: call it by GET and in no batch, or on a WebSocket at /rpc")
-            }
-        };
-        return outcome(Err(PublicError::new(Code::MethodNotSupported, message).at(info.name)));
-    }
     if let Some(error) = unread {
         let caller = presented.now(doors).await;
         let refused = caller.map(|caller| unreadable(&caller, info, &error));
@@ -317,12 +355,31 @@ pub(super) fn unreadable(caller: &Caller, info: &ProcedureInfo, error: &PublicEr
     forbidden.unwrap_or_else(|| error.clone()).at(info.name)
 }
 
-fn allows(info: &ProcedureInfo, method: &Method) -> bool {
-    match info.kind {
-        Kind::Query => method == Method::GET || method == Method::POST,
-        Kind::Mutation => method == Method::POST,
-        Kind::Subscription => false,
-    }
+/// The procedure of a name that may be called by a method; or begun, where it is a subscription.
+fn asked_for(
+    doors: &Doors,
+    name: &str,
+    method: &Method,
+) -> std::result::Result<&'static ProcedureInfo, Box<PublicError>> {
+    let Some(info) = doors.procedures.info(name) else {
+        let message =
+            format!("no procedure found on path \"{}\"", name.chars().take(100).collect::<String>());
+        return Err(Box::new(PublicError::new(Code::NotFound, message).at(name)));
+    };
+    let is_called = method == Method::POST || (method == Method::GET && info.kind != Kind::Mutation);
+    if is_called { Ok(info) } else { Err(Box::new(not_allowed(info))) }
+}
+
+fn not_allowed(info: &ProcedureInfo) -> PublicError {
+    let name = info.name;
+    let message = match info.kind {
+        Kind::Query => format!("call {name} by GET or POST"),
+        Kind::Mutation => format!("{name} is a mutation: call it by POST"),
+        Kind::Subscription => {
+            format!("{name} is a subscription: call it by GET and in no batch, or on a WebSocket at /rpc")
+        }
+    };
+    PublicError::new(Code::MethodNotSupported, message).at(name)
 }
 
 /// Whether the request begins a subscription.
