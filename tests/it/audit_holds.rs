@@ -95,7 +95,7 @@ async fn of_an_entry_that_is_tested_on_a_host_it_is_told_how_the_change_ended() 
     };
     assert_eq!(client.trpc_mutation("registry.create", &input("wrong")).await.diagnosis(), "unauthorized");
     let created = events(client, json!({"action": "registry.create"})).await;
-    assert_eq!(told(&created), ["registry.create BAD_REQUEST", "registry.create accepted"]);
+    assert_eq!(told(&created), ["registry.create unauthorized", "registry.create accepted"]);
     assert_eq!(created[0]["jobId"], created[1]["jobId"]);
 
     let entry = client.mutate("registry.create", input(&user.password)).await["registryId"].clone();
@@ -108,7 +108,7 @@ async fn of_an_entry_that_is_tested_on_a_host_it_is_told_how_the_change_ended() 
         [
             "registry.update ok",
             "registry.update accepted",
-            "registry.update BAD_REQUEST",
+            "registry.update unauthorized",
             "registry.update accepted",
             "registry.create ok",
             "registry.create accepted",

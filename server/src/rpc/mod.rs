@@ -232,9 +232,8 @@ where
             let unattended = app.unattended.clone();
             let task = async move {
                 let outcome = work.await.unwrap_or_else(|_| Err(panicked()));
-                let code =
-                    outcome.as_ref().map_or_else(|error| public(error).data.code.as_str(), |_| trail::OK);
-                trail::record(&app, &call, code).await;
+                let ended = outcome.as_ref().map_or_else(error::outcome, |_| trail::OK);
+                trail::record(&app, &call, ended).await;
                 outcome
             };
             unattended.spawn(task).await.unwrap_or_else(|_| Err(panicked()))
