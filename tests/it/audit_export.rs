@@ -9,6 +9,8 @@ use purser_tests::{
 };
 use serde_json::{Value, json};
 
+use crate::operations::{metrics, value};
+
 fn lines(answer: &Answer) -> Vec<Value> {
     assert_eq!(answer.status, 200, "{answer:?}");
     assert_eq!(answer.headers["content-type"], "application/jsonl");
@@ -16,7 +18,7 @@ fn lines(answer: &Answer) -> Vec<Value> {
 }
 
 /// Many events, as they come to be over the years.
-fn fill(purser: &Purser, count: usize) {
+pub fn fill(purser: &Purser, count: usize) {
     let organization = purser.default_organization();
     let kind = if purser.database().is_some() { "TIMESTAMPTZ" } else { "" };
     purser.sql(&format!(
@@ -74,7 +76,7 @@ async fn it_asks_for_the_same_key_and_the_same_filters_as_the_pages() {
 }
 
 #[tokio::test]
-async fn it_is_one_call_of_the_keys_limit() {
+async fn it_is_one_call_of_the_keys_limit_and_of_the_metrics() {
     let purser = Purser::builder().env("PURSER_AUDIT_RETENTION_DAYS", "0").start().await;
     fill(&purser, 350);
     let input =
@@ -88,6 +90,14 @@ async fn it_is_one_call_of_the_keys_limit() {
     assert_eq!((answer.status.as_u16(), answer.json()["code"].as_str()), (429, Some("TOO_MANY_REQUESTS")));
     let wait: u64 = answer.headers["retry-after"].to_str().unwrap().parse().unwrap();
     assert!((1..=86_400).contains(&wait) && answer.json()["data"]["retryAfter"].is_u64(), "{answer:?}");
+    let text = metrics(&purser.client()).await;
+    let counted: f64 = text
+        .lines()
+        .filter(|line| line.starts_with("purser_requests_total{") && line.contains("procedure=\"audit.all\""))
+        .map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap())
+        .sum();
+    let ok = r#"purser_requests_total{code="OK",door="plain",procedure="audit.all"}"#;
+    assert_eq!((value(&text, ok), counted), (1.0, 2.0), "{text}");
 }
 
 /// The audit may be larger than memory: what a caller has not taken yet has not been read.

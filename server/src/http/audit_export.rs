@@ -29,9 +29,11 @@ use serde_json::{
 use super::{Doors, auth, in_process, parameters};
 use crate::{
     error::{Error, Issues, Result},
-    rpc,
+    request, rpc,
 };
 
+/// What the path of this door ends in.
+pub(super) const NAME: &str = "audit.jsonl";
 /// As many as a page may have.
 const PAGE: u32 = 100;
 /// What a page is asked for by, and this door not.
@@ -51,12 +53,16 @@ pub(super) async fn handle(State(doors): State<Doors>, request: Request) -> Resp
         Ok(page) => page,
         Err(error) => return refuse(&error),
     };
-    let rest = stream::try_unfold((export, next), |(mut export, next)| async move {
-        let Some(cursor) = next else { return Ok(None) };
-        let page = export.page(Some(cursor)).await;
-        page.map(|(lines, next)| Some((lines, (export, next)))).map_err(|error| {
-            tracing::warn!(code = error.data.code.as_str(), "an export of the audit broke off");
-            io::Error::other("broke off")
+    // Not known any more when the body is read.
+    let of = request::current();
+    let rest = stream::try_unfold((export, next), move |(mut export, next)| {
+        request::within(of.clone(), async move {
+            let Some(cursor) = next else { return Ok(None) };
+            let page = export.page(Some(cursor)).await;
+            page.map(|(lines, next)| Some((lines, (export, next)))).map_err(|error| {
+                tracing::warn!(code = error.data.code.as_str(), "an export of the audit broke off");
+                io::Error::other("broke off")
+            })
         })
     });
     let lines = stream::StreamExt::chain(stream::iter([Ok::<_, io::Error>(first)]), rest);

@@ -27,9 +27,9 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::{
-    BATCH_WIDTH, Doors, MAX_BATCH,
+    BATCH_WIDTH, Doors, MAX_BATCH, around,
     auth::{self, Presented},
-    batch::{Room, no_room},
+    batch::{Room, Turn, no_room},
     body,
     envelope::{self, Outcome, public, refusal, respond, single},
     in_process, jsonl, sse, superjson,
@@ -156,7 +156,9 @@ async fn serve(doors: &Doors, path: &str, request: Prepared) -> Response {
     let calls = stream::iter(0..batch.len()).map(async |at| {
         if !room.is_left() {
             batch.skip(at);
-            let error = no_room().at(&batch.names[at]);
+            let (name, error) = (&batch.names[at], no_room());
+            around::turned_away(doors, doors.procedures.info(name), error.data.code);
+            let error = error.at(name);
             return Outcome { result: Err(error), superjson: batch.superjson };
         }
         let outcome = batch.call(at).await;
@@ -268,11 +270,35 @@ async fn call(
 ) -> Outcome {
     let (input, unread) = input.map_or_else(|error| (Input::default(), Some(error)), |input| (input, None));
     let superjson::Input { json, superjson } = superjson::read(input.json.as_deref());
-    let outcome = |result| Outcome { result, superjson };
-    let Some(info) = doors.procedures.info(name) else {
+    let info = doors.procedures.info(name);
+    let result = match admit(doors, name, info, method, presented, unread, calls).await {
+        Ok((info, caller, turn)) => {
+            let calling = in_process::call(doors, info.name, json.as_deref(), Some(caller), input.place);
+            drop((json, input.json));
+            turn.take(calling).await.map_err(|error| public(&error, info.name))
+        }
+        Err(error) => {
+            around::turned_away(doors, info, error.data.code);
+            Err(error)
+        }
+    };
+    Outcome { result, superjson }
+}
+
+/// The procedure, who calls it, and the call's turn, or why this door refuses it.
+async fn admit(
+    doors: &Doors,
+    name: &str,
+    info: Option<&'static ProcedureInfo>,
+    method: &Method,
+    presented: &Presented,
+    unread: Option<PublicError>,
+    calls: usize,
+) -> std::result::Result<(&'static ProcedureInfo, Arc<Caller>, Turn), PublicError> {
+    let Some(info) = info else {
         let message =
             format!("no procedure found on path \"{}\"", name.chars().take(100).collect::<String>());
-        return outcome(Err(PublicError::new(Code::NotFound, message).at(name)));
+        return Err(PublicError::new(Code::NotFound, message).at(name));
     };
     if !allows(info, method) {
         let name = info.name;
@@ -283,31 +309,22 @@ async fn call(
                 format!("{name} is a subscription: call it by GET and in no batch, or on a WebSocket at /rpc")
             }
         };
-        return outcome(Err(PublicError::new(Code::MethodNotSupported, message).at(info.name)));
+        return Err(PublicError::new(Code::MethodNotSupported, message).at(info.name));
     }
+    let refused = |error: &Error| rpc::public(error).at(info.name);
     if let Some(error) = unread {
-        let caller = presented.now(doors).await;
-        let refused = caller.map(|caller| unreadable(&caller, info, &error));
-        return outcome(Err(refused.unwrap_or_else(|unknown| unknown.at(info.name))));
+        let caller = presented.now(doors).await.map_err(|unknown| unknown.at(info.name))?;
+        return Err(unreadable(&caller, info, &error));
     }
     if let Some(error) = presented.unknown() {
-        return outcome(Err(rpc::public(error).at(info.name)));
+        return Err(refused(error));
     }
     let turn = doors.large_batches.turn(calls, Some(info), presented.caller()).await;
     // Only now: its turn may have come late.
-    let caller = match presented.now(doors).await {
-        Ok(caller) => caller,
-        Err(error) => return outcome(Err(error.at(info.name))),
-    };
+    let caller = presented.now(doors).await.map_err(|error| error.at(info.name))?;
     // Before, those that made others wait may have had too little unread to be refused.
     let turn = turn.and_then(|turn| doors.unread.room_for(Some(&caller)).map(|()| turn));
-    let turn = match turn {
-        Ok(turn) => turn,
-        Err(error) => return outcome(Err(rpc::public(&error).at(info.name))),
-    };
-    let calling = in_process::call(doors, info.name, json.as_deref(), Some(caller), input.place);
-    drop((json, input.json));
-    outcome(turn.take(calling).await.map_err(|error| public(&error, info.name)))
+    Ok((info, caller, turn.map_err(|error| refused(&error))?))
 }
 
 /// What is said of an input that is no JSON. It does not get as far as the wrapper, which checks the permission before

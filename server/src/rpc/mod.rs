@@ -162,7 +162,8 @@ impl Registrar {
         let method = move |params: Params<'static>, app: Arc<App>, extensions: Extensions| {
             let (handler, meter) = (handler.clone(), Arc::clone(&meter));
             async move {
-                let counted = Counted::begin(&meter, &app.traces);
+                let goes_on = extensions.get::<Aside>().is_some_and(Aside::goes_on);
+                let counted = Counted::begin(&meter, &app.traces, goes_on);
                 let outcome = serve::<P, F, Fut>(handler, params, Arc::clone(&app), &extensions).await;
                 counted.end(outcome.as_ref().err());
                 // Without it nobody is there who would read an answer.
@@ -178,24 +179,27 @@ impl Registrar {
     }
 }
 
-/// A call on its way to be counted and traced.
+/// A call on its way to be counted and traced. What goes on with an earlier one is traced only.
 struct Counted<'a> {
     meter: &'a Meter,
     traces: &'a Traces,
+    goes_on: bool,
     of: Option<Request>,
     begun: Instant,
 }
 
 impl<'a> Counted<'a> {
-    fn begin(meter: &'a Meter, traces: &'a Traces) -> Self {
+    fn begin(meter: &'a Meter, traces: &'a Traces, goes_on: bool) -> Self {
         let of = request::current().inspect(Request::reach);
-        Self { meter, traces, of, begun: Instant::now() }
+        Self { meter, traces, goes_on, of, begun: Instant::now() }
     }
 
     fn end(self, error: Option<&Error>) {
         let (took, code) = (self.begun.elapsed(), error.map(|error| code(error).as_str()));
         let door = self.of.as_ref().map_or(Door::Other, |of| of.door);
-        self.meter.called(door, took, code);
+        if !self.goes_on {
+            self.meter.called(door, took, code);
+        }
         if let Some(of) = &self.of {
             self.traces.tell(|| {
                 Span::within_request(of.id.as_str(), self.meter.procedure().to_owned(), took)
@@ -260,7 +264,7 @@ fn admit<P: Procedure>(
     gone: CancellationToken,
 ) -> Result<(Arc<Call>, P::Input)> {
     let caller = caller.ok_or(Error::Unauthorized)?;
-    if !aside.is_some_and(Aside::goes_on) {
+    if !aside.is_some_and(Aside::is_counted) {
         caller.count_call()?;
     }
     let place = aside.and_then(Aside::take_place);
