@@ -61,8 +61,10 @@ async fn it_asks_for_the_same_key_and_the_same_filters_as_the_pages() {
         assert_eq!(answer.json()["code"], code, "{answer:?}");
         answer.json()["data"].clone()
     };
-    error(purser.anonymous().get("/api/audit.jsonl").await, 401, "UNAUTHORIZED");
-    error(viewer.get("/api/audit.jsonl").await, 403, "FORBIDDEN");
+    for path in ["/api/audit.jsonl", "/api/audit.jsonl?limit=5"] {
+        error(purser.anonymous().get(path).await, 401, "UNAUTHORIZED");
+        error(viewer.get(path).await, 403, "FORBIDDEN");
+    }
     let client = purser.client();
     for (query, field) in
         [("colour=x", "colour"), ("limit=5", "limit"), ("cursor=x", "cursor"), ("from=x", "from")]
@@ -80,9 +82,15 @@ async fn it_is_one_call_of_the_keys_limit_and_of_the_metrics() {
     let purser = Purser::builder().env("PURSER_AUDIT_RETENTION_DAYS", "0").start().await;
     fill(&purser, 350);
     let input =
-        json!({"name": "once", "role": "admin", "rateLimit": {"requests": 1, "windowSeconds": 86_400}});
+        json!({"name": "once", "role": "admin", "rateLimit": {"requests": 2, "windowSeconds": 86_400}});
     let made = purser.client().mutate("apiKey.create", input).await;
     let once = purser.anonymous().with_key(made["key"].as_str().unwrap());
+    // So is one whose filters cannot be read.
+    let answer = once.get("/api/audit.jsonl?limit=5").await;
+    assert_eq!(
+        (answer.status.as_u16(), &answer.headers["ratelimit-remaining"]),
+        (400, &"1".parse().unwrap())
+    );
     let answer = once.get("/api/audit.jsonl").await;
     assert_eq!(answer.headers["ratelimit-remaining"], "0");
     assert!(lines(&answer).len() >= 350);
@@ -97,7 +105,7 @@ async fn it_is_one_call_of_the_keys_limit_and_of_the_metrics() {
         .map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap())
         .sum();
     let ok = r#"purser_requests_total{code="OK",door="plain",procedure="audit.all"}"#;
-    assert_eq!((value(&text, ok), counted), (1.0, 2.0), "{text}");
+    assert_eq!((value(&text, ok), counted), (1.0, 3.0), "{text}");
 }
 
 /// The audit may be larger than memory: what a caller has not taken yet has not been read.

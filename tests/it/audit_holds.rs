@@ -8,6 +8,7 @@ use purser_tests::{Purser, Road, Testbed, eventually, tenant::Grant, unique, use
 use serde_json::{Value, json};
 
 use crate::{
+    answers::send,
     audit::{events, told},
     inputs::Things,
 };
@@ -61,6 +62,22 @@ async fn no_organization_hides_by_its_own_refusals_what_is_tried_on_another() {
     // What is not told apart is summed up in whose it is: five of them are events of their own.
     assert_eq!(rest(&loud, "many.refused"), "1|15");
     assert_eq!((rest("", "many.refused"), rest(&victim, "many.refused")), ("0|".into(), "0|".into()));
+}
+
+#[tokio::test]
+async fn what_a_key_may_not_do_is_told_although_its_input_is_no_json() {
+    let purser = Purser::start().await;
+    let viewer = purser.key_in(&purser.default_organization(), Grant::Role("viewer"));
+    for path in ["/api/trpc/server.create", "/api/server.create", "/api/trpc/server.create?batch=1"] {
+        let answer = send(&viewer, Method::POST, path, &[], "{bad").await;
+        assert_eq!(answer.status, 403, "{answer:?}");
+    }
+    // A query would have changed nothing.
+    assert_eq!(send(&viewer, Method::POST, "/api/audit.all", &[], "{bad").await.status, 403);
+    let client = purser.client();
+    let forbidden = json!({"outcome": "FORBIDDEN"});
+    let noted = async || Some(events(&client, forbidden.clone()).await).filter(|noted| noted.len() >= 3);
+    assert_eq!(told(&eventually(SOON, noted).await), ["server.create FORBIDDEN"; 3]);
 }
 
 #[tokio::test]

@@ -93,6 +93,38 @@ async fn a_batch_is_as_many_calls_as_it_holds() {
     }
 }
 
+/// Each door reads it by itself, before the call gets as far as the limit.
+#[tokio::test]
+async fn input_that_is_no_json_is_a_call_all_the_same() {
+    let purser = Purser::start().await;
+    let client = limited(&purser, 4, 3600).await;
+    let post = async |path: &str| send(&client, http::Method::POST, path, &[], "{bad").await;
+    let subscribe = async || {
+        let mut stream = client.subscribe("/api/trpc/registry.events?input=%7Bbad", &[]).await;
+        let told = stream.event().await.unwrap();
+        assert_eq!(told.event, "serialized-error", "{told:?}");
+        (stream.headers, told.json()["data"]["code"].clone())
+    };
+    let (trpc, plain) = ("/api/trpc/registry.all", "/api/registry.all");
+    for (path, left) in [(trpc, 3), (plain, 2)] {
+        let answer = post(path).await;
+        assert_eq!(answer.status, 400, "{answer:?}");
+        remains(&answer, left);
+    }
+    let (headers, code) = subscribe().await;
+    assert_eq!((number(&headers, "ratelimit-remaining"), code), (1, json!("BAD_REQUEST")));
+    let batch = "/api/trpc/registry.all,registry.all?batch=1";
+    let answer = post(batch).await;
+    assert_eq!(answer.status, 207, "{answer:?}");
+    remains(&answer, 0);
+    for path in [trpc, plain, batch] {
+        let answer = post(path).await;
+        assert_eq!(answer.status, 429, "{answer:?}");
+        assert!(number(&answer.headers, "retry-after") >= 1);
+    }
+    assert_eq!(subscribe().await.1, "TOO_MANY_REQUESTS");
+}
+
 #[tokio::test]
 async fn a_bucket_fills_again() {
     let purser = Purser::start().await;

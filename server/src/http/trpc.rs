@@ -314,7 +314,7 @@ async fn admit(
     let refused = |error: &Error| rpc::public(error).at(info.name);
     if let Some(error) = unread {
         let caller = presented.now(doors).await.map_err(|unknown| unknown.at(info.name))?;
-        return Err(unreadable(&caller, info, &error));
+        return Err(unreadable(doors, &caller, info, &error));
     }
     if let Some(error) = presented.unknown() {
         return Err(refused(error));
@@ -327,11 +327,15 @@ async fn admit(
     Ok((info, caller, turn.map_err(|error| refused(&error))?))
 }
 
-/// What is said of an input that is no JSON. It does not get as far as the wrapper, which checks the permission before
-/// any input.
-pub(super) fn unreadable(caller: &Caller, info: &ProcedureInfo, error: &PublicError) -> PublicError {
-    let forbidden = caller.require(info.permission).err().map(|error| rpc::public(&error));
-    forbidden.unwrap_or_else(|| error.clone()).at(info.name)
+/// What is said of an input that is no JSON: what stands before any input, or that.
+pub(super) fn unreadable(
+    doors: &Doors,
+    caller: &Caller,
+    info: &ProcedureInfo,
+    error: &PublicError,
+) -> PublicError {
+    let refused = rpc::let_in(&doors.app, info, caller, false).err().map(|error| rpc::public(&error));
+    refused.unwrap_or_else(|| error.clone()).at(info.name)
 }
 
 fn allows(info: &ProcedureInfo, method: &Method) -> bool {

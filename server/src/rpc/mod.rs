@@ -264,23 +264,31 @@ fn admit<P: Procedure>(
     gone: CancellationToken,
 ) -> Result<(Arc<Call>, P::Input)> {
     let caller = caller.ok_or(Error::Unauthorized)?;
-    if !aside.is_some_and(Aside::is_counted) {
-        caller.count_call()?;
-    }
+    let_in(app, &P::INFO, caller, aside.is_some_and(Aside::is_counted))?;
     let place = aside.and_then(Aside::take_place);
     let call = Call::new(Arc::clone(caller), P::INFO.name, gone, place.clone());
-    if let Err(forbidden) = caller.require(P::INFO.permission) {
-        // A query would have changed nothing.
-        if P::INFO.kind == Kind::Mutation {
-            trail::record_forbidden(app, &call);
-        }
-        return Err(forbidden);
-    }
     let input = input::parse::<P::Input>(params)?;
     if let Some(place) = place {
         place.has_been_read();
     }
     Ok((Arc::new(call), input))
+}
+
+/// What is asked of a key before any input is read: whether it may call again, where that has not been counted, and
+/// whether it may call this. A door asks it of an input that is no JSON, which does not get as far as the wrapper.
+///
+/// # Errors
+/// [`Error::TooManyCalls`], [`Error::Forbidden`].
+pub fn let_in(app: &App, info: &ProcedureInfo, caller: &Caller, is_counted: bool) -> Result<()> {
+    if !is_counted {
+        caller.count_call()?;
+    }
+    caller.require(info.permission).inspect_err(|_| {
+        // A query would have changed nothing.
+        if info.kind == Kind::Mutation {
+            trail::record_forbidden(app, caller, info.name);
+        }
+    })
 }
 
 /// A procedure's error on the wire. The suite holds by this that its documents name every code it answers.
