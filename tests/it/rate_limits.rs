@@ -93,6 +93,39 @@ async fn a_batch_is_as_many_calls_as_it_holds() {
     }
 }
 
+/// The head of the answer goes out before the first call is made.
+#[tokio::test]
+async fn an_answer_line_by_line_tells_what_is_left_when_all_its_calls_are_counted() {
+    let purser = Purser::start().await;
+    let client = limited(&purser, 4, 3600).await;
+    let lines = async |names: &str, input: &str| {
+        let path = format!("/api/trpc/{names}?batch=1&input={input}");
+        let headers = [("trpc-accept", "application/jsonl")];
+        let mut stream = client.stream(http::Method::GET, &path, &headers, "").await;
+        let mut codes = std::collections::BTreeMap::new();
+        let _head = stream.line().await;
+        while let Some(line) = stream.line().await {
+            let line: Value = serde_json::from_str(&line).unwrap();
+            let code = &line[2][0][0]["error"]["data"]["code"];
+            codes.insert(line[0].as_u64().unwrap(), code.as_str().unwrap_or("OK").to_owned());
+        }
+        let told = |name: &str| number(&stream.headers, name);
+        assert_eq!((stream.status.as_u16(), told("ratelimit-limit")), (200, 4));
+        let retry = stream.headers.contains_key("retry-after");
+        (codes.into_values().collect::<Vec<_>>(), told("ratelimit-remaining"), retry)
+    };
+    // What no procedure is, or a mutation by GET, is no call.
+    let (codes, left, retry) = lines("registry.all,no.such,registry.create,job.all", "%7B%7D").await;
+    assert_eq!(codes, ["OK", "NOT_FOUND", "METHOD_NOT_SUPPORTED", "OK"]);
+    assert_eq!((left, retry), (2, false));
+    // None is counted twice, readable or not.
+    let (codes, left, retry) = lines("registry.all", "%7Bbad").await;
+    assert_eq!((codes, left, retry), (vec!["BAD_REQUEST".to_owned()], 1, false));
+    let (codes, left, retry) = lines("registry.all,registry.all,registry.all", "%7B%7D").await;
+    assert_eq!(codes, ["OK", "TOO_MANY_REQUESTS", "TOO_MANY_REQUESTS"]);
+    assert_eq!((left, retry), (0, true));
+}
+
 /// Each door reads it by itself, before the call gets as far as the limit.
 #[tokio::test]
 async fn input_that_is_no_json_is_a_call_all_the_same() {

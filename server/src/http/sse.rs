@@ -113,7 +113,7 @@ async fn admit(
     let caller = auth::caller(doors, headers).await.map_err(refused)?;
     match &asked.input {
         Ok(_) => Ok(caller),
-        Err(error) => Err(trpc::unreadable(doors, &caller, info, error)),
+        Err(error) => Err(trpc::unreadable(doors, &caller, info, false, error)),
     }
 }
 

@@ -10,6 +10,7 @@ use std::{
     borrow::Cow,
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use axum::{
@@ -37,7 +38,7 @@ use super::{
 use crate::{
     domain::{caller::Caller, large_inputs::Place},
     error::Error,
-    rpc,
+    rpc::{self, Aside},
 };
 
 const MOUNT: &str = "/api/trpc/";
@@ -121,7 +122,7 @@ async fn serve(doors: &Doors, path: &str, request: Prepared) -> Response {
     if !batch {
         let input = asked.input.map(|json| Input { json, place });
         let presented = Presented::once(caller);
-        let outcome = call(doors, &path, &method, &presented, input, 1).await;
+        let outcome = call(doors, &path, &method, &presented, input, 1, false).await;
         let caller = presented.caller().map(AsRef::as_ref);
         return single(&outcome, |text| doors.unread.hold(caller, text));
     }
@@ -148,18 +149,15 @@ async fn serve(doors: &Doors, path: &str, request: Prepared) -> Response {
         true => Presented::for_each(caller, auth::Key::shown_in(&headers)),
         false => Presented::once(caller),
     };
-    let batch = Arc::new(Batch { doors: doors.clone(), method, presented, names, inputs, superjson });
+    let mut batch = Batch { doors: doors.clone(), method, presented, names, inputs, superjson, beyond: None };
     if in_lines {
-        return jsonl::answer(batch);
+        batch.count();
+        return jsonl::answer(Arc::new(batch));
     }
     let room = Room::of(doors, batch.caller(), batch.len());
     let calls = stream::iter(0..batch.len()).map(async |at| {
         if !room.is_left() {
-            batch.skip(at);
-            let (name, error) = (&batch.names[at], no_room());
-            around::turned_away(doors, doors.procedures.info(name), error.data.code);
-            let error = error.at(name);
-            return Outcome { result: Err(error), superjson: batch.superjson };
+            return batch.refuse(at, no_room());
         }
         let outcome = batch.call(at).await;
         room.take(outcome.result.as_ref().map_or(0, |data| data.get().len()));
@@ -221,9 +219,25 @@ pub(super) struct Batch {
     names: Vec<String>,
     inputs: std::result::Result<Mutex<Inputs>, PublicError>,
     superjson: bool,
+    /// Where its calls have been counted: those that are beyond their key's limit, and for how long.
+    beyond: Option<HashMap<usize, Duration>>,
 }
 
 impl Batch {
+    /// Counts its calls before the first is made, so that an answer whose head goes out before can say what is left. What
+    /// would be no call of the key's is not counted.
+    fn count(&mut self) {
+        let Some(caller) = self.presented.caller() else { return };
+        let mut beyond = HashMap::new();
+        for (at, name) in self.names.iter().enumerate() {
+            let is_call = self.doors.procedures.info(name).is_some_and(|info| allows(info, &self.method));
+            if is_call && let Err(Error::TooManyCalls(wait)) = caller.count_call() {
+                beyond.insert(at, wait);
+            }
+        }
+        self.beyond = Some(beyond);
+    }
+
     pub(super) fn len(&self) -> usize {
         self.names.len()
     }
@@ -242,24 +256,31 @@ impl Batch {
         self.doors.unread.hold(self.caller(), text)
     }
 
-    /// Gives up a call that is not made: nothing of its input is kept.
-    fn skip(&self, at: usize) {
+    /// Refuses a call that is not made: nothing of its input is kept.
+    fn refuse(&self, at: usize, error: PublicError) -> Outcome {
         if let Ok(inputs) = &self.inputs {
             inputs.lock().unwrap_or_else(PoisonError::into_inner).take(at);
         }
+        let name = &self.names[at];
+        around::turned_away(&self.doors, self.doors.procedures.info(name), error.data.code);
+        Outcome { result: Err(error.at(name)), superjson: self.superjson }
     }
 
     /// Makes a call, once.
     pub(super) async fn call(&self, at: usize) -> Outcome {
+        if let Some(wait) = self.beyond.as_ref().and_then(|beyond| beyond.get(&at)) {
+            return self.refuse(at, rpc::public(&Error::TooManyCalls(*wait)));
+        }
         let input = match &self.inputs {
             Ok(inputs) => Ok(inputs.lock().unwrap_or_else(PoisonError::into_inner).take(at)),
             Err(error) => Err(error.clone()),
         };
-        call(&self.doors, &self.names[at], &self.method, &self.presented, input, self.len()).await
+        let (calls, is_counted) = (self.len(), self.beyond.is_some());
+        call(&self.doors, &self.names[at], &self.method, &self.presented, input, calls, is_counted).await
     }
 }
 
-/// Makes a call, one of so many that came together.
+/// Makes a call, one of so many that came together, which may have been counted against its key's limit.
 async fn call(
     doors: &Doors,
     name: &str,
@@ -267,18 +288,19 @@ async fn call(
     presented: &Presented,
     input: std::result::Result<Input, PublicError>,
     calls: usize,
+    is_counted: bool,
 ) -> Outcome {
     let (input, unread) = input.map_or_else(|error| (Input::default(), Some(error)), |input| (input, None));
     let superjson::Input { json, superjson } = superjson::read(input.json.as_deref());
-    let info = doors.procedures.info(name);
-    let result = match admit(doors, name, info, method, presented, unread, calls).await {
+    let result = match admit(doors, name, method, presented, unread, calls, is_counted).await {
         Ok((info, caller, turn)) => {
-            let calling = in_process::call(doors, info.name, json.as_deref(), Some(caller), input.place);
+            let aside = Aside::with_place(input.place, is_counted);
+            let calling = in_process::call_with(doors, info.name, json.as_deref(), Some(caller), aside);
             drop((json, input.json));
             turn.take(calling).await.map_err(|error| public(&error, info.name))
         }
         Err(error) => {
-            around::turned_away(doors, info, error.data.code);
+            around::turned_away(doors, doors.procedures.info(name), error.data.code);
             Err(error)
         }
     };
@@ -289,13 +311,13 @@ async fn call(
 async fn admit(
     doors: &Doors,
     name: &str,
-    info: Option<&'static ProcedureInfo>,
     method: &Method,
     presented: &Presented,
     unread: Option<PublicError>,
     calls: usize,
+    is_counted: bool,
 ) -> std::result::Result<(&'static ProcedureInfo, Arc<Caller>, Turn), PublicError> {
-    let Some(info) = info else {
+    let Some(info) = doors.procedures.info(name) else {
         let message =
             format!("no procedure found on path \"{}\"", name.chars().take(100).collect::<String>());
         return Err(PublicError::new(Code::NotFound, message).at(name));
@@ -314,7 +336,7 @@ async fn admit(
     let refused = |error: &Error| rpc::public(error).at(info.name);
     if let Some(error) = unread {
         let caller = presented.now(doors).await.map_err(|unknown| unknown.at(info.name))?;
-        return Err(unreadable(doors, &caller, info, &error));
+        return Err(unreadable(doors, &caller, info, is_counted, &error));
     }
     if let Some(error) = presented.unknown() {
         return Err(refused(error));
@@ -332,9 +354,10 @@ pub(super) fn unreadable(
     doors: &Doors,
     caller: &Caller,
     info: &ProcedureInfo,
+    is_counted: bool,
     error: &PublicError,
 ) -> PublicError {
-    let refused = rpc::let_in(&doors.app, info, caller, false).err().map(|error| rpc::public(&error));
+    let refused = rpc::let_in(&doors.app, info, caller, is_counted).err().map(|error| rpc::public(&error));
     refused.unwrap_or_else(|| error.clone()).at(info.name)
 }
 

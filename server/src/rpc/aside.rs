@@ -19,9 +19,9 @@ struct Inner {
 }
 
 impl Aside {
-    /// For a call whose input has a place, where it needs one.
-    pub fn with_place(place: Option<Arc<Place>>) -> Self {
-        Self(Arc::new(Inner { place: Mutex::new(place), ..Inner::default() }))
+    /// For a call whose input has a place, where it needs one, and which may have been counted against its key's limit.
+    pub fn with_place(place: Option<Arc<Place>>, is_counted: bool) -> Self {
+        Self(Arc::new(Inner { place: Mutex::new(place), is_counted, ..Inner::default() }))
     }
 
     /// For what goes on with a call that has been counted.
