@@ -6,7 +6,10 @@ use http::HeaderMap;
 use purser_tests::{Answer, Client, Purser};
 use serde_json::{Value, json};
 
-use crate::answers::{refused, send};
+use crate::{
+    answers::{refused, send},
+    operations::{metrics, value},
+};
 
 async fn limited(purser: &Purser, requests: u32, window: u32) -> Client {
     let input = json!({"name": "limited", "role": "viewer",
@@ -124,6 +127,9 @@ async fn an_answer_line_by_line_tells_what_is_left_when_all_its_calls_are_counte
     let (codes, left, retry) = lines("registry.all,registry.all,registry.all", "%7B%7D").await;
     assert_eq!(codes, ["OK", "TOO_MANY_REQUESTS", "TOO_MANY_REQUESTS"]);
     assert_eq!((left, retry), (0, true));
+    let text = metrics(&purser.client()).await;
+    let refused = r#"purser_requests_total{code="TOO_MANY_REQUESTS",door="trpc",procedure="registry.all"}"#;
+    assert_eq!(value(&text, refused), 2.0, "{text}");
 }
 
 /// Each door reads it by itself, before the call gets as far as the limit.
