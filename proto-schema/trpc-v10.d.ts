@@ -52,8 +52,8 @@ type Mutation<Input, Output> = Call<"mutation", Input, Output>;
 export type Procedures = {
   registry: {
     /**
-     * Stores a registry entry, its password encrypted. The credential is not tested unless `test` is true; then
-     * a failed test stores nothing.
+     * Stores a registry entry, its password encrypted. The credential is not tested unless `test` is true, which
+     * needs `registry:test`, too; then a failed test stores nothing.
      */
     create: Mutation<RegistryCreateInput, Registry>;
     /** All registry entries of the organization, oldest first. Passwords are never returned. */
@@ -63,7 +63,8 @@ export type Procedures = {
     /**
      * Changes a registry entry. An absent field stays, null clears a nullable one. Another host in
      * `registryUrl`, `insecure` turned on, another `caCertificate` and a host added to `realmAllow` need the
-     * `password` in the same call: a secret goes only to where it was entered for, and only as safely.
+     * `password` in the same call: a secret goes only to where it was entered for, and only as safely. With
+     * `test` it needs `registry:test`, too.
      */
     update: Mutation<RegistryUpdateInput, Registry>;
     /** Removes a registry entry. CONFLICT while jobs under way use it, listed in `data.usedBy`, unless `force`. */
@@ -868,7 +869,7 @@ export type OrganizationUpdateInput = {
 export type Permission =
   /** See registry entries. */
   | "registry:read"
-  /** Create and change registry entries. */
+  /** Create and change registry entries; to test them first takes `registry:test`. */
   | "registry:write"
   /** Remove registry entries. */
   | "registry:delete"
@@ -1032,7 +1033,7 @@ export type RegistryCreateInput = {
   registryUrl: string;
   /** Where to run the test that `test` asks for; null, `""` and `"none"` are the control plane. */
   serverId?: string | null | undefined;
-  /** Test first, and store nothing when the test fails. */
+  /** Test first, and store nothing when the test fails. Needs `registry:test`. */
   test?: boolean | null | undefined;
   /** Needed with a password. */
   username?: string | null | undefined;
@@ -1204,7 +1205,7 @@ export type RegistryUpdateInput = {
   registryUrl?: string | null | undefined;
   /** Where to run the test that `test` asks for. */
   serverId?: string | null | undefined;
-  /** Test the changed entry first, and change nothing when the test fails. */
+  /** Test the changed entry first, and change nothing when the test fails. Needs `registry:test`. */
   test?: boolean | null | undefined;
   /** As it was last read: CONFLICT, and no change, where it was changed since. */
   updatedAt?: string | null | undefined;

@@ -28,7 +28,7 @@ macro_rules! permissions {
 permissions! {
     /// See registry entries.
     RegistryRead = "registry:read" | "iam:project:cicd:registry:read",
-    /// Create and change registry entries.
+    /// Create and change registry entries; to test them first takes `registry:test`.
     RegistryWrite = "registry:write" | "iam:project:cicd:registry:write",
     /// Remove registry entries.
     RegistryDelete = "registry:delete" | "iam:project:cicd:registry:delete",

@@ -31,7 +31,7 @@ pub use purser_registry_client::RegistryType;
 
 procedures! {
     /// Stores a registry entry, its password encrypted. The credential is not tested unless `test`
-    /// is true; then a failed test stores nothing.
+    /// is true, which needs `registry:test`, too; then a failed test stores nothing.
     Mutation "registry.create" [RegistryWrite] Create(CreateInput) -> Registry, fails [PreconditionFailed];
     /// All registry entries of the organization, oldest first. Passwords are never returned.
     Query "registry.all" [RegistryRead] All(NoInput) -> Vec<Registry>;
@@ -39,7 +39,8 @@ procedures! {
     Query "registry.one" [RegistryRead] One(OneInput) -> Registry;
     /// Changes a registry entry. An absent field stays, null clears a nullable one. Another host in
     /// `registryUrl`, `insecure` turned on, another `caCertificate` and a host added to `realmAllow` need the
-    /// `password` in the same call: a secret goes only to where it was entered for, and only as safely.
+    /// `password` in the same call: a secret goes only to where it was entered for, and only as safely. With `test`
+    /// it needs `registry:test`, too.
     Mutation "registry.update" [RegistryWrite] Update(UpdateInput) -> Registry, fails [PreconditionFailed];
     /// Removes a registry entry. CONFLICT while jobs under way use it, listed in `data.usedBy`, unless `force`.
     Mutation "registry.remove" [RegistryDelete] Remove(RemoveInput) -> Registry;
@@ -173,7 +174,7 @@ pub struct CreateInput {
     /// Where to run the test that `test` asks for; null, `""` and `"none"` are the control plane.
     #[schemars(length(max = ids::MAX_ID_CHARS), regex(pattern = limits::NO_CONTROL_CHARACTERS))]
     pub server_id: Option<String>,
-    /// Test first, and store nothing when the test fails.
+    /// Test first, and store nothing when the test fails. Needs `registry:test`.
     pub test: Option<bool>,
 }
 
@@ -241,7 +242,7 @@ pub struct UpdateInput {
     /// Where to run the test that `test` asks for.
     #[schemars(length(max = ids::MAX_ID_CHARS), regex(pattern = limits::NO_CONTROL_CHARACTERS))]
     pub server_id: Option<String>,
-    /// Test the changed entry first, and change nothing when the test fails.
+    /// Test the changed entry first, and change nothing when the test fails. Needs `registry:test`.
     pub test: Option<bool>,
     /// As it was last read: CONFLICT, and no change, where it was changed since.
     pub updated_at: Option<Timestamp>,

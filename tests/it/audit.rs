@@ -31,6 +31,8 @@ async fn each_change_and_each_use_of_a_credential_is_told_with_who_what_and_wher
     road.test(&entry, Some(road.host())).await.data();
     let wrong = road.entry_with(&bed.registries.basic, "plain", "not the password").await;
     assert_eq!(road.test(&wrong, None).await.diagnosis(), "unauthorized");
+    let never = client.mutate("server.create", json!({"name": "never"})).await["serverId"].clone();
+    assert_eq!(road.test(&wrong, never.as_str()).await.diagnosis(), "server_offline");
     client.query("registry.catalog", json!({"registryId": entry})).await;
     client.mutate("registry.update", json!({"registryId": entry, "registryName": unique("new")})).await;
     let job = road.pull(&format!("{}/absent:v1", bed.registries.basic), json!({"registryId": entry})).await;
@@ -53,10 +55,17 @@ async fn each_change_and_each_use_of_a_credential_is_told_with_who_what_and_wher
     assert_eq!((&pull["serverId"], &pull["jobId"]), (&json!(road.host()), &job["jobId"]));
     assert_eq!(of_entry[4]["serverId"], road.host());
     assert!(of_entry[5]["serverId"].is_null());
+    // A test that failed is told, and found, by what was found.
     assert_eq!(
-        told(&events(client, json!({"registryId": wrong})).await)[0],
-        "registry.testRegistryById BAD_REQUEST"
+        told(&events(client, json!({"registryId": wrong})).await),
+        [
+            "registry.testRegistryById server_offline",
+            "registry.testRegistryById unauthorized",
+            "registry.create ok"
+        ]
     );
+    let found = events(client, json!({"outcome": "unauthorized"})).await;
+    assert_eq!((found.len(), &found[0]["registryId"]), (1, &json!(wrong)), "{found:?}");
     assert_eq!(
         told(&events(client, json!({"serverId": road.host()})).await).last().unwrap(),
         "server.create ok",

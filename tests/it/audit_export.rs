@@ -9,7 +9,11 @@ use purser_tests::{
 };
 use serde_json::{Value, json};
 
-use crate::{answers::send, plain::refused};
+use crate::{
+    answers::send,
+    operations::{metrics, value},
+    plain::refused,
+};
 
 fn lines(answer: &Answer) -> Vec<Value> {
     assert_eq!(answer.status, 200, "{answer:?}");
@@ -18,7 +22,7 @@ fn lines(answer: &Answer) -> Vec<Value> {
 }
 
 /// Many events, as they come to be over the years.
-fn fill(purser: &Purser, count: usize) {
+pub fn fill(purser: &Purser, count: usize) {
     let organization = purser.default_organization();
     let kind = if purser.database().is_some() { "TIMESTAMPTZ" } else { "" };
     purser.sql(&format!(
@@ -89,13 +93,19 @@ async fn it_refuses_as_the_plain_door_does() {
 }
 
 #[tokio::test]
-async fn it_is_one_call_of_the_keys_limit() {
+async fn it_is_one_call_of_the_keys_limit_and_of_the_metrics() {
     let purser = Purser::builder().env("PURSER_AUDIT_RETENTION_DAYS", "0").start().await;
     fill(&purser, 350);
     let input =
-        json!({"name": "once", "role": "admin", "rateLimit": {"requests": 1, "windowSeconds": 86_400}});
+        json!({"name": "once", "role": "admin", "rateLimit": {"requests": 2, "windowSeconds": 86_400}});
     let made = purser.client().mutate("apiKey.create", input).await;
     let once = purser.anonymous().with_key(made["key"].as_str().unwrap());
+    // So is one whose filters cannot be read.
+    let answer = once.get("/api/audit.jsonl?limit=5").await;
+    assert_eq!(
+        (answer.status.as_u16(), &answer.headers["ratelimit-remaining"]),
+        (400, &"1".parse().unwrap())
+    );
     let answer = once.get("/api/audit.jsonl").await;
     assert_eq!(answer.headers["ratelimit-remaining"], "0");
     assert!(lines(&answer).len() >= 350);
@@ -103,6 +113,14 @@ async fn it_is_one_call_of_the_keys_limit() {
     assert_eq!((answer.status.as_u16(), answer.json()["code"].as_str()), (429, Some("TOO_MANY_REQUESTS")));
     let wait: u64 = answer.headers["retry-after"].to_str().unwrap().parse().unwrap();
     assert!((1..=86_400).contains(&wait) && answer.json()["data"]["retryAfter"].is_u64(), "{answer:?}");
+    let text = metrics(&purser.client()).await;
+    let counted: f64 = text
+        .lines()
+        .filter(|line| line.starts_with("purser_requests_total{") && line.contains("procedure=\"audit.all\""))
+        .map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap())
+        .sum();
+    let ok = r#"purser_requests_total{code="OK",door="plain",procedure="audit.all"}"#;
+    assert_eq!((value(&text, ok), counted), (1.0, 3.0), "{text}");
 }
 
 /// The audit may be larger than memory: what a caller has not taken yet has not been read.

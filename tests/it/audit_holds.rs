@@ -8,6 +8,7 @@ use purser_tests::{Purser, Road, Testbed, eventually, tenant::Grant, unique, use
 use serde_json::{Value, json};
 
 use crate::{
+    answers::send,
     audit::{events, told},
     inputs::Things,
 };
@@ -64,6 +65,22 @@ async fn no_organization_hides_by_its_own_refusals_what_is_tried_on_another() {
 }
 
 #[tokio::test]
+async fn what_a_key_may_not_do_is_told_although_its_input_is_no_json() {
+    let purser = Purser::start().await;
+    let viewer = purser.key_in(&purser.default_organization(), Grant::Role("viewer"));
+    for path in ["/api/trpc/server.create", "/api/server.create", "/api/trpc/server.create?batch=1"] {
+        let answer = send(&viewer, Method::POST, path, &[], "{bad").await;
+        assert_eq!(answer.status, 403, "{answer:?}");
+    }
+    // A query would have changed nothing.
+    assert_eq!(send(&viewer, Method::POST, "/api/audit.all", &[], "{bad").await.status, 403);
+    let client = purser.client();
+    let forbidden = json!({"outcome": "FORBIDDEN"});
+    let noted = async || Some(events(&client, forbidden.clone()).await).filter(|noted| noted.len() >= 3);
+    assert_eq!(told(&eventually(SOON, noted).await), ["server.create FORBIDDEN"; 3]);
+}
+
+#[tokio::test]
 async fn a_wrong_token_for_the_metrics_is_told_and_none_at_all_is_not() {
     let purser = Purser::builder().env("PURSER_METRICS_TOKEN", TOKEN).start().await;
     let (client, nobody) = (purser.client(), purser.anonymous());
@@ -95,7 +112,7 @@ async fn of_an_entry_that_is_tested_on_a_host_it_is_told_how_the_change_ended() 
     };
     assert_eq!(client.trpc_mutation("registry.create", &input("wrong")).await.diagnosis(), "unauthorized");
     let created = events(client, json!({"action": "registry.create"})).await;
-    assert_eq!(told(&created), ["registry.create BAD_REQUEST", "registry.create accepted"]);
+    assert_eq!(told(&created), ["registry.create unauthorized", "registry.create accepted"]);
     assert_eq!(created[0]["jobId"], created[1]["jobId"]);
 
     let entry = client.mutate("registry.create", input(&user.password)).await["registryId"].clone();
@@ -108,7 +125,7 @@ async fn of_an_entry_that_is_tested_on_a_host_it_is_told_how_the_change_ended() 
         [
             "registry.update ok",
             "registry.update accepted",
-            "registry.update BAD_REQUEST",
+            "registry.update unauthorized",
             "registry.update accepted",
             "registry.create ok",
             "registry.create accepted",

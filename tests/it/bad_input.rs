@@ -202,7 +202,7 @@ fn wrong_texts(field: &str) -> Vec<String> {
         }
         "query" => vec![String::new(), "  ".into(), long(256), zero, bell],
         "description" => vec![long(1024), zero],
-        "cursor" => vec![long(100), zero],
+        "cursor" => vec![MARK.into(), long(100), zero],
         "action" | "outcome" => vec![String::new(), format!("{MARK} x"), long(64), zero, bell],
         "from" | "to" => vec![
             String::new(),

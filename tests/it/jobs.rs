@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use http::StatusCode;
 use nix::sys::signal::Signal;
+use purser_proto_schema::ids::{JobId, RegistryId};
 use purser_tests::{
     BreakableProxy, Engine, Purser, Road, Testbed, eventually,
     image::{self, Published},
@@ -70,7 +71,10 @@ async fn jobs_come_newest_first_a_page_at_a_time_and_filtered() {
     assert_eq!(ids(&list(json!({"status": "failed", "kind": "push"})).await).len(), 1);
     assert_eq!(ids(&list(json!({"serverId": pending})).await), [queued["jobId"].as_str().unwrap()]);
     assert_eq!(ids(&list(json!({"serverId": road.host(), "limit": 100})).await).len(), 5);
-    for (field, bad) in [("limit", json!(0)), ("limit", json!(101))] {
+    let braced = format!("job_{{{}}}", JobId::generate().uuid().unwrap());
+    let cursors = ["abc", "zzz", "job_", "job_x", &RegistryId::generate().to_string(), &braced];
+    let bad = cursors.map(|cursor| ("cursor", json!(cursor)));
+    for (field, bad) in bad.into_iter().chain([("limit", json!(0)), ("limit", json!(101))]) {
         let refused = road.client.trpc_query("job.all", &json!({field: bad})).await;
         assert!(refused.error()["data"]["zodError"]["fieldErrors"][field].is_array(), "{refused:?}");
     }

@@ -13,7 +13,7 @@ use crate::{answers::send, config::refusal, inputs::CALLS};
 const SOON: Duration = Duration::from_secs(20);
 const TOKEN: &str = "the-operators-own-token";
 
-async fn metrics(client: &Client) -> String {
+pub async fn metrics(client: &Client) -> String {
     let answer = client.get("/metrics").await;
     assert_eq!(answer.status, 200, "{answer:?}");
     assert!(answer.headers["content-type"].to_str().unwrap().starts_with("text/plain; version=0.0.4"));
@@ -21,7 +21,7 @@ async fn metrics(client: &Client) -> String {
 }
 
 /// The value of the sample that begins so, labels included; 0 where there is none.
-fn value(text: &str, sample: &str) -> f64 {
+pub fn value(text: &str, sample: &str) -> f64 {
     let found = text.lines().find_map(|line| line.strip_prefix(sample)?.strip_prefix(' '));
     found.map_or(0.0, |value| value.parse().unwrap())
 }
@@ -67,6 +67,45 @@ async fn calls_are_counted_by_procedure_door_and_code() {
     let seconds = r#"purser_request_duration_seconds_count{door="trpc",procedure="registry.all"}"#;
     assert_eq!(value(&text, seconds), 3.0, "{text}");
     assert!(value(&text, r#"purser_http_responses_total{door="trpc",status="401"}"#) >= 1.0);
+}
+
+/// Whatever else came by the same request, and whatever the status of its answer says.
+#[tokio::test]
+async fn calls_that_a_door_refuses_are_counted_each_by_its_own_name() {
+    let purser = Purser::start().await;
+    let (client, wrong) = (purser.client(), purser.anonymous().with_key("wrong"));
+    let batch = |names: &str| format!("/api/trpc/{names}?batch=1");
+    assert_eq!(wrong.get(&batch("registry.all,registry.presets,registry.all")).await.status, 401);
+    let lines = [("trpc-accept", "application/jsonl")];
+    let mut stream = wrong.stream(Method::GET, &batch("job.all,job.all,made.up"), &lines, "").await;
+    while stream.line().await.is_some() {}
+    let failed = wrong.subscribe("/api/trpc/registry.events", &[]).await.event().await.unwrap();
+    assert_eq!(failed.event, "serialized-error", "{failed:?}");
+    client.subscribe("/api/trpc/registry.events", &[]).await;
+    assert_eq!(client.get(&batch("server.all,nope,nope,registry.create")).await.status, 207);
+    // By a name that is not the path's.
+    wrong.get("/api/trpc/server%2Eall").await;
+    wrong.get("/api/audit.jsonl").await;
+    client.get("/api/registry.events").await;
+    let text = metrics(&client).await;
+    for (procedure, door, code, count) in [
+        ("registry.all", "trpc", "UNAUTHORIZED", 2.0),
+        ("registry.presets", "trpc", "UNAUTHORIZED", 1.0),
+        ("job.all", "trpc", "UNAUTHORIZED", 2.0),
+        ("registry.events", "trpc", "UNAUTHORIZED", 1.0),
+        ("registry.events", "trpc", "OK", 1.0),
+        ("server.all", "trpc", "OK", 1.0),
+        ("server.all", "trpc", "UNAUTHORIZED", 1.0),
+        ("registry.create", "trpc", "METHOD_NOT_SUPPORTED", 1.0),
+        ("unknown", "trpc", "NOT_FOUND", 3.0),
+        ("unknown", "trpc", "UNAUTHORIZED", 0.0),
+        ("audit.all", "plain", "UNAUTHORIZED", 1.0),
+        ("registry.events", "plain", "NOT_IMPLEMENTED", 1.0),
+    ] {
+        let sample =
+            format!("purser_requests_total{{code=\"{code}\",door=\"{door}\",procedure=\"{procedure}\"}}");
+        assert_eq!(value(&text, &sample), count, "{sample}\n{text}");
+    }
 }
 
 #[tokio::test]

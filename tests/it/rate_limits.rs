@@ -6,7 +6,10 @@ use http::HeaderMap;
 use purser_tests::{Answer, Client, Purser};
 use serde_json::{Value, json};
 
-use crate::answers::{refused, send};
+use crate::{
+    answers::{refused, send},
+    operations::{metrics, value},
+};
 
 async fn limited(purser: &Purser, requests: u32, window: u32) -> Client {
     let input = json!({"name": "limited", "role": "viewer",
@@ -91,6 +94,74 @@ async fn a_batch_is_as_many_calls_as_it_holds() {
     for one in answer.json().as_array().unwrap() {
         assert_eq!(one["error"]["code"], -32029, "{one}");
     }
+}
+
+/// The head of the answer goes out before the first call is made.
+#[tokio::test]
+async fn an_answer_line_by_line_tells_what_is_left_when_all_its_calls_are_counted() {
+    let purser = Purser::start().await;
+    let client = limited(&purser, 4, 3600).await;
+    let lines = async |names: &str, input: &str| {
+        let path = format!("/api/trpc/{names}?batch=1&input={input}");
+        let headers = [("trpc-accept", "application/jsonl")];
+        let mut stream = client.stream(http::Method::GET, &path, &headers, "").await;
+        let mut codes = std::collections::BTreeMap::new();
+        let _head = stream.line().await;
+        while let Some(line) = stream.line().await {
+            let line: Value = serde_json::from_str(&line).unwrap();
+            let code = &line[2][0][0]["error"]["data"]["code"];
+            codes.insert(line[0].as_u64().unwrap(), code.as_str().unwrap_or("OK").to_owned());
+        }
+        let told = |name: &str| number(&stream.headers, name);
+        assert_eq!((stream.status.as_u16(), told("ratelimit-limit")), (200, 4));
+        let retry = stream.headers.contains_key("retry-after");
+        (codes.into_values().collect::<Vec<_>>(), told("ratelimit-remaining"), retry)
+    };
+    // What no procedure is, or a mutation by GET, is no call.
+    let (codes, left, retry) = lines("registry.all,no.such,registry.create,job.all", "%7B%7D").await;
+    assert_eq!(codes, ["OK", "NOT_FOUND", "METHOD_NOT_SUPPORTED", "OK"]);
+    assert_eq!((left, retry), (2, false));
+    // None is counted twice, readable or not.
+    let (codes, left, retry) = lines("registry.all", "%7Bbad").await;
+    assert_eq!((codes, left, retry), (vec!["BAD_REQUEST".to_owned()], 1, false));
+    let (codes, left, retry) = lines("registry.all,registry.all,registry.all", "%7B%7D").await;
+    assert_eq!(codes, ["OK", "TOO_MANY_REQUESTS", "TOO_MANY_REQUESTS"]);
+    assert_eq!((left, retry), (0, true));
+    let text = metrics(&purser.client()).await;
+    let refused = r#"purser_requests_total{code="TOO_MANY_REQUESTS",door="trpc",procedure="registry.all"}"#;
+    assert_eq!(value(&text, refused), 2.0, "{text}");
+}
+
+/// Each door reads it by itself, before the call gets as far as the limit.
+#[tokio::test]
+async fn input_that_is_no_json_is_a_call_all_the_same() {
+    let purser = Purser::start().await;
+    let client = limited(&purser, 4, 3600).await;
+    let post = async |path: &str| send(&client, http::Method::POST, path, &[], "{bad").await;
+    let subscribe = async || {
+        let mut stream = client.subscribe("/api/trpc/registry.events?input=%7Bbad", &[]).await;
+        let told = stream.event().await.unwrap();
+        assert_eq!(told.event, "serialized-error", "{told:?}");
+        (stream.headers, told.json()["data"]["code"].clone())
+    };
+    let (trpc, plain) = ("/api/trpc/registry.all", "/api/registry.all");
+    for (path, left) in [(trpc, 3), (plain, 2)] {
+        let answer = post(path).await;
+        assert_eq!(answer.status, 400, "{answer:?}");
+        remains(&answer, left);
+    }
+    let (headers, code) = subscribe().await;
+    assert_eq!((number(&headers, "ratelimit-remaining"), code), (1, json!("BAD_REQUEST")));
+    let batch = "/api/trpc/registry.all,registry.all?batch=1";
+    let answer = post(batch).await;
+    assert_eq!(answer.status, 207, "{answer:?}");
+    remains(&answer, 0);
+    for path in [trpc, plain, batch] {
+        let answer = post(path).await;
+        assert_eq!(answer.status, 429, "{answer:?}");
+        assert!(number(&answer.headers, "retry-after") >= 1);
+    }
+    assert_eq!(subscribe().await.1, "TOO_MANY_REQUESTS");
 }
 
 #[tokio::test]

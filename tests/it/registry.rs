@@ -1,9 +1,16 @@
 //! `registry.*`: what is stored, what is shown, and what a change may not do.
 
-use purser_tests::{Client, Purser, Testbed, scan_for_secret, user::Kind};
+use std::time::Duration;
+
+use purser_tests::{
+    Client, Hostile, Purser, Testbed, eventually, hostile::basic, scan_for_secret, tenant::Grant, user::Kind,
+};
 use serde_json::{Value, json};
 
-use crate::answers::{members, registry};
+use crate::{
+    answers::{members, registry},
+    audit::{events, told},
+};
 
 /// The members of `Registry` in API.md, and no other.
 const MEMBERS: &[&str] = &[
@@ -262,6 +269,49 @@ async fn every_name_of_docker_hub_is_one_host() {
         assert_eq!((&row["registryHost"], &row["namespace"]), (&json!("docker.io"), &Value::Null), "{url}");
         assert_eq!(row["registryUrl"], url);
     }
+}
+
+/// Whoever may only write would use the stored secret, or see what an address answers.
+#[tokio::test]
+async fn a_change_that_tests_first_needs_the_permission_to_test() {
+    let purser = Purser::start().await;
+    let own = purser.default_organization();
+    let writer = purser.key_in(&own, Grant::Permissions(&["registry:write"]));
+    let both = purser.key_in(&own, Grant::Permissions(&["registry:write", "registry:test"]));
+    let asked = Hostile::start(|_| basic().into()).await;
+    let input = |test: Value| {
+        json!({"registryName": "tested", "registryUrl": asked.address().to_string(), "username": "u", "password": "p",
+            "test": test})
+    };
+    let entry = writer.mutate("registry.create", input(Value::Null)).await;
+    let change =
+        |test: Value| json!({"registryId": entry["registryId"], "registryName": "renamed", "test": test});
+    // There or not: it is not looked at.
+    let absent = json!({"registryId": "reg_x", "serverId": "srv_x", "test": true});
+    let tested = [("registry.create", input(json!(true))), ("registry.update", change(json!(true)))];
+    for (procedure, input) in tested.iter().chain([&("registry.update", absent)]) {
+        let refused = writer.trpc_mutation(procedure, input).await;
+        assert_eq!(refused.code(), "FORBIDDEN", "{procedure}: {refused:?}");
+        assert!(refused.text().contains("lacks the permission `registry:test`"), "{refused:?}");
+    }
+    assert_eq!(asked.connections(), 0, "nobody was asked");
+    let client = purser.client();
+    assert_eq!(client.query("registry.all", Value::Null).await, json!([entry]));
+    let forbidden = json!({"outcome": "FORBIDDEN"});
+    let noted = async || Some(events(&client, forbidden.clone()).await).filter(|noted| noted.len() >= 3);
+    let noted = told(&eventually(Duration::from_secs(20), noted).await);
+    assert_eq!(noted.iter().filter(|event| *event == "registry.update FORBIDDEN").count(), 2, "{noted:?}");
+    assert!(noted.len() == 3 && noted.contains(&"registry.create FORBIDDEN".to_owned()), "{noted:?}");
+    // By the one in place of the other, too; and without a test there is nothing more to have.
+    for (procedure, input) in tested {
+        assert_eq!(both.trpc_mutation(procedure, &input).await.diagnosis(), "unauthorized");
+    }
+    for no_test in [json!(false), Value::Null] {
+        writer.mutate("registry.update", change(no_test)).await;
+    }
+    let theirs = json!({"name": "theirs", "permissions": ["iam:project:cicd:registry:write"]});
+    let theirs = client.with_key(client.mutate("apiKey.create", theirs).await["key"].as_str().unwrap());
+    assert_eq!(theirs.trpc_mutation("registry.create", &input(json!(true))).await.code(), "FORBIDDEN");
 }
 
 #[tokio::test]

@@ -19,7 +19,7 @@ use purser_tests::{Purser, Road, Testbed, eventually, user::Kind};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-use crate::{answers::send, config::refusal};
+use crate::{answers::send, audit_export::fill, config::refusal};
 
 const SOON: Duration = Duration::from_secs(20);
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
@@ -142,6 +142,26 @@ async fn a_callers_trace_goes_on_to_the_host_and_back() {
     let (message, call) =
         (collector.first("message websocket").await, collector.first("registry.presets").await);
     assert_eq!((&call["traceId"], &call["parentSpanId"]), (&message["traceId"], &message["spanId"]));
+}
+
+/// It is read while it is sent, when its request has been answered.
+#[tokio::test]
+async fn each_page_of_an_export_is_in_the_trace_of_its_request() {
+    let (collector, url) = Collector::start().await;
+    let purser = Purser::builder()
+        .env("OTEL_EXPORTER_OTLP_ENDPOINT", &url)
+        .env("PURSER_AUDIT_RETENTION_DAYS", "0")
+        .start()
+        .await;
+    fill(&purser, 250);
+    assert_eq!(purser.client().get("/api/audit.jsonl").await.text().lines().count(), 251);
+    let pages =
+        eventually(SOON, async || Some(collector.named("audit.all")).filter(|pages| pages.len() >= 3)).await;
+    let request = collector.first("GET plain").await;
+    for page in pages {
+        assert_eq!((&page["traceId"], &page["parentSpanId"]), (&request["traceId"], &request["spanId"]));
+        assert_eq!(attributes(&page)["purser.door"], "plain");
+    }
 }
 
 #[tokio::test]

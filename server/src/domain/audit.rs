@@ -13,7 +13,7 @@ use purser_proto_schema::{
     time::Timestamp,
 };
 
-use super::caller::Call;
+use super::caller::{Call, Caller};
 use crate::{
     app::App,
     error::{Issues, Result},
@@ -44,12 +44,12 @@ pub async fn record_use(app: &App, call: &Call, registry: RegistryId, outcome: &
 }
 
 /// Notes that a call was not let through to its procedure. What a key repeats is not noted each time.
-pub fn record_forbidden(app: &App, call: &Call) {
+pub fn record_forbidden(app: &App, caller: &Caller, action: &'static str) {
     app.refusals.note(Refusal {
-        organization_id: Some(call.organization().clone()),
-        api_key_id: Some(call.caller.api_key_id.clone()),
+        organization_id: Some(caller.organization_id.clone()),
+        api_key_id: Some(caller.api_key_id.clone()),
         server_id: None,
-        action: call.action,
+        action,
         outcome: FORBIDDEN,
     });
 }

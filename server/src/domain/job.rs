@@ -259,6 +259,10 @@ pub async fn all(app: Arc<App>, call: Arc<Call>, input: AllInput) -> Result<JobP
     if limit == 0 || limit > PAGE {
         return Err(Error::field("limit", "must be from 1 to 100"));
     }
+    // Any other text would sort somewhere, too, and leave jobs out unsaid.
+    if input.cursor.as_ref().is_some_and(|cursor| !is_whole(cursor)) {
+        return Err(Error::field("cursor", "must be the nextCursor of a page before"));
+    }
     let filter = JobFilter {
         status: input.status,
         kind: input.kind,
@@ -269,6 +273,11 @@ pub async fn all(app: Arc<App>, call: Arc<Call>, input: AllInput) -> Result<JobP
     let next_cursor = found.last().filter(|_| more).map(|(job, _)| job.job_id.clone());
     let items = found.into_iter().map(|(job, targets)| view(&app, job, targets)).collect::<Result<_>>()?;
     Ok(JobPage { items, next_cursor })
+}
+
+/// Whether an id has the form that is generated here.
+fn is_whole(id: &JobId) -> bool {
+    id.uuid().is_some_and(|uuid| JobId::from_uuid(uuid) == *id)
 }
 
 /// `job.cancel`

@@ -1,6 +1,7 @@
 //! What a key may still do, in the headers of each answer: `RateLimit-*` as the IETF's draft has them, the
 //! older `x-ratelimit-*` with the same numbers, and `Retry-After` where a call was refused. Keys without a
-//! limit have none of them, nor has what is said on a socket.
+//! limit have none of them, nor has what is said on a socket. What is counted after the head of an answer is not in there:
+//! a batch that is answered line by line is counted before.
 
 use axum::{
     extract::Request,

@@ -9,9 +9,13 @@ use axum::{
     response::Response,
 };
 
-use purser_proto_schema::error::Code;
+use purser_proto_schema::{
+    audit,
+    error::Code,
+    procedure::{Procedure as _, ProcedureInfo},
+};
 
-use super::{MOUNTS, Procedures};
+use super::{Doors, MOUNTS, Procedures, audit_export};
 use crate::{
     app::App,
     metrics::{Metrics, UNKNOWN},
@@ -93,6 +97,16 @@ pub(super) async fn every_door(State(around): State<Around>, request: Request, n
     response
 }
 
+/// Counts a call that a door refuses by itself: by its own name, however many came by the same request, which is then not
+/// counted as one more.
+pub(super) fn turned_away(doors: &Doors, info: Option<&ProcedureInfo>, code: Code) {
+    if let Some(request) = request::current() {
+        request.reach();
+        let procedure = info.map_or(UNKNOWN, |info| info.name);
+        doors.app.metrics.turned_away(procedure, request.door, code.as_str());
+    }
+}
+
 impl Around {
     pub(super) fn of(app: &App, procedures: &Procedures, tls: bool) -> Self {
         let (metrics, traces) = (Arc::clone(&app.metrics), app.traces.clone());
@@ -103,6 +117,8 @@ impl Around {
     fn door(&self, path: &str) -> (Door, Option<&'static str>) {
         let found = MOUNTS.iter().find_map(|(mount, door)| Some((*door, path.strip_prefix(mount)?)));
         match found {
+            // The same procedure by another name.
+            _ if path == audit_export::PATH => (Door::Plain, Some(audit::All::INFO.name)),
             Some((door @ (Door::Trpc | Door::Plain), name)) => {
                 let info = self.procedures.info(name.trim_start_matches('/'));
                 (door, Some(info.map_or(UNKNOWN, |info| info.name)))
@@ -142,6 +158,7 @@ fn code_of(status: StatusCode) -> Code {
         413 => Code::PayloadTooLarge,
         415 => Code::UnsupportedMediaType,
         429 => Code::TooManyRequests,
+        501 => Code::NotImplemented,
         503 => Code::ServiceUnavailable,
         500.. => Code::InternalServerError,
         // JSON-RPC says 200 of what is no call, too.

@@ -6,7 +6,7 @@
 //! key's limit it takes one call, by its first page.
 //! What breaks off has no proper end: a text that ended well is whole.
 
-use std::io;
+use std::{io, sync::Arc};
 
 use axum::{
     body::{Body, Bytes},
@@ -31,8 +31,9 @@ use super::{
     plain::{self, Refusal},
 };
 use crate::{
+    domain::caller::Caller,
     error::{Error, Result},
-    rpc,
+    request, rpc,
 };
 
 /// Where it is.
@@ -55,22 +56,28 @@ async fn answer(doors: Doors, asked: &Parts) -> std::result::Result<Response, Re
         return Err(Refusal::by_method(of_call(error), "GET, HEAD"));
     }
     let key = auth::Key::shown_in(&asked.headers);
-    let caller = auth::caller_of(&doors, &key).await.map_err(|error| of_call(rpc::public(&error)))?;
-    let filters = filters(&asked.uri).map_err(|error| {
-        // What cannot be read does not get as far as the wrapper, which checks this before any input.
-        let error = caller.require(All::INFO.permission).err().unwrap_or(error);
-        of_call(rpc::public(&error))
-    })?;
-    drop(caller);
+    let filters = match filters(&asked.uri) {
+        Ok(filters) => filters,
+        Err(error) => {
+            // What cannot be read does not get as far as the wrapper, which checks this before any input.
+            let let_in = |caller: Arc<Caller>| rpc::let_in(&doors.app, &All::INFO, &caller, false);
+            let refused = auth::caller_of(&doors, &key).await.and_then(let_in).err();
+            return Err(of_call(rpc::public(&refused.unwrap_or(error))).into());
+        }
+    };
     let mut export = Export { doors, key, filters };
     // The first page before the answer begins: what is wrong with the call is said with a status.
     let (first, next) = export.page(None).await?;
-    let rest = stream::try_unfold((export, next), |(mut export, next)| async move {
-        let Some(cursor) = next else { return Ok(None) };
-        let page = export.page(Some(cursor)).await;
-        page.map(|(lines, next)| Some((lines, (export, next)))).map_err(|error| {
-            tracing::warn!(code = error.data.code.as_str(), "an export of the audit broke off");
-            io::Error::other("broke off")
+    // Not known any more when the body is read.
+    let of = request::current();
+    let rest = stream::try_unfold((export, next), move |(mut export, next)| {
+        request::within(of.clone(), async move {
+            let Some(cursor) = next else { return Ok(None) };
+            let page = export.page(Some(cursor)).await;
+            page.map(|(lines, next)| Some((lines, (export, next)))).map_err(|error| {
+                tracing::warn!(code = error.data.code.as_str(), "an export of the audit broke off");
+                io::Error::other("broke off")
+            })
         })
     });
     let lines = stream::StreamExt::chain(stream::iter([Ok::<_, io::Error>(first)]), rest);

@@ -26,7 +26,7 @@ pub(super) fn call(
     caller: Option<Arc<Caller>>,
     place: Option<Arc<Place>>,
 ) -> impl Future<Output = Answer> + Send + use<> {
-    call_with(doors, name, params, caller, Aside::with_place(place))
+    call_with(doors, name, params, caller, Aside::with_place(place, false))
 }
 
 /// As [`call`], where this goes on with an earlier one: it does not count against its key's limit again.
@@ -39,7 +39,8 @@ pub(super) fn go_on(
     call_with(doors, name, params, caller, Aside::going_on())
 }
 
-fn call_with(
+/// As [`call`], with what goes beside it.
+pub(super) fn call_with(
     doors: &Doors,
     name: &'static str,
     params: Option<&RawValue>,

@@ -36,7 +36,7 @@ pub(super) fn is_wanted(headers: &HeaderMap) -> bool {
     accepted.flat_map(|value| value.split(',')).any(|media| media.trim() == MEDIA_TYPE)
 }
 
-/// The answer to a batch; its calls begin when its body is read. Each is a task of its own: whoever stops reading stops
+/// The answer to a batch, whose calls have been counted; they begin when its body is read. Each is a task of its own: whoever stops reading stops
 /// none of them half-way, with what it holds, such as a connection to the database.
 pub(super) fn answer(batch: Arc<Batch>) -> Response {
     let superjson = batch.speaks_superjson();

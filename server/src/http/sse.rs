@@ -8,7 +8,7 @@
 //!
 //! An event is asked for when there is room to write it, so whoever reads slowly holds nothing up.
 
-use std::{collections::BTreeMap, convert::Infallible, fmt::Write, time::Duration};
+use std::{collections::BTreeMap, convert::Infallible, fmt::Write, sync::Arc, time::Duration};
 
 use axum::{
     body::{Body, Bytes},
@@ -21,11 +21,14 @@ use serde_json::value::{RawValue, to_raw_value};
 use tokio::time::timeout;
 
 use super::{
-    Doors, auth,
+    Doors, around, auth,
     envelope::{error_shape, in_dialect, public, respond, unbuffered},
     in_process, superjson, trpc,
 };
-use crate::rpc::{self, WireEvents, WireSubscription};
+use crate::{
+    domain::caller::Caller,
+    rpc::{self, WireEvents, WireSubscription},
+};
 
 /// After how long without an event a ping is sent.
 const PING: Duration = Duration::from_secs(10);
@@ -85,14 +88,8 @@ async fn begin(
     input: Option<Box<RawValue>>,
     asked: &Asked,
 ) -> Result<WireSubscription, PublicError> {
-    let refused = |error| rpc::public(&error).at(info.name);
-    if let Some(params) = &asked.connection_params {
-        auth::take_connection_params(headers, params).map_err(refused)?;
-    }
-    let caller = auth::caller(doors, headers).await.map_err(refused)?;
-    if let Err(error) = &asked.input {
-        return Err(trpc::unreadable(&caller, info, error));
-    }
+    let caller = admit(doors, info, headers, asked).await;
+    let caller = caller.inspect_err(|error| around::turned_away(doors, Some(info), error.data.code))?;
     let from_header = headers.get(LAST_EVENT_ID).map(|id| String::from_utf8_lossy(id.as_bytes()));
     let last = from_header.as_deref().or(asked.last_event_id.as_deref()).filter(|id| !id.is_empty());
     let input = match last {
@@ -101,6 +98,23 @@ async fn begin(
     };
     let begun = in_process::subscribe(doors, info.name, input.as_deref(), Some(&caller)).await;
     begun.map_err(|error| public(&error, info.name))
+}
+
+async fn admit(
+    doors: &Doors,
+    info: &ProcedureInfo,
+    headers: &mut HeaderMap,
+    asked: &Asked,
+) -> Result<Arc<Caller>, PublicError> {
+    let refused = |error| rpc::public(&error).at(info.name);
+    if let Some(params) = &asked.connection_params {
+        auth::take_connection_params(headers, params).map_err(refused)?;
+    }
+    let caller = auth::caller(doors, headers).await.map_err(refused)?;
+    match &asked.input {
+        Ok(_) => Ok(caller),
+        Err(error) => Err(trpc::unreadable(doors, &caller, info, false, error)),
+    }
 }
 
 /// The input with the id that the client came back with: newer than the one that it may have in there.

@@ -10,6 +10,7 @@ use std::{
     borrow::Cow,
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use axum::{
@@ -26,9 +27,9 @@ use purser_proto_schema::{
 use serde_json::value::RawValue;
 
 use super::{
-    BATCH_WIDTH, Doors, MAX_BATCH,
+    BATCH_WIDTH, Doors, MAX_BATCH, around,
     auth::{self, Presented},
-    batch::{Room, no_room},
+    batch::{Room, Turn, no_room},
     body,
     envelope::{self, Outcome, public, refusal, respond, single},
     in_process, jsonl, sse, superjson,
@@ -36,7 +37,7 @@ use super::{
 use crate::{
     domain::{caller::Caller, large_inputs::Place},
     error::Error,
-    rpc,
+    rpc::{self, Aside},
 };
 
 const MOUNT: &str = "/api/trpc/";
@@ -150,7 +151,7 @@ async fn serve(doors: &Doors, path: &str, request: Prepared) -> Response {
     if !batch {
         let input = asked.input.map(|json| Input { json, place });
         let presented = Presented::once(caller);
-        let outcome = call(doors, path, &method, &presented, input, 1).await;
+        let outcome = call(doors, path, &method, &presented, input, 1, false).await;
         let caller = presented.caller().map(AsRef::as_ref);
         let answer = single(&outcome, |text| doors.unread.hold(caller, text));
         return with_methods(answer, || methods(doors, &[path], false));
@@ -177,16 +178,15 @@ async fn serve(doors: &Doors, path: &str, request: Prepared) -> Response {
         true => Presented::for_each(caller, auth::Key::shown_in(&headers)),
         false => Presented::once(caller),
     };
-    let batch = Arc::new(Batch { doors: doors.clone(), method, presented, names, inputs, superjson });
+    let mut batch = Batch { doors: doors.clone(), method, presented, names, inputs, superjson, beyond: None };
     if in_lines {
-        return jsonl::answer(batch);
+        batch.count();
+        return jsonl::answer(Arc::new(batch));
     }
     let room = Room::of(doors, batch.caller(), batch.len());
     let calls = stream::iter(0..batch.len()).map(async |at| {
         if !room.is_left() {
-            batch.skip(at);
-            let error = no_room().at(&batch.names[at]);
-            return Outcome { result: Err(error), superjson: batch.superjson };
+            return batch.refuse(at, no_room());
         }
         let outcome = batch.call(at).await;
         room.take(outcome.result.as_ref().map_or(0, |data| data.get().len()));
@@ -268,9 +268,26 @@ pub(super) struct Batch {
     names: Vec<String>,
     inputs: std::result::Result<Mutex<Inputs>, PublicError>,
     superjson: bool,
+    /// Where its calls have been counted: those that are beyond their key's limit, and for how long.
+    beyond: Option<HashMap<usize, Duration>>,
 }
 
 impl Batch {
+    /// Counts its calls before the first is made, so that an answer whose head goes out before can say what is left. What
+    /// would be no call of the key's is not counted.
+    fn count(&mut self) {
+        let Some(caller) = self.presented.caller() else { return };
+        let mut beyond = HashMap::new();
+        for (at, name) in self.names.iter().enumerate() {
+            let is_call =
+                asked_for(&self.doors, name, &self.method).is_ok_and(|info| info.kind != Kind::Subscription);
+            if is_call && let Err(Error::TooManyCalls(wait)) = caller.count_call() {
+                beyond.insert(at, wait);
+            }
+        }
+        self.beyond = Some(beyond);
+    }
+
     pub(super) fn len(&self) -> usize {
         self.names.len()
     }
@@ -289,24 +306,31 @@ impl Batch {
         self.doors.unread.hold(self.caller(), text)
     }
 
-    /// Gives up a call that is not made: nothing of its input is kept.
-    fn skip(&self, at: usize) {
+    /// Refuses a call that is not made: nothing of its input is kept.
+    fn refuse(&self, at: usize, error: PublicError) -> Outcome {
         if let Ok(inputs) = &self.inputs {
             inputs.lock().unwrap_or_else(PoisonError::into_inner).take(at);
         }
+        let name = &self.names[at];
+        around::turned_away(&self.doors, self.doors.procedures.info(name), error.data.code);
+        Outcome { result: Err(error.at(name)), superjson: self.superjson }
     }
 
     /// Makes a call, once.
     pub(super) async fn call(&self, at: usize) -> Outcome {
+        if let Some(wait) = self.beyond.as_ref().and_then(|beyond| beyond.get(&at)) {
+            return self.refuse(at, rpc::public(&Error::TooManyCalls(*wait)));
+        }
         let input = match &self.inputs {
             Ok(inputs) => Ok(inputs.lock().unwrap_or_else(PoisonError::into_inner).take(at)),
             Err(error) => Err(error.clone()),
         };
-        call(&self.doors, &self.names[at], &self.method, &self.presented, input, self.len()).await
+        let (calls, is_counted) = (self.len(), self.beyond.is_some());
+        call(&self.doors, &self.names[at], &self.method, &self.presented, input, calls, is_counted).await
     }
 }
 
-/// Makes a call, one of so many that came together.
+/// Makes a call, one of so many that came together, which may have been counted against its key's limit.
 async fn call(
     doors: &Doors,
     name: &str,
@@ -314,45 +338,66 @@ async fn call(
     presented: &Presented,
     input: std::result::Result<Input, PublicError>,
     calls: usize,
+    is_counted: bool,
 ) -> Outcome {
     let (input, unread) = input.map_or_else(|error| (Input::default(), Some(error)), |input| (input, None));
     let superjson::Input { json, superjson } = superjson::read(input.json.as_deref());
-    let outcome = |result| Outcome { result, superjson };
+    let result = match admit(doors, name, method, presented, unread, calls, is_counted).await {
+        Ok((info, caller, turn)) => {
+            let aside = Aside::with_place(input.place, is_counted);
+            let calling = in_process::call_with(doors, info.name, json.as_deref(), Some(caller), aside);
+            drop((json, input.json));
+            turn.take(calling).await.map_err(|error| public(&error, info.name))
+        }
+        Err(error) => {
+            around::turned_away(doors, doors.procedures.info(name), error.data.code);
+            Err(error)
+        }
+    };
+    Outcome { result, superjson }
+}
+
+/// The procedure, who calls it, and the call's turn, or why this door refuses it.
+async fn admit(
+    doors: &Doors,
+    name: &str,
+    method: &Method,
+    presented: &Presented,
+    unread: Option<PublicError>,
+    calls: usize,
+    is_counted: bool,
+) -> std::result::Result<(&'static ProcedureInfo, Arc<Caller>, Turn), PublicError> {
     let info = match asked_for(doors, name, method) {
         Ok(info) if info.kind != Kind::Subscription => info,
-        Ok(info) => return outcome(Err(not_allowed(info))),
-        Err(error) => return outcome(Err(*error)),
+        Ok(info) => return Err(not_allowed(info)),
+        Err(error) => return Err(*error),
     };
+    let refused = |error: &Error| rpc::public(error).at(info.name);
     if let Some(error) = unread {
-        let caller = presented.now(doors).await;
-        let refused = caller.map(|caller| unreadable(&caller, info, &error));
-        return outcome(Err(refused.unwrap_or_else(|unknown| unknown.at(info.name))));
+        let caller = presented.now(doors).await.map_err(|unknown| unknown.at(info.name))?;
+        return Err(unreadable(doors, &caller, info, is_counted, &error));
     }
     if let Some(error) = presented.unknown() {
-        return outcome(Err(rpc::public(error).at(info.name)));
+        return Err(refused(error));
     }
     let turn = doors.large_batches.turn(calls, Some(info), presented.caller()).await;
     // Only now: its turn may have come late.
-    let caller = match presented.now(doors).await {
-        Ok(caller) => caller,
-        Err(error) => return outcome(Err(error.at(info.name))),
-    };
+    let caller = presented.now(doors).await.map_err(|error| error.at(info.name))?;
     // Before, those that made others wait may have had too little unread to be refused.
     let turn = turn.and_then(|turn| doors.unread.room_for(Some(&caller)).map(|()| turn));
-    let turn = match turn {
-        Ok(turn) => turn,
-        Err(error) => return outcome(Err(rpc::public(&error).at(info.name))),
-    };
-    let calling = in_process::call(doors, info.name, json.as_deref(), Some(caller), input.place);
-    drop((json, input.json));
-    outcome(turn.take(calling).await.map_err(|error| public(&error, info.name)))
+    Ok((info, caller, turn.map_err(|error| refused(&error))?))
 }
 
-/// What is said of an input that is no JSON. It does not get as far as the wrapper, which checks the permission before
-/// any input.
-pub(super) fn unreadable(caller: &Caller, info: &ProcedureInfo, error: &PublicError) -> PublicError {
-    let forbidden = caller.require(info.permission).err().map(|error| rpc::public(&error));
-    forbidden.unwrap_or_else(|| error.clone()).at(info.name)
+/// What is said of an input that is no JSON: what stands before any input, or that.
+pub(super) fn unreadable(
+    doors: &Doors,
+    caller: &Caller,
+    info: &ProcedureInfo,
+    is_counted: bool,
+    error: &PublicError,
+) -> PublicError {
+    let refused = rpc::let_in(&doors.app, info, caller, is_counted).err().map(|error| rpc::public(&error));
+    refused.unwrap_or_else(|| error.clone()).at(info.name)
 }
 
 /// The procedure of a name that may be called by a method; or begun, where it is a subscription.

@@ -14,24 +14,29 @@ pub struct Aside(Arc<Inner>);
 struct Inner {
     answer: OnceLock<Answer>,
     place: Mutex<Option<Arc<Place>>>,
+    is_counted: bool,
     goes_on: bool,
 }
 
 impl Aside {
-    /// For a call whose input has a place, where it needs one.
-    pub fn with_place(place: Option<Arc<Place>>) -> Self {
-        Self(Arc::new(Inner { place: Mutex::new(place), ..Inner::default() }))
+    /// For a call whose input has a place, where it needs one, and which may have been counted against its key's limit.
+    pub fn with_place(place: Option<Arc<Place>>, is_counted: bool) -> Self {
+        Self(Arc::new(Inner { place: Mutex::new(place), is_counted, ..Inner::default() }))
     }
 
-    /// For what goes on with a call that has been counted against its key's limit.
+    /// For what goes on with a call that has been counted.
     pub fn going_on() -> Self {
-        Self(Arc::new(Inner { goes_on: true, ..Inner::default() }))
+        Self(Arc::new(Inner { is_counted: true, goes_on: true, ..Inner::default() }))
     }
 
     /// The answer of a method that has ended.
     pub fn take_answer(self) -> Option<Answer> {
         Arc::try_unwrap(self.0)
             .map_or_else(|shared| shared.answer.get().cloned(), |own| own.answer.into_inner())
+    }
+
+    pub(super) fn is_counted(&self) -> bool {
+        self.0.is_counted
     }
 
     pub(super) fn goes_on(&self) -> bool {

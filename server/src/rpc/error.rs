@@ -74,6 +74,14 @@ pub(super) fn code(error: &Error) -> Code {
     }
 }
 
+/// How the audit calls an error: a test's by what was found, which says more than that it failed.
+pub(super) fn outcome(error: &Error) -> &'static str {
+    match error {
+        Error::TestFailed(failed) | Error::ServerOffline(failed) => failed.diagnosis.code.as_str(),
+        other => code(other).as_str(),
+    }
+}
+
 fn message(error: &Error) -> String {
     match error {
         Error::Internal { .. } => "internal error; the operator finds the cause in the log".to_owned(),

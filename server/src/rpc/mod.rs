@@ -162,7 +162,8 @@ impl Registrar {
         let method = move |params: Params<'static>, app: Arc<App>, extensions: Extensions| {
             let (handler, meter) = (handler.clone(), Arc::clone(&meter));
             async move {
-                let counted = Counted::begin(&meter, &app.traces);
+                let goes_on = extensions.get::<Aside>().is_some_and(Aside::goes_on);
+                let counted = Counted::begin(&meter, &app.traces, goes_on);
                 let outcome = serve::<P, F, Fut>(handler, params, Arc::clone(&app), &extensions).await;
                 counted.end(outcome.as_ref().err());
                 // Without it nobody is there who would read an answer.
@@ -178,24 +179,27 @@ impl Registrar {
     }
 }
 
-/// A call on its way to be counted and traced.
+/// A call on its way to be counted and traced. What goes on with an earlier one is traced only.
 struct Counted<'a> {
     meter: &'a Meter,
     traces: &'a Traces,
+    goes_on: bool,
     of: Option<Request>,
     begun: Instant,
 }
 
 impl<'a> Counted<'a> {
-    fn begin(meter: &'a Meter, traces: &'a Traces) -> Self {
+    fn begin(meter: &'a Meter, traces: &'a Traces, goes_on: bool) -> Self {
         let of = request::current().inspect(Request::reach);
-        Self { meter, traces, of, begun: Instant::now() }
+        Self { meter, traces, goes_on, of, begun: Instant::now() }
     }
 
     fn end(self, error: Option<&Error>) {
         let (took, code) = (self.begun.elapsed(), error.map(|error| code(error).as_str()));
         let door = self.of.as_ref().map_or(Door::Other, |of| of.door);
-        self.meter.called(door, took, code);
+        if !self.goes_on {
+            self.meter.called(door, took, code);
+        }
         if let Some(of) = &self.of {
             self.traces.tell(|| {
                 Span::within_request(of.id.as_str(), self.meter.procedure().to_owned(), took)
@@ -232,9 +236,8 @@ where
             let unattended = app.unattended.clone();
             let task = async move {
                 let outcome = work.await.unwrap_or_else(|_| Err(panicked()));
-                let code =
-                    outcome.as_ref().map_or_else(|error| public(error).data.code.as_str(), |_| trail::OK);
-                trail::record(&app, &call, code).await;
+                let ended = outcome.as_ref().map_or_else(error::outcome, |_| trail::OK);
+                trail::record(&app, &call, ended).await;
                 outcome
             };
             unattended.spawn(task).await.unwrap_or_else(|_| Err(panicked()))
@@ -261,23 +264,31 @@ fn admit<P: Procedure>(
     gone: CancellationToken,
 ) -> Result<(Arc<Call>, P::Input)> {
     let caller = caller.ok_or(Error::Unauthorized)?;
-    if !aside.is_some_and(Aside::goes_on) {
-        caller.count_call()?;
-    }
+    let_in(app, &P::INFO, caller, aside.is_some_and(Aside::is_counted))?;
     let place = aside.and_then(Aside::take_place);
     let call = Call::new(Arc::clone(caller), P::INFO.name, gone, place.clone());
-    if let Err(forbidden) = caller.require(P::INFO.permission) {
-        // A query would have changed nothing.
-        if P::INFO.kind == Kind::Mutation {
-            trail::record_forbidden(app, &call);
-        }
-        return Err(forbidden);
-    }
     let input = input::parse::<P::Input>(params)?;
     if let Some(place) = place {
         place.has_been_read();
     }
     Ok((Arc::new(call), input))
+}
+
+/// What is asked of a key before any input is read: whether it may call again, where that has not been counted, and
+/// whether it may call this. A door asks it of an input that is no JSON, which does not get as far as the wrapper.
+///
+/// # Errors
+/// [`Error::TooManyCalls`], [`Error::Forbidden`].
+pub fn let_in(app: &App, info: &ProcedureInfo, caller: &Caller, is_counted: bool) -> Result<()> {
+    if !is_counted {
+        caller.count_call()?;
+    }
+    caller.require(info.permission).inspect_err(|_| {
+        // A query would have changed nothing.
+        if info.kind == Kind::Mutation {
+            trail::record_forbidden(app, caller, info.name);
+        }
+    })
 }
 
 /// A procedure's error on the wire. The suite holds by this that its documents name every code it answers.

@@ -63,7 +63,7 @@ impl Registrar {
             async move {
                 // What is counted and timed is how it begins.
                 let traces = app.traces.clone();
-                let counted = Counted::begin(&meter, &traces);
+                let counted = Counted::begin(&meter, &traces, false);
                 let beginning = async {
                     let (call, input) = admitted?;
                     let place = app.subscribers.place(&call.caller)?;

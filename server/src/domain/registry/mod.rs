@@ -44,6 +44,7 @@ const BUSY: Error = Error::Unavailable(
 
 /// `registry.create`
 pub async fn create(app: Arc<App>, call: Arc<Call>, input: CreateInput) -> Result<Registry> {
+    let wants_test = test::wanted(&app, &call, input.test)?;
     let site = test::Site::choose(&app, &call, input.server_id.as_deref()).await?;
     let mut issues = Issues::default();
     let registry_name = names::check(&mut issues, "registryName", &input.registry_name);
@@ -87,7 +88,7 @@ pub async fn create(app: Arc<App>, call: Arc<Call>, input: CreateInput) -> Resul
         seal_password(&app.vault, &mut row, password)?;
     }
     truncate_times(&mut row);
-    if input.test.unwrap_or_default() {
+    if wants_test {
         let tested = test::candidate(&app, &call, &site, &row, input.password.as_ref()).await?;
         note_test(&mut row, tested);
     }

@@ -7,6 +7,7 @@ use purser_proto_schema::{
     error::TestDiagnosis,
     ids::ServerId,
     job::{CredentialSource, JobKind},
+    permission::Permission,
     registry::{
         Access, AccessList, LastTest, TestRegistryByIdInput, TestRegistryInput, TestResult, TestedFrom,
     },
@@ -161,6 +162,18 @@ pub async fn test_registry_by_id(
         }
     }
     tested
+}
+
+/// Whether a change asks for a test first, which takes the permission for one. To be asked before anything else: whoever
+/// may not is to learn nothing by it, and is noted like a key that may not make the call.
+pub(super) fn wanted(app: &App, call: &Call, test: Option<bool>) -> Result<bool> {
+    let is_wanted = test.unwrap_or_default();
+    if is_wanted && let Err(forbidden) = call.caller.require(Permission::RegistryTest) {
+        audit::record_forbidden(app, &call.caller, call.action);
+        call.mark_audited();
+        return Err(forbidden);
+    }
+    Ok(is_wanted)
 }
 
 /// Tests an entry that is about to be stored. A failed test is the error.

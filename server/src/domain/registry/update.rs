@@ -30,6 +30,7 @@ const ATTEMPTS: u32 = 16;
 
 /// `registry.update`
 pub async fn update(app: Arc<App>, call: Arc<Call>, input: UpdateInput) -> Result<Registry> {
+    let wants_test = test::wanted(&app, &call, input.test)?;
     let id = &input.registry_id;
     let first = app.store.registry_one(call.organization(), id).await?;
     call.about_registry(id);
@@ -43,7 +44,7 @@ pub async fn update(app: Arc<App>, call: Arc<Call>, input: UpdateInput) -> Resul
         }
         let mut row = changed(&app.vault, &before, &input)?;
         let mut tested = forget_stale_test(&mut row, &before, input.password.is_change());
-        if input.test.unwrap_or_default() {
+        if wants_test {
             let password = if let Patch::Set(password) = &input.password { Some(password) } else { None };
             let outcome = test::candidate(&app, &call, &site, &row, password).await?;
             note_test(&mut row, outcome);
