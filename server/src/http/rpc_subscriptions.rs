@@ -17,10 +17,7 @@ use std::{
 use axum::extract::ws::Message;
 use futures_util::StreamExt;
 use jsonrpsee::types::ErrorObjectOwned;
-use purser_proto_schema::{
-    error::{Code, PublicError},
-    procedure::ProcedureInfo,
-};
+use purser_proto_schema::{error::Code, procedure::ProcedureInfo};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
@@ -200,9 +197,7 @@ fn notification(
 }
 
 fn too_many(name: &str) -> ErrorObjectOwned {
-    let message = format!("a socket holds at most {AT_ONCE} subscriptions: end one, or open another socket");
-    let public = PublicError::new(Code::TooManyRequests, message).at(name);
-    ErrorObjectOwned::owned(public.data.code.number(), public.message, Some(public.data))
+    rpc::wire(name, Error::TooManySubscriptions { holder: "this WebSocket", most: AT_ONCE })
 }
 
 /// A poisoned lock only means that another task panicked between two map operations.
