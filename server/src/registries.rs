@@ -66,14 +66,15 @@ impl Registries {
         Ok((self.client.open(target, credentials, left).await?, place))
     }
 
-    /// Waits for half of the time, and says what is left of it.
+    /// Waits for a third of the time, and says what is left of it: half of that the client waits for its own places, and
+    /// a third is left to ask in.
     async fn place(
         &self,
         organization: &OrganizationId,
         deadline: Duration,
     ) -> Result<(Place, Duration), Busy> {
         let begun = Instant::now();
-        match timeout(deadline / 2, self.shares.share(organization).acquire_owned()).await {
+        match timeout(deadline / 3, self.shares.share(organization).acquire_owned()).await {
             Ok(Ok(permit)) => Ok((Place(permit), deadline.saturating_sub(begun.elapsed()))),
             Ok(Err(_)) | Err(_) => Err(Busy),
         }

@@ -154,7 +154,7 @@ async fn a_chosen_admin_key_works_and_a_changed_one_ends_the_former() {
     assert_eq!(all[0]["registryName"], "kept");
 }
 
-/// With calls waiting and sockets open, too: [`Purser::stop`] holds the 10 s.
+/// With calls waiting and sockets open, too.
 #[tokio::test]
 async fn sigterm_ends_it_in_time_whatever_is_open() {
     let purser = Purser::start().await;

@@ -87,8 +87,17 @@ async fn calls_that_a_door_refuses_are_counted_each_by_its_own_name() {
     wrong.get("/api/trpc/server%2Eall").await;
     wrong.get("/api/audit.jsonl").await;
     client.get("/api/registry.events").await;
+    let call = |method: &str| json!({"jsonrpc": "2.0", "id": 1, "method": method});
+    client.post("/rpc", &json!([call("registry.all"), call("registry.events"), call("made.up")])).await;
+    client.post("/rpc", &call("job.watch")).await;
+    client.post("/rpc", &call("rpc.discover")).await;
     let text = metrics(&client).await;
     for (procedure, door, code, count) in [
+        ("registry.all", "jsonrpc", "OK", 1.0),
+        ("registry.events", "jsonrpc", "METHOD_NOT_SUPPORTED", 1.0),
+        ("job.watch", "jsonrpc", "METHOD_NOT_SUPPORTED", 1.0),
+        ("unknown", "jsonrpc", "NOT_FOUND", 1.0),
+        ("unknown", "jsonrpc", "BAD_REQUEST", 0.0),
         ("registry.all", "trpc", "UNAUTHORIZED", 2.0),
         ("registry.presets", "trpc", "UNAUTHORIZED", 1.0),
         ("job.all", "trpc", "UNAUTHORIZED", 2.0),

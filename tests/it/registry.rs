@@ -299,7 +299,10 @@ async fn a_change_that_tests_first_needs_the_permission_to_test() {
     assert_eq!(client.query("registry.all", Value::Null).await, json!([entry]));
     let forbidden = json!({"outcome": "FORBIDDEN"});
     let noted = async || Some(events(&client, forbidden.clone()).await).filter(|noted| noted.len() >= 3);
-    let noted = told(&eventually(Duration::from_secs(20), noted).await);
+    let noted = eventually(Duration::from_secs(20), noted).await;
+    let whose = |event: &Value| event["requestId"].is_string() && event["source"] == "127.0.0.1";
+    assert!(noted.iter().all(whose), "{noted:?}");
+    let noted = told(&noted);
     assert_eq!(noted.iter().filter(|event| *event == "registry.update FORBIDDEN").count(), 2, "{noted:?}");
     assert!(noted.len() == 3 && noted.contains(&"registry.create FORBIDDEN".to_owned()), "{noted:?}");
     // By the one in place of the other, too; and without a test there is nothing more to have.

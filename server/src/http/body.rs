@@ -96,7 +96,8 @@ async fn read(
         }
         if length > SMALL_BODY && !wanted {
             drop(bytes);
-            drain(body, MAX_BODY).await;
+            // As long as one that is wanted: whoever sends slowly would else lose the connection before the answer.
+            let _ = timeout_at(until, pass_over(body, MAX_BODY)).await;
             return Ok(None);
         }
         if length > SMALL_BODY && place.is_none() {
@@ -129,15 +130,17 @@ async fn read(
 /// Reads on, and keeps nothing, so that the caller has sent what it has before the connection is closed: many look for
 /// an answer only then. Not for long.
 async fn drain(body: &mut Body, most: usize) {
-    let reading = async {
-        let mut left = most;
-        while let Some(Ok(frame)) = body.frame().await {
-            let length = frame.data_ref().map_or(0, Bytes::len);
-            let Some(less) = left.checked_sub(length) else { return };
-            left = less;
-        }
-    };
-    let _ = timeout(DRAINING, reading).await;
+    let _ = timeout(DRAINING, pass_over(body, most)).await;
+}
+
+/// Reads so many bytes at most, and keeps none.
+async fn pass_over(body: &mut Body, most: usize) {
+    let mut left = most;
+    while let Some(Ok(frame)) = body.frame().await {
+        let length = frame.data_ref().map_or(0, Bytes::len);
+        let Some(less) = left.checked_sub(length) else { return };
+        left = less;
+    }
 }
 
 fn too_slow() -> PublicError {

@@ -78,6 +78,7 @@ async fn answer(doors: &Doors, request: Request) -> Result<Bytes, Refusal> {
         }
     };
     if info.kind == Kind::Subscription {
+        rpc::let_in(&doors.app, info, &caller, false).map_err(|error| of_call(rpc::public(&error)))?;
         let message = format!(
             "{0} goes on telling: subscribe to it at /api/trpc/{0} or on a WebSocket at /rpc",
             info.name

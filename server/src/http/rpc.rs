@@ -19,7 +19,7 @@ use purser_proto_schema::{
 use serde_json::value::RawValue;
 
 use super::{
-    BATCH_WIDTH, Doors,
+    BATCH_WIDTH, Doors, around,
     auth::{self, Presented},
     batch::{Room, joined, no_room},
     body,
@@ -28,7 +28,7 @@ use super::{
     rpc_subscriptions::{Begun, Subscriptions},
     rpc_text::{Calls, NoCalls, Text},
 };
-use crate::{error::Error, metrics::UNKNOWN, request, rpc};
+use crate::{error::Error, request, rpc};
 
 pub(super) const PARSE_ERROR: i32 = -32_700;
 pub(super) const INVALID_REQUEST: i32 = -32_600;
@@ -179,7 +179,9 @@ async fn serve_one(
     let turn = match turn.and_then(|turn| unread().map(|()| turn)) {
         Ok(turn) => turn,
         Err(error) => {
-            let failure = |id| failure(Some(id), &object(&rpc::public(&error)));
+            let error = rpc::public(&error);
+            around::turned_away(doors, found, error.data.code);
+            let failure = |id| failure(Some(id), &object(&error));
             return Served { answer: call.id.map(failure), ..Served::default() };
         }
     };
@@ -189,6 +191,7 @@ async fn serve_one(
             Ok(caller) => Some(caller),
             Err(error) if error.data.code == Code::Unauthorized => None,
             Err(error) => {
+                around::turned_away(doors, found, error.data.code);
                 let failure = |id| failure(Some(id), &object(&error.at(info.name)));
                 return Served { answer: call.id.map(failure), ..Served::default() };
             }
@@ -198,7 +201,11 @@ async fn serve_one(
     let id = call.id.map(ToOwned::to_owned);
     let mut begun = Vec::new();
     let answer = match found {
-        _ if id.is_some() && !room.is_none_or(Room::is_left) => Err(object(&no_room())),
+        _ if id.is_some() && !room.is_none_or(Room::is_left) => {
+            let error = no_room();
+            around::turned_away(doors, found, error.data.code);
+            Err(object(&error))
+        }
         Some(info) if info.kind == Kind::Subscription => match (subscriptions, call.id) {
             (Some(subscriptions), Some(_)) => {
                 if let Some(place) = &text.place {
@@ -212,7 +219,10 @@ async fn serve_one(
             }
             // Nobody would know its number.
             (_, None) => return Served::default(),
-            (None, _) => Err(only_on_sockets(info.name)),
+            (None, _) => {
+                around::turned_away(doors, found, Code::MethodNotSupported);
+                Err(only_on_sockets(info.name))
+            }
         },
         Some(info) => {
             let place = text.place.clone();
@@ -223,17 +233,21 @@ async fn serve_one(
         }
         None if doors.procedures.ends_subscriptions(&method) => match subscriptions {
             Some(subscriptions) => subscriptions.end(&method, call.params).map(|ended| ended.to_string()),
-            None => Err(only_on_sockets(&method)),
+            None => {
+                around::turned_away(doors, None, Code::MethodNotSupported);
+                Err(only_on_sockets(&method))
+            }
         },
         None if method == openrpc::DISCOVER => match call.params.is_none_or(is_nothing) {
-            true => Ok(openrpc::text().to_owned()),
+            true => {
+                // A document, and no call that was refused.
+                request::current().inspect(request::Request::reach);
+                Ok(openrpc::text().to_owned())
+            }
             false => Err(rpc::wire(&method, Error::form("takes no parameters"))),
         },
         None => {
-            if let Some(request) = request::current() {
-                request.reach();
-                doors.app.metrics.turned_away(UNKNOWN, request.door, Code::NotFound.as_str());
-            }
+            around::turned_away(doors, None, Code::NotFound);
             let public = PublicError::new(Code::NotFound, "no procedure of this name");
             Err(ErrorObjectOwned::owned(METHOD_NOT_FOUND, public.message, Some(public.data)))
         }

@@ -240,6 +240,7 @@ where
                 trail::record(&app, &call, ended).await;
                 outcome
             };
+            let task = request::within(request::current(), task);
             unattended.spawn(task).await.unwrap_or_else(|_| Err(panicked()))
         }
     }

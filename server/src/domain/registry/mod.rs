@@ -38,7 +38,7 @@ pub use update::update;
 
 /// All places for questions to registries are taken, and one more waited for its turn in vain.
 const BUSY: Error = Error::Unavailable(
-    "the control plane asks too many registries at once to ask one more; nothing was sent, and nothing is known of \
+    "too many registries are being asked at once for one more to be asked; nothing was sent, and nothing is known of \
      the registry: try again in a moment",
 );
 
