@@ -52,7 +52,7 @@ fn main() -> ExitCode {
             rows.push(catalog::paged().await);
         }
         if wanted("probes") {
-            rows.push(probes::dead_address().await);
+            rows.extend(probes::dead_address().await);
         }
         if wanted("limits") {
             rows.extend(limits::rows().await);

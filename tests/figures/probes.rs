@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use purser_tests::{Client, Purser};
+use purser_tests::{Client, Purser, process};
 use serde_json::json;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -42,8 +42,8 @@ impl Dead {
     }
 }
 
-/// The 99th percentile while they wait, beside that of an idle server.
-pub async fn dead_address() -> Row {
+/// The 99th percentile while they wait, beside that of an idle server, and what each takes of memory.
+pub async fn dead_address() -> [Row; 2] {
     let purser = Purser::start().await;
     let client = purser.client();
     for number in 0..ENTRIES {
@@ -57,6 +57,7 @@ pub async fn dead_address() -> Row {
     let address = dead.listener.local_addr().unwrap_or_else(|error| panic!("no address: {error}"));
     let before = Instant::now();
     let idle = calls(&client, || before.elapsed() < IDLE).await;
+    let alone = process::resident_kib(purser.pid()).unwrap_or_default();
     let waiting = AtomicBool::new(true);
     let probes = async {
         let body = json!({"registryUrl": address.to_string()}).to_string();
@@ -75,13 +76,22 @@ pub async fn dead_address() -> Row {
     };
     let ((), during) = tokio::join!(probes, calls(&client, || waiting.load(Ordering::Relaxed)));
     let (idle, during) = (p99(&idle), p99(&during));
-    Row {
+    let most = process::peak_resident_kib(purser.pid()).unwrap_or_default();
+    let calls = Row {
         figure: "99th percentile of `registry.all` under 1,000 tests of a dead address, beside the idle server's",
         purser: show(during),
         baseline: show(idle),
         ratio: format!("{:.2}×", during.as_secs_f64() / idle.as_secs_f64()),
         goal: "≤ 2×",
-    }
+    };
+    let memory = Row {
+        figure: "memory of the server for each of them, its caller's connection included",
+        purser: format!("{:.0} KiB", most.saturating_sub(alone) as f64 / PROBES as f64),
+        baseline: "–".into(),
+        ratio: "–".into(),
+        goal: "–",
+    };
+    [calls, memory]
 }
 
 async fn calls(client: &Client, go_on: impl Fn() -> bool) -> Vec<Duration> {
