@@ -355,7 +355,11 @@ mod tests {
         fn size<I, F: Future>(_: impl Fn(Arc<App>, Arc<Call>, I) -> F) -> usize {
             size_of::<F>()
         }
+        fn within<'a, F: Future>(_: impl Fn(&'a App, &'a Call, Subject<'a>) -> F) -> usize {
+            size_of::<F>()
+        }
         let sizes = [
+            within(from_here),
             size(test_registry),
             size(test_registry_by_id),
             size(super::super::create),
