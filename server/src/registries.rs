@@ -1,6 +1,6 @@
 //! Registries as the control plane asks them itself: to test, and to look into them. An organization takes half of what
-//! may be asked at once and no more, so that registries of one that answer late or never leave room for everybody
-//! else's.
+//! may be asked at once and no more, so that registries of one that answer late or never leave room for
+//! another's.
 //!
 //! It is counted in memory: several control planes count each for itself.
 

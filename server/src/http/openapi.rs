@@ -94,7 +94,7 @@ fn by_get(info: &'static ProcedureInfo, example: &Value) -> Value {
     if let Some(responses) = operation["responses"].as_object_mut() {
         // Of the HTTP library below, before there is a request to answer.
         for status in ["414", "431"] {
-            let description = "The URL is too long to be read: send the input by POST. There is no body.";
+            let description = "The URL or the head is too long to be read; an input by POST may be longer, where there is one. There is no body.";
             responses.insert(status.to_owned(), json!({"description": description}));
         }
     }

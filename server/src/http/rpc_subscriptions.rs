@@ -23,7 +23,7 @@ use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::{Doors, auth, in_process, rpc_socket::key_is_over_frame};
+use super::{Doors, around, auth, in_process, rpc_socket::key_is_over_frame};
 use crate::{
     domain::{caller::Caller, tracked::Tracked},
     error::Error,
@@ -105,9 +105,19 @@ impl Subscriptions {
         params: Option<&RawValue>,
         caller: Option<&Arc<Caller>>,
     ) -> Result<Begun, ErrorObjectOwned> {
-        let place = self.place(info).ok_or_else(|| too_many(info.name))?;
+        let Some(place) = self.place(info) else { return Err(self.too_many(info, caller)) };
         let begun = in_process::subscribe(&self.doors, info.name, params, caller).await?;
         Ok(Begun { id: place.id, info, events: begun.events, place })
+    }
+
+    /// A call all the same, of a key that may make it.
+    fn too_many(&self, info: &ProcedureInfo, caller: Option<&Arc<Caller>>) -> ErrorObjectOwned {
+        let let_in = |caller: &Arc<Caller>| rpc::let_in(&self.doors.app, info, caller, false);
+        let refused = caller.ok_or(Error::Unauthorized).and_then(let_in).err();
+        let error =
+            refused.unwrap_or(Error::TooManySubscriptions { holder: "this WebSocket", most: AT_ONCE });
+        around::turned_away(&self.doors, Some(info), rpc::public(&error).data.code);
+        rpc::wire(info.name, error)
     }
 
     fn place(&self, of: &'static ProcedureInfo) -> Option<Place> {
@@ -194,10 +204,6 @@ fn notification(
         Err(error) => format!(r#""error":{}"#, serde_json::to_string(&error).unwrap_or_default()),
     };
     format!(r#"{{"jsonrpc":"2.0","method":"{method}","params":{{"subscription":{subscription},{told}}}}}"#)
-}
-
-fn too_many(name: &str) -> ErrorObjectOwned {
-    rpc::wire(name, Error::TooManySubscriptions { holder: "this WebSocket", most: AT_ONCE })
 }
 
 /// A poisoned lock only means that another task panicked between two map operations.
