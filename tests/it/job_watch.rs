@@ -234,7 +234,7 @@ async fn a_batch_may_begin_watches_and_a_notification_begins_none() {
     let refused = socket.call("job.watch", params.clone()).await.unwrap();
     assert_eq!(refused["error"]["data"]["code"], "TOO_MANY_REQUESTS", "{refused}");
     assert!(refused["error"]["data"]["retryAfter"].is_u64(), "{refused}");
-    let counted = r#"purser_requests_total{code="TOO_MANY_REQUESTS",door="jsonrpc",procedure="job.watch"}"#;
+    let counted = r#"purser_requests_total{code="TOO_MANY_REQUESTS",door="websocket",procedure="job.watch"}"#;
     assert_eq!(value(&metrics(&client).await, counted), 1.0);
     socket.call("job.unwatch", json!([begun[0]])).await.unwrap();
     watch(&mut socket, &job).await;
