@@ -23,7 +23,7 @@ use crate::{
 
 /// How long joining may take; generous, for a busy machine.
 const JOIN: Duration = Duration::from_secs(30);
-/// A clean stop is promised within 10 s.
+/// A clean stop is promised within 10 s, and ends itself then; the rest is for a busy machine.
 const STOP: Duration = Duration::from_secs(20);
 
 /// How an agent is started; made by [`Agent::builder`].
@@ -266,7 +266,7 @@ impl Agent {
         self.process.signal(signal);
     }
 
-    /// SIGTERM, and waits for the promised 10 s.
+    /// SIGTERM, and waits for longer than the 10 s that are promised: the machine may be slow.
     ///
     /// # Panics
     /// It was still there.

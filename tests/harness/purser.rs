@@ -22,7 +22,7 @@ use crate::{
 
 /// How long a start may take; generous, for a busy machine.
 const START: Duration = Duration::from_secs(30);
-/// A clean stop is promised within 10 s.
+/// A clean stop is promised within 10 s, and ends itself then; the rest is for a busy machine.
 const STOP: Duration = Duration::from_secs(20);
 
 /// How a control plane is started; made by [`Purser::builder`].
