@@ -107,6 +107,17 @@ pub enum Error {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// What was asked for is done, and how it stands could not be read.
+    #[error(
+        "this was accepted, and how {job} stands now could not be read: ask job.one for it, do not repeat this"
+    )]
+    Unread {
+        /// The job.
+        job: JobId,
+        /// Why.
+        #[source]
+        source: Box<Error>,
+    },
     /// A fault of ours.
     #[error("{what}")]
     Internal {
@@ -130,6 +141,17 @@ impl Error {
     /// Whether it is one that surely changed nothing in the database.
     pub fn is_not_begun(&self) -> bool {
         matches!(self, Self::NotBegun { .. })
+    }
+
+    /// The same of a job whose call has been accepted by now: nobody may take it for a refusal.
+    #[must_use]
+    pub fn unread(self, job: &JobId) -> Self {
+        match self {
+            Self::NotBegun { .. } | Self::Internal { .. } => {
+                Self::Unread { job: job.clone(), source: Box::new(self) }
+            }
+            other => other,
+        }
     }
 
     /// An input with one bad field.

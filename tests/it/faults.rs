@@ -197,14 +197,15 @@ async fn all_ends_with_the_truth(servers: usize) {
 /// Lets the faults happen, and removes a server in the middle of them.
 async fn strike(scene: &mut Scene, work: &Work, chance: &mut Chance, faults: usize) -> Counts {
     let mut counts = Counts::default();
-    let mut lasting: Vec<(Instant, Fault)> = Vec::new();
+    let (begun, mut lasting) = (Instant::now(), Vec::<(Instant, Fault)>::new());
     for happened in 0..faults {
         if happened == faults / 2 {
             scene.remove_the_doomed().await;
+            story(begun, "the last server removed");
             work.leave_out_the_doomed();
         }
         let fault = loop {
-            heal_what_is_due(scene, &mut lasting).await;
+            heal_what_is_due(scene, &mut lasting, begun).await;
             let fault = match OF_TWO.get(happened) {
                 Some(sure) if scene.replicas.len() > 1 => *sure,
                 _ => Fault::at_random(chance, scene),
@@ -219,6 +220,7 @@ async fn strike(scene: &mut Scene, work: &Work, chance: &mut Chance, faults: usi
         let (least, most) = if stop && faults >= LONG_RUN && chance.once_in(8) { LONG_STOP } else { LASTS };
         let until = Instant::now() + chance.between(least, most);
         scene.apply(fault);
+        story(begun, &format!("{fault:?}"));
         counts.add(fault.name());
         lasting.push((until, fault));
         tokio::time::sleep(chance.between(APART.0, APART.1)).await;
@@ -232,9 +234,15 @@ async fn strike(scene: &mut Scene, work: &Work, chance: &mut Chance, faults: usi
     counts
 }
 
-async fn heal_what_is_due(scene: &mut Scene, lasting: &mut Vec<(Instant, Fault)>) {
+async fn heal_what_is_due(scene: &mut Scene, lasting: &mut Vec<(Instant, Fault)>, begun: Instant) {
     while let Some(at) = lasting.iter().position(|(until, _)| *until <= Instant::now()) {
         let (_, fault) = lasting.remove(at);
         scene.heal(fault).await;
+        story(begun, &format!("{fault:?} healed"));
     }
+}
+
+/// For whoever reads why the test failed.
+fn story(begun: Instant, what: &str) {
+    eprintln!("{:6.2} s: {what}", begun.elapsed().as_secs_f64());
 }

@@ -84,3 +84,4 @@ mod traces;
 mod trpc;
 mod trpc_lines;
 mod typescript;
+mod unread_jobs;

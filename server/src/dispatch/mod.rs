@@ -186,27 +186,28 @@ impl Dispatch {
     /// Asks the agents to stop targets. Those that no agent can be asked about end at once.
     ///
     /// # Errors
-    /// [`Error::NotBegun`] or [`Error::Internal`] when the database is away.
+    /// [`Error::NotBegun`] or [`Error::Internal`] when the database is away. What needs none of it is done all the same.
     pub async fn cancel(&self, targets: Vec<TargetRow>) -> Result<()> {
+        let mut without = Vec::new();
         for target in targets {
             match self.shared.session(&target.server()) {
                 Some(session) => {
                     // This session may be over without knowing it yet.
                     let (server_id, attempt) = (target.server(), attempt_of(&target));
                     self.shared.tell(Signal::Stop { server_id, attempt: attempt.clone() });
-                    self.shared.tasks.spawn(async move { session.cancel(attempt).await })
+                    self.shared.tasks.spawn(async move { session.cancel(attempt).await });
                 }
-                None if self.held_elsewhere(&target).await? => {
-                    let (server_id, attempt) = (target.server(), attempt_of(&target));
-                    self.shared.tell(Signal::Stop { server_id, attempt });
-                    continue;
-                }
-                None => {
-                    let job = self.shared.store.target_cancelled(&target.id(), None).await?;
-                    self.shared.changed(job);
-                    continue;
-                }
-            };
+                None => without.push(target),
+            }
+        }
+        for target in without {
+            if self.held_elsewhere(&target).await? {
+                let (server_id, attempt) = (target.server(), attempt_of(&target));
+                self.shared.tell(Signal::Stop { server_id, attempt });
+            } else {
+                let job = self.shared.store.target_cancelled(&target.id(), None).await?;
+                self.shared.changed(job);
+            }
         }
         Ok(())
     }

@@ -202,7 +202,7 @@ impl Scene {
         };
         let asked = AuditEntry { outcome: "accepted", ..self.event() };
         let new = NewJob { job, targets: vec![target] };
-        self.shared.store.job_insert(new, vec![asked], taker).await.unwrap()
+        self.shared.store.job_insert(new, vec![asked], taker).await.unwrap().taken
     }
 
     /// Accepts a job with one target, which the session takes.

@@ -14,25 +14,26 @@ use purser_proto_schema::{
     secret::Secret,
 };
 use serde_json::Value;
-use tokio::time::{Instant, timeout_at};
 
 mod limits;
 mod retry;
+mod wait;
 mod watch;
 
 pub use limits::{FanOut, Limits};
 pub use retry::retry;
+pub use wait::wait_for_verdict;
 pub use watch::watch;
 
 use super::{audit, caller::Call};
 use crate::{
     app::App,
     dispatch::{
-        Heard, Place, Watch,
+        Place, Watch,
         plan::{self, Plan},
     },
     error::{Error, Result},
-    store::{AuditEntry, JobFilter, JobRow, NewJob, TargetRow, TargetState},
+    store::{AuditEntry, JobFilter, JobRow, NewJob, Stored, TargetRow, TargetState},
 };
 
 /// The audit's word for a job that was stored.
@@ -40,8 +41,6 @@ const ACCEPTED: &str = "accepted";
 const DEFAULT_PAGE: u32 = 50;
 /// Targets in a page, unless its only job has more: a page of the largest jobs would fill the memory.
 const MAX_PAGE_TARGETS: u64 = 10_000;
-/// How long `wait: true` holds an answer.
-pub const MAX_WAIT: Duration = Duration::from_secs(15 * 60);
 /// How often a waiter looks without a sign: another process may have ended the job.
 const SLOW_POLL: Duration = Duration::from_secs(2);
 
@@ -81,6 +80,9 @@ pub struct NewTarget {
 pub struct Accepted {
     id: JobId,
     changes: Watch,
+    /// As it was stored. Its targets without what only a dispatch needs.
+    job: JobRow,
+    targets: Vec<TargetRow>,
 }
 
 /// Stores a job and wakes its servers. From here on it ends with the truth, whatever dies.
@@ -102,6 +104,7 @@ pub async fn accept(app: &App, call: &Call, request: Request, targets: Vec<NewTa
         started_at: None,
         finished_at: None,
     };
+    let mut shown = Vec::with_capacity(targets.len());
     let rows = targets.into_iter().map(|target| {
         let target_id = TargetId::generate().to_string();
         let sealed_auth = target
@@ -110,17 +113,18 @@ pub async fn accept(app: &App, call: &Call, request: Request, targets: Vec<NewTa
                 plan::seal_one_time(&app.vault, call.organization(), &target_id, username, password)
             })
             .transpose()?;
-        Ok(TargetRow {
+        let kind = text_of(&target.plan.work.kind())?;
+        let row = TargetRow {
             target_id,
             job_id: id.to_string(),
             organization_id: call.organization().to_string(),
             server_id: target.server_id.into(),
-            kind: text_of(&target.plan.work.kind())?,
+            kind,
             image: target.image,
-            plan: serde_json::to_string(&target.plan).map_err(Error::internal("writing a target's plan"))?,
+            plan: String::new(),
             registry_id: target.registry_id,
             credentials: text_of(&target.credentials)?,
-            sealed_auth,
+            sealed_auth: None,
             status: TargetState::Queued.as_str().to_owned(),
             attempt: 0,
             cancel_requested: false,
@@ -137,7 +141,10 @@ pub async fn accept(app: &App, call: &Call, request: Request, targets: Vec<NewTa
             max_parallel: request.fan_out.max_parallel.and_then(|limit| i32::try_from(limit).ok()),
             fail_fast: request.fan_out.fail_fast,
             request_id: call.request_id.as_ref().map(ToString::to_string),
-        })
+        };
+        shown.push(row.clone());
+        let plan = serde_json::to_string(&target.plan).map_err(Error::internal("writing a target's plan"))?;
+        Ok(TargetRow { plan, sealed_auth, ..row })
     });
     let targets = rows.collect::<Result<Vec<_>>>()?;
     let place = match targets.as_slice() {
@@ -146,9 +153,9 @@ pub async fn accept(app: &App, call: &Call, request: Request, targets: Vec<NewTa
     };
     let taker = place.as_ref().map(Place::fence);
     let uses = uses(call, &targets);
-    let taken = app.store.job_insert(NewJob { job, targets }, uses, taker).await;
-    let taken = match taken {
-        Ok(taken) => taken,
+    let stored = app.store.job_insert(NewJob { job, targets }, uses, taker).await;
+    let Stored { job, taken } = match stored {
+        Ok(stored) => stored,
         Err(error) => {
             if let (Error::Internal { .. }, Some(place)) = (&error, place) {
                 place.doubt();
@@ -160,10 +167,13 @@ pub async fn accept(app: &App, call: &Call, request: Request, targets: Vec<NewTa
         call.mark_audited();
     }
     match (place, taken) {
-        (Some(place), Some(target)) => place.fill(target),
+        (Some(place), Some(target)) => {
+            shown = vec![TargetRow { plan: String::new(), sealed_auth: None, ..target.clone() }];
+            place.fill(target);
+        }
         _ => servers.iter().for_each(|server| app.dispatch.wake(server)),
     }
-    Ok(Accepted { id, changes })
+    Ok(Accepted { id, changes, job, targets: shown })
 }
 
 /// The job as it goes into the audit: an event for each entry on each server that its targets use it on, so that
@@ -179,71 +189,17 @@ fn uses<'a>(call: &'a Call, targets: &[TargetRow]) -> Vec<AuditEntry<'a>> {
     used.into_iter().map(on).collect()
 }
 
-/// Waits until a job is final, at most `patience` and no longer than the caller does, and gives it as
-/// it is then.
-pub async fn wait(
-    app: &App,
-    call: &Call,
-    mut accepted: Accepted,
-    patience: Duration,
-) -> Result<(JobRow, Vec<TargetRow>)> {
-    let until = Instant::now() + patience;
-    loop {
-        // Woken, polled or out of patience: in any case the job is looked at again; its targets, which may be
-        // many and end one by one, only at the end.
-        sign(app, call, until, accepted.changes.ended()).await;
-        if has_waited(app, call, until)
-            || app.store.job_status(call.organization(), &accepted.id).await?.is_final()
-        {
-            return app.store.job_one(call.organization(), &accepted.id).await;
-        }
-    }
-}
-
-/// Waits like [`wait`] for a job with one target, and gives its verdict, if there is one by then.
-pub async fn wait_for_verdict(
-    app: &App,
-    call: &Call,
-    mut accepted: Accepted,
-    patience: Duration,
-) -> Result<Option<Verdict>> {
-    let until = Instant::now() + patience;
-    loop {
-        match sign(app, call, until, accepted.changes.heard()).await {
-            Some(Heard::Verdict(told)) => return Ok(Some(Arc::unwrap_or_clone(told))),
-            // The only target is the whole job, which need not be read again.
-            Some(Heard::End(Some(target))) => return verdict(&target),
-            Some(Heard::End(None)) | None => {}
-        }
-        if has_waited(app, call, until)
-            || app.store.job_status(call.organization(), &accepted.id).await?.is_final()
-        {
-            let (_, targets) = app.store.job_one(call.organization(), &accepted.id).await?;
-            return Ok(targets.first().map(verdict).transpose()?.flatten());
-        }
-    }
-}
-
-/// Whether nobody waits any longer: out of patience, gone, or stopping.
-fn has_waited(app: &App, call: &Call, until: Instant) -> bool {
-    Instant::now() >= until || call.gone.is_cancelled() || app.dispatch.is_stopping()
-}
-
-/// Waits for a sign that a job may have ended, until it is time to look without one.
-async fn sign<T>(app: &App, call: &Call, until: Instant, sign: impl Future<Output = T>) -> Option<T> {
-    tokio::select! {
-        sign = timeout_at(until.min(Instant::now() + SLOW_POLL), sign) => sign.ok(),
-        () = call.gone.cancelled() => None,
-        () = app.dispatch.stopping() => None,
-    }
-}
-
-/// The job as it is now, or when `wait` says so as it ended. That may be long: nothing of the call's input may be kept
-/// meanwhile.
+/// The job as it was accepted, or when `wait` says so as it ended. That may be long: nothing of the call's input may be
+/// kept meanwhile.
 pub async fn answer(app: &App, call: &Call, accepted: Accepted, wait_for_end: Option<bool>) -> Result<Job> {
-    let patience = if wait_for_end.unwrap_or_default() { MAX_WAIT } else { Duration::ZERO };
+    let Accepted { id, changes, job, targets } = accepted;
+    if !wait_for_end.unwrap_or_default() {
+        // Not read again: a failure of that would say that nothing was accepted.
+        return view(app, job, targets);
+    }
+    drop((job, targets));
     call.is_done_with_its_input();
-    let (job, targets) = wait(app, call, accepted, patience).await?;
+    let (job, targets) = wait::wait(app, call, id, changes).await?;
     view(app, job, targets)
 }
 

@@ -36,6 +36,7 @@ pub fn public(error: &Error) -> PublicError {
         | Error::Changed(_)
         | Error::Precondition(_)
         | Error::NotSupported { .. }
+        | Error::Unread { .. }
         | Error::Internal { .. } => {}
     }
     public
@@ -44,7 +45,7 @@ pub fn public(error: &Error) -> PublicError {
 /// An error as a JSON-RPC error object of a procedure. What only the operator may know is logged
 /// here, once, with its chain.
 pub fn wire(procedure: &str, error: Error) -> ErrorObjectOwned {
-    if let Error::Internal { .. } | Error::NotBegun { .. } = &error {
+    if let Error::Internal { .. } | Error::NotBegun { .. } | Error::Unread { .. } = &error {
         tracing::error!(procedure, error = %chain(&error), "a call failed");
     }
     let public = public(&error).at(procedure);
@@ -70,7 +71,8 @@ pub(super) fn code(error: &Error) -> Code {
         Error::ServerOffline(_) | Error::Precondition(_) => Code::PreconditionFailed,
         Error::NotSupported { .. } => Code::NotImplemented,
         Error::Unavailable(_) | Error::NotBegun { .. } => Code::ServiceUnavailable,
-        Error::Internal { .. } => Code::InternalServerError,
+        // Whoever is told to come again would do it twice.
+        Error::Unread { .. } | Error::Internal { .. } => Code::InternalServerError,
     }
 }
 

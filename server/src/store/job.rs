@@ -34,6 +34,15 @@ pub struct NewJob {
     pub targets: Vec<TargetRow>,
 }
 
+/// A job as it was stored.
+#[derive(Debug)]
+pub struct Stored {
+    /// The job.
+    pub job: JobRow,
+    /// Its only target, if the session that was to take it has done so.
+    pub taken: Option<TargetRow>,
+}
+
 /// Which jobs a page holds.
 #[derive(Debug, Default)]
 pub struct JobFilter {
@@ -74,15 +83,15 @@ impl JobRow {
 
 impl Store {
     /// Keeps a job, its targets, and who asked for what in it: from here on it is accepted. A session with a
-    /// place for its only target takes that at once, and it is given as it is then; `None` where there
-    /// is no such session, or it is not in force any more.
+    /// place for its only target takes that at once, if it is in force.
     pub async fn job_insert(
         &self,
         new: NewJob,
         asked: Vec<AuditEntry<'_>>,
         taker: Option<&Fence>,
-    ) -> Result<Option<TargetRow>> {
-        let NewJob { mut job, mut targets } = new;
+    ) -> Result<Stored> {
+        let NewJob { job: waiting, mut targets } = new;
+        let mut job = waiting.clone();
         let taken = match (taker, targets.as_mut_slice()) {
             (Some(fence), [only]) => {
                 target::dispatched(only);
@@ -93,7 +102,7 @@ impl Store {
             _ => None,
         };
         let mut batch = self.batch();
-        batch.then(&job::Entity::insert(job.into_active_model()).into_query());
+        batch.then(&job::Entity::insert(job.clone().into_active_model()).into_query());
         let mut targets = targets.into_iter().map(IntoActiveModel::into_active_model);
         for size in chunks(targets.len()) {
             let chunk: Vec<_> = targets.by_ref().take(size).collect();
@@ -102,11 +111,18 @@ impl Store {
         for events in audit::insert_all(asked) {
             batch.then(&events.into_query());
         }
-        let Some((target, fence)) = taken else { return self.run(batch).await.map(|_| None) };
+        let Some((target, fence)) = taken else {
+            self.run(batch).await?;
+            return Ok(Stored { job, taken: None });
+        };
         // Stored as the session's, and put into the queue where it is not in force.
         batch.then_show(target::not_given(&target, fence).into_query().returning_all());
         batch.then(&not_started(&target.job_id).into_query());
-        Ok(self.run(batch).await?.is_empty().then_some(target))
+        Ok(if self.run(batch).await?.is_empty() {
+            Stored { job, taken: Some(target) }
+        } else {
+            Stored { job: waiting, taken: None }
+        })
     }
 
     /// Where a job of the organization stands.

@@ -54,7 +54,7 @@ pub use entity::{
     registry_event::Model as RegistryEventRow, server::Model as ServerRow,
 };
 pub use entries::Entries;
-pub use job::{JobFilter, NewJob};
+pub use job::{JobFilter, NewJob, Stored};
 pub use replica::{Heard, Signal};
 pub use server::{Admission, Admittance, Admitted, NewJoinToken};
 pub use target::{Claim, Ending, Fence, TargetState};

@@ -51,7 +51,8 @@ pub async fn retry(app: Arc<App>, call: Arc<Call>, input: OneInput) -> Result<Jo
     for server in &servers {
         app.dispatch.wake(server);
     }
-    one(app, call, input).await
+    let id = input.job_id.clone();
+    one(app, call, input).await.map_err(|error| error.unread(&id))
 }
 
 const UNDER_WAY: &str = "this job is still under way: wait for its end, or end it with job.cancel";
