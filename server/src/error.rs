@@ -108,11 +108,18 @@ pub enum Error {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// What was asked for is done, and how it stands could not be read.
-    #[error(
-        "this was accepted, and how {job} stands now could not be read: ask job.one for it, do not repeat this"
-    )]
+    #[error("this was accepted, and how {job} stands now could not be read: ask job.one for it")]
     Unread {
         /// The job.
+        job: JobId,
+        /// Why.
+        #[source]
+        source: Box<Error>,
+    },
+    /// The database was lost in the moment in which a job was stored.
+    #[error("nobody knows whether this was accepted: before you repeat it, ask job.one for {job}")]
+    Unsure {
+        /// The job, if there is one.
         job: JobId,
         /// Why.
         #[source]

@@ -185,14 +185,21 @@ pub fn unmount_below(folder: &Path) {
 }
 
 /// A loopback address that stays free while its daemon is dead: below the ports that the system gives
-/// to outgoing connections.
+/// to outgoing connections, and among those of this test's slot, which no other test that runs has.
 ///
 /// # Panics
 /// There is none.
 pub fn lasting_address() -> String {
+    const OF_A_SLOT: u16 = 500;
+    const SLOTS: u16 = 24;
+    let slot = std::env::var("NEXTEST_TEST_GLOBAL_SLOT").ok().and_then(|slot| slot.parse::<u16>().ok());
+    let (first, ports) = match slot.filter(|slot| *slot < SLOTS) {
+        Some(slot) => (20_000 + slot * OF_A_SLOT, OF_A_SLOT),
+        None => (20_000, SLOTS * OF_A_SLOT),
+    };
     let drawn = |_| {
         let bytes = random_bytes(2);
-        let port = 20_000 + u16::from_be_bytes([bytes[0], bytes[1]]) % 12_000;
+        let port = first + u16::from_be_bytes([bytes[0], bytes[1]]) % ports;
         TcpListener::bind(("127.0.0.1", port)).ok().map(|_| format!("127.0.0.1:{port}"))
     };
     (0..100).find_map(drawn).expect("a free loopback port")

@@ -185,3 +185,22 @@ async fn new_time_for_those_that_wait_for_their_turn_is_given_after_a_deadlock_t
     eventually(SOON, async || (scene.database.value(&renewed) == "t").then_some(())).await;
     scene.ends("running").await;
 }
+
+/// It was accepted after the removal had begun, and before that ended what was open.
+#[tokio::test]
+async fn a_job_that_comes_while_its_server_is_removed_ends_with_it() {
+    let scene = Scene::set().await;
+    let waiting = format!("target_id = '{}'", scene.waiting[0]);
+    let server = scene.database.value(&format!("SELECT server_id FROM job_target WHERE {waiting}"));
+    let copy = format!(
+        "CREATE TEMP TABLE j AS SELECT * FROM job; UPDATE j SET job_id = 'job_late'; INSERT INTO job SELECT * FROM j; \
+         CREATE TEMP TABLE t AS SELECT * FROM job_target WHERE {waiting}; \
+         UPDATE t SET job_id = 'job_late', target_id = 'tgt_late'; INSERT INTO job_target SELECT * FROM t"
+    );
+    let somebody = scene.somebody_holds("LOCK TABLE job_target IN SHARE MODE", &copy).await;
+    scene.client.mutate("server.remove", json!({"serverId": server})).await;
+    done(somebody).await;
+    let late = scene.client.query("job.one", json!({"jobId": "job_late"})).await;
+    assert_eq!((&late["status"], &late["targets"][0]["status"]), (&json!("cancelled"), &json!("cancelled")));
+    assert!(late["finishedAt"].is_string(), "{late:#}");
+}

@@ -279,6 +279,50 @@ async fn a_control_plane_that_comes_back_holds_nothing_of_before() {
     }
 }
 
+/// It was told to a control plane that had died a moment before, and the host does not come back.
+#[tokio::test]
+async fn a_cancel_that_nobody_hears_ends_the_job_all_the_same() {
+    let scene = Scene::set().await;
+    let (_registry, _, job) = hanging(&scene, &scene.other).await;
+    scene.link.refuse(true);
+    scene.holder.kill9();
+    let cancelled = client(&scene.other).mutate("job.cancel", json!({"jobId": job["jobId"]})).await;
+    assert_eq!(cancelled["status"], "running", "the other one lives, as far as this one knows");
+    assert_eq!(scene.ended(&scene.other, &job).await["status"], "cancelled");
+}
+
+/// The database fails in the moment in which it is noted, or not, who holds the session.
+#[tokio::test]
+async fn a_host_is_on_or_offline_everywhere_although_that_could_not_be_noted_at_first() {
+    let mut scene = Scene::set().await;
+    scene.database.execute(
+        "CREATE FUNCTION deny() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'not now'; END $$",
+    );
+    let deny = |is_denied: bool| {
+        scene.database.execute(if is_denied {
+            "CREATE TRIGGER deny BEFORE UPDATE ON server FOR EACH ROW \
+             WHEN (NEW.holder IS DISTINCT FROM OLD.holder) EXECUTE FUNCTION deny()"
+        } else {
+            "DROP TRIGGER deny ON server"
+        })
+    };
+    let other = client(&scene.other);
+    let asked = json!({"serverId": scene.server_id});
+    let is = async |status: &str| other.query("server.one", asked.clone()).await["status"] == status;
+    deny(true);
+    scene.agent.stop().await;
+    scene.holder.await_log("noting that nobody holds a session").await;
+    assert!(is("online").await, "it was noted");
+    deny(false);
+    eventually(SOON, async || is("offline").await.then_some(())).await;
+    deny(true);
+    scene.agent.restart();
+    scene.holder.await_log("noting who holds a session").await;
+    assert!(is("offline").await, "it was noted");
+    deny(false);
+    eventually(SOON, async || is("online").await.then_some(())).await;
+}
+
 /// What PostgreSQL serves a control plane's listening with, of one database.
 fn listening(database: &Database) -> Vec<i32> {
     let pids = database.value(

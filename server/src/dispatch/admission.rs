@@ -326,6 +326,7 @@ async fn begin(
     // Held first: whoever cancels from now on knows whom to ask, and whoever did before is found here.
     if let Err(error) = shared.hold(fence).await {
         report("noting who holds a session", &fence.server_id, &error);
+        shared.note_later(fence.clone());
     }
     // A removal that came before the session was in the table found none to end.
     let in_force = shared.store.session_holds(fence).await;
@@ -340,7 +341,7 @@ async fn begin(
 }
 
 /// Takes a session that has ended out of the table.
-async fn end(shared: &Shared, session: &Session, reason: &ChannelError) {
+async fn end(shared: &Arc<Shared>, session: &Session, reason: &ChannelError) {
     let fence = &session.fence;
     tracing::info!(server = %fence.server_id, name = session.name, epoch = fence.epoch, %reason, "agent disconnected");
     leave(shared, session);
@@ -349,6 +350,7 @@ async fn end(shared: &Shared, session: &Session, reason: &ChannelError) {
     }
     if let Err(error) = shared.let_go(fence).await {
         report("noting that nobody holds a session", &fence.server_id, &error);
+        shared.note_later(fence.clone());
     }
 }
 

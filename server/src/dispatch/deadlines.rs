@@ -44,6 +44,7 @@ async fn sweep(shared: &Arc<Shared>) -> Result<usize> {
     for job in shared.store.targets_of_removed_cancel().await? {
         shared.changed(Some(job));
     }
+    stop_what_nobody_holds(shared).await?;
     let overdue = shared.store.targets_overdue(GRACE, AT_ONCE as u64).await?;
     let found = overdue.len();
     let mut held = HashSet::new();
@@ -73,6 +74,20 @@ async fn sweep(shared: &Arc<Shared>) -> Result<usize> {
         }
     }
     Ok(found)
+}
+
+/// Ends what somebody asked to stop and whose agent cannot be asked any more: the control plane that was told so had
+/// died, and its host has not come to another one.
+async fn stop_what_nobody_holds(shared: &Arc<Shared>) -> Result<()> {
+    if !shared.store.is_shared() {
+        return Ok(());
+    }
+    for target in shared.store.targets_to_stop(AT_ONCE as u64).await? {
+        if shared.session(&target.server()).is_none() && !shared.held_elsewhere(&target).await? {
+            shared.changed(shared.store.target_cancelled(&target.id(), None).await?);
+        }
+    }
+    Ok(())
 }
 
 /// Why it ends: what went wrong with it last, if its agent is here and it waited for another try.

@@ -186,7 +186,7 @@ impl Dispatch {
     /// Asks the agents to stop targets. Those that no agent can be asked about end at once.
     ///
     /// # Errors
-    /// [`Error::NotBegun`] or [`Error::Internal`] when the database is away. What needs none of it is done all the same.
+    /// [`Error::NotBegun`] or [`Error::Internal`] when the database is away, after what could be done was.
     pub async fn cancel(&self, targets: Vec<TargetRow>) -> Result<()> {
         let mut without = Vec::new();
         for target in targets {
@@ -200,25 +200,12 @@ impl Dispatch {
                 None => without.push(target),
             }
         }
+        let mut done = Ok(());
         for target in without {
-            if self.held_elsewhere(&target).await? {
-                let (server_id, attempt) = (target.server(), attempt_of(&target));
-                self.shared.tell(Signal::Stop { server_id, attempt });
-            } else {
-                let job = self.shared.store.target_cancelled(&target.id(), None).await?;
-                self.shared.changed(job);
-            }
+            let stopped = self.shared.stop_without_session(&target).await;
+            done = done.and(stopped);
         }
-        Ok(())
-    }
-
-    async fn held_elsewhere(&self, target: &TargetRow) -> Result<bool> {
-        if !self.shared.store.is_shared() {
-            return Ok(false);
-        }
-        let organization = OrganizationId::from_stored(target.organization_id.clone());
-        let server = self.shared.store.server_one(&organization, &target.server()).await?;
-        Ok(self.shared.replicas.another_holds(&server))
+        done
     }
 
     /// Ends a removed server's session at once.
@@ -229,6 +216,11 @@ impl Dispatch {
             self.shared.changed(Some(job.clone()));
             self.shared.let_next_begin(job);
         }
+    }
+
+    /// Ends the session of a server that may have been removed: its agent dials again, and is let in or not.
+    pub fn doubt(&self, server: &ServerId) {
+        self.shared.end_session(server, None, CloseCode::NotInForce);
     }
 
     /// The images on a host: a small read, no job.
@@ -287,6 +279,26 @@ impl Dispatch {
 impl Shared {
     fn session(&self, server: &ServerId) -> Option<Arc<Session>> {
         self.sessions.read().unwrap_or_else(PoisonError::into_inner).get(server).cloned()
+    }
+
+    /// Asks the agent of a server that has no session here to stop a target, which ends at once where no agent can be
+    /// asked.
+    async fn stop_without_session(self: &Arc<Self>, target: &TargetRow) -> Result<()> {
+        if self.held_elsewhere(target).await? {
+            self.tell(Signal::Stop { server_id: target.server(), attempt: attempt_of(target) });
+        } else {
+            self.changed(self.store.target_cancelled(&target.id(), None).await?);
+        }
+        Ok(())
+    }
+
+    async fn held_elsewhere(&self, target: &TargetRow) -> Result<bool> {
+        if !self.store.is_shared() {
+            return Ok(false);
+        }
+        let organization = OrganizationId::from_stored(target.organization_id.clone());
+        let server = self.store.server_one(&organization, &target.server()).await?;
+        Ok(self.replicas.another_holds(&server))
     }
 
     /// Gives back a target's place, and lets the next one of its job begin where that has a limit.

@@ -29,6 +29,8 @@ use telling::Outbox;
 
 /// How often a control plane says that it lives. It is taken for dead after three times that.
 const ALIVE_EVERY: Duration = Duration::from_secs(5);
+/// Before it is noted anew who holds a session, while the database is away.
+const NOTED_AGAIN: Duration = Duration::from_secs(2);
 /// Before listening is tried again while the database is away.
 const DEAF: Duration = Duration::from_secs(2);
 
@@ -111,6 +113,30 @@ impl Shared {
     /// Notes that this control plane does not hold a session any more.
     pub(super) async fn let_go(&self, fence: &Fence) -> Result<()> {
         if self.store.is_shared() { self.store.server_held(fence, None).await } else { Ok(()) }
+    }
+
+    /// Notes later whether this control plane holds a session, where that failed: the others would have its host
+    /// offline, or online, for as long as nothing else changes.
+    pub(super) fn note_later(self: &Arc<Self>, fence: Fence) {
+        let shared = Arc::clone(self);
+        self.tasks.spawn(async move {
+            loop {
+                tokio::select! {
+                    () = shared.stop.cancelled() => return,
+                    () = tokio::time::sleep(NOTED_AGAIN) => {}
+                }
+                let is_held = shared.holds(&fence);
+                let noted = if is_held { shared.hold(&fence).await } else { shared.let_go(&fence).await };
+                // It may have ended meanwhile.
+                if noted.is_ok() && shared.holds(&fence) == is_held {
+                    return;
+                }
+            }
+        });
+    }
+
+    fn holds(&self, fence: &Fence) -> bool {
+        self.session(&fence.server_id).is_some_and(|session| session.fence.epoch == fence.epoch)
     }
 
     /// Keeps how far a target is, for watchers at other control planes: the newest, once a second. Only

@@ -95,10 +95,15 @@ async fn lost(shared: &Arc<Shared>, fence: &Fence, target: &TargetRow) -> Result
     if again {
         let end = target.run_deadline.unwrap_or(DateTime::<Utc>::MAX_UTC);
         let deadline = end.min(Utc::now() + QUEUED_AGAIN);
-        if shared.store.target_requeue(&attempt, fence, deadline).await? {
-            tracing::warn!(job = %target.job_id, target = %target.target_id, server = %target.server_id,
-                attempt = attempt.attempt, request_id = target.request_id, "the agent lost a target; queued again");
-            shared.moved(&target.job());
+        match shared.store.target_requeue(&attempt, fence, deadline).await? {
+            // Somebody did just now, and it has ended.
+            Some(put_back) if put_back.cancel_requested => shared.changed(Some(target.job())),
+            Some(_) => {
+                tracing::warn!(job = %target.job_id, target = %target.target_id, server = %target.server_id,
+                    attempt = attempt.attempt, request_id = target.request_id, "the agent lost a target; queued again");
+                shared.moved(&target.job());
+            }
+            None => {}
         }
         return Ok(());
     }
@@ -138,6 +143,20 @@ mod tests {
         {
             assert_eq!(scene.now(target).await.status, status, "{}", target.kind);
         }
+    }
+
+    /// After the session had looked.
+    #[tokio::test]
+    async fn a_lost_target_that_somebody_asked_to_stop_just_now_is_not_given_out_again() {
+        let scene = Scene::set().await;
+        let first = scene.session().await;
+        let target = scene.given(&first, "pull").await;
+        let fence = scene.session().await;
+        scene.shared.store.job_cancel(&scene.organization, &target.job(), &scene.event()).await.unwrap();
+        lost(&scene.shared, &fence, &target).await.unwrap();
+        assert_eq!(scene.now(&target).await.status, "cancelled");
+        let job = scene.shared.store.job_status(&scene.organization, &target.job()).await.unwrap();
+        assert!(job.is_final());
     }
 
     /// Its call said how long it may run in all.

@@ -37,6 +37,7 @@ pub fn public(error: &Error) -> PublicError {
         | Error::Precondition(_)
         | Error::NotSupported { .. }
         | Error::Unread { .. }
+        | Error::Unsure { .. }
         | Error::Internal { .. } => {}
     }
     public
@@ -45,7 +46,9 @@ pub fn public(error: &Error) -> PublicError {
 /// An error as a JSON-RPC error object of a procedure. What only the operator may know is logged
 /// here, once, with its chain.
 pub fn wire(procedure: &str, error: Error) -> ErrorObjectOwned {
-    if let Error::Internal { .. } | Error::NotBegun { .. } | Error::Unread { .. } = &error {
+    if let Error::Internal { .. } | Error::NotBegun { .. } | Error::Unread { .. } | Error::Unsure { .. } =
+        &error
+    {
         tracing::error!(procedure, error = %chain(&error), "a call failed");
     }
     let public = public(&error).at(procedure);
@@ -72,7 +75,7 @@ pub(super) fn code(error: &Error) -> Code {
         Error::NotSupported { .. } => Code::NotImplemented,
         Error::Unavailable(_) | Error::NotBegun { .. } => Code::ServiceUnavailable,
         // Whoever is told to come again would do it twice.
-        Error::Unread { .. } | Error::Internal { .. } => Code::InternalServerError,
+        Error::Unread { .. } | Error::Unsure { .. } | Error::Internal { .. } => Code::InternalServerError,
     }
 }
 

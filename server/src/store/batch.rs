@@ -6,8 +6,7 @@
 
 use futures_util::{Stream, TryStreamExt as _};
 use sea_orm::{
-    ConnectionTrait, DatabaseBackend, DbErr, QueryResult, RuntimeErr, Statement, StatementBuilder,
-    TransactionTrait, Values,
+    ConnectionTrait, DatabaseBackend, DbErr, QueryResult, RuntimeErr, Statement, StatementBuilder, Values,
 };
 use sea_query_sqlx::SqlxValues;
 use sqlx::{
@@ -66,7 +65,7 @@ impl Store {
     /// Runs a batch; gives the rows of the statement that shows some.
     pub(super) async fn run(&self, batch: Batch) -> Result<Vec<QueryResult>> {
         if batch.backend != DatabaseBackend::Sqlite {
-            return undisturbed(|| async { self.in_turn(&batch.steps).await.map_err(failed) }).await;
+            return undisturbed(|| self.in_turn(&batch.steps)).await;
         }
         let pool = self.writer.get_sqlite_connection_pool().clone();
         // In a task of its own: a caller that goes away between the first statement and the last would
@@ -75,18 +74,18 @@ impl Store {
         together.await.map_err(Error::internal("writing to the database"))?.map_err(failed)
     }
 
-    async fn in_turn(&self, steps: &[Step]) -> std::result::Result<Vec<QueryResult>, DbErr> {
-        let transaction = self.writer.begin().await?;
+    async fn in_turn(&self, steps: &[Step]) -> Result<Vec<QueryResult>> {
+        let transaction = self.write().await?;
         let mut rows = Vec::new();
         for Step { statement, shown } in steps {
             let statement = statement.clone();
             if *shown {
-                rows = transaction.query_all_raw(statement).await?;
+                rows = transaction.query_all_raw(statement).await.map_err(failed)?;
             } else {
-                transaction.execute_raw(statement).await?;
+                transaction.execute_raw(statement).await.map_err(failed)?;
             }
         }
-        transaction.commit().await?;
+        transaction.commit().await.map_err(failed)?;
         Ok(rows)
     }
 }

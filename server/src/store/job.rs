@@ -334,12 +334,12 @@ impl Store {
             .exec(&transaction)
             .await
             .map_err(failed)?;
-        end_targets(&transaction, TargetState::Cancelled, |targets| {
-            targets
-                .filter(job_target::Column::JobId.eq(id.as_str()))
-                .filter(job_target::Column::Status.eq(TargetState::Queued.as_str()))
-        })
-        .await?;
+        ended(TargetState::Cancelled, None, this_moment())
+            .filter(job_target::Column::JobId.eq(id.as_str()))
+            .filter(job_target::Column::Status.eq(TargetState::Queued.as_str()))
+            .exec(&transaction)
+            .await
+            .map_err(failed)?;
         let running = job_target::Entity::find()
             .filter(job_target::Column::JobId.eq(id.as_str()))
             .filter(job_target::Column::Status.is_in(TargetState::WITH_AGENT))
@@ -363,16 +363,6 @@ fn shown() -> Select<job_target::Entity> {
         .columns(kept)
         .column_as(Expr::cust("''"), Column::Plan)
         .column_as(Expr::cust("CAST(NULL AS TEXT)"), Column::SealedAuth)
-}
-
-/// Ends the chosen targets without a verdict, and erases their one-time credentials.
-pub(super) async fn end_targets<C: ConnectionTrait>(
-    db: &C,
-    state: TargetState,
-    choose: impl FnOnce(UpdateMany<job_target::Entity>) -> UpdateMany<job_target::Entity>,
-) -> Result<()> {
-    choose(ended(state, None, this_moment())).exec(db).await.map_err(failed)?;
-    Ok(())
 }
 
 /// Now, as exactly as both databases keep it, so that it can be compared with what they kept.

@@ -21,7 +21,7 @@ use super::{
     entity::{job_target, server},
     failed,
     fan_out::{hold_back, may_start, still_may_start},
-    job::{column_text, end_targets, ended, settle, settle_job_of, started, this_moment},
+    job::{column_text, ended, settle, settle_job_of, started, this_moment},
     not_begun,
 };
 use crate::error::{Error, Result};
@@ -192,7 +192,7 @@ impl Store {
     /// Puts a target back that its agent did not take: not now, not lost, and not an attempt. It is cancelled
     /// where somebody asked to stop it meanwhile. Gives it as it was put back.
     pub async fn target_put_back(&self, attempt: &Attempt, fence: &Fence) -> Result<Option<TargetRow>> {
-        self.put_back(put_back(), attempt, fence).await
+        self.put_back(put_back(), &[TargetState::Dispatched.as_str()], attempt, fence).await
     }
 
     /// As [`target_put_back`](Self::target_put_back), for a target that could not be prepared for its agent, until
@@ -208,19 +208,20 @@ impl Store {
         let put_back = put_back()
             .col_expr(job_target::Column::Verdict, Expr::value(text))
             .col_expr(job_target::Column::NotBefore, Expr::value(not_before));
-        self.put_back(put_back, attempt, fence).await
+        self.put_back(put_back, &[TargetState::Dispatched.as_str()], attempt, fence).await
     }
 
     async fn put_back(
         &self,
         put_back: UpdateMany<job_target::Entity>,
+        from: &[&str],
         attempt: &Attempt,
         fence: &Fence,
     ) -> Result<Option<TargetRow>> {
         let put_back = put_back
             .filter(job_target::Column::TargetId.eq(attempt.target_id.as_str()))
             .filter(job_target::Column::Attempt.eq(attempt.attempt))
-            .filter(job_target::Column::Status.eq(TargetState::Dispatched.as_str()))
+            .filter(job_target::Column::Status.is_in(from.iter().copied()))
             .filter(in_force(fence));
         let cancelled = ended(TargetState::Cancelled, None, this_moment())
             .filter(job_target::Column::TargetId.eq(attempt.target_id.as_str()))
@@ -295,24 +296,18 @@ impl Store {
     }
 
     /// Puts a target that died with its agent back into the queue, if the session that says so is in
-    /// force. The time that it may run in all goes on. Whether it did.
+    /// force. The time that it may run in all goes on. It is cancelled where somebody asked to stop it meanwhile.
+    /// Gives it as it was put back.
     pub async fn target_requeue(
         &self,
         attempt: &Attempt,
         fence: &Fence,
         queue_deadline: DateTime<Utc>,
-    ) -> Result<bool> {
+    ) -> Result<Option<TargetRow>> {
         let requeued = job_target::Entity::update_many()
             .col_expr(job_target::Column::Status, Expr::value(TargetState::Queued.as_str()))
-            .col_expr(job_target::Column::QueueDeadline, Expr::value(queue_deadline))
-            .filter(job_target::Column::TargetId.eq(attempt.target_id.as_str()))
-            .filter(job_target::Column::Attempt.eq(attempt.attempt))
-            .filter(job_target::Column::Status.is_in(TargetState::WITH_AGENT))
-            .filter(in_force(fence))
-            .exec(&self.writer)
-            .await
-            .map_err(failed)?;
-        Ok(requeued.rows_affected > 0)
+            .col_expr(job_target::Column::QueueDeadline, Expr::value(queue_deadline));
+        self.put_back(requeued, &TargetState::WITH_AGENT, attempt, fence).await
     }
 
     /// The server's targets that an agent may be working on.
@@ -352,6 +347,18 @@ impl Store {
         let jobs = cancel_all_of(&transaction, server).await?;
         transaction.commit().await.map_err(failed)?;
         Ok(jobs)
+    }
+
+    /// Targets that an agent may be working on although somebody asked to stop them, at most `limit`.
+    pub async fn targets_to_stop(&self, limit: u64) -> Result<Vec<TargetRow>> {
+        job_target::Entity::find()
+            .filter(job_target::Column::Status.is_in(TargetState::WITH_AGENT))
+            .filter(job_target::Column::CancelRequested.eq(true))
+            .order_by_asc(job_target::Column::TargetId)
+            .limit(limit)
+            .all(&self.db)
+            .await
+            .map_err(failed)
     }
 
     /// Targets over a deadline: queued too long, or still with an agent although their time and
@@ -481,21 +488,19 @@ fn session_of(fence: &Fence) -> Select<server::Entity> {
         .lock_shared()
 }
 
-/// Cancels every target of a server that has not ended, in the caller's transaction.
+/// Cancels every target of a server that has not ended, in the caller's transaction. Gives their jobs.
 pub(super) async fn cancel_all_of<C: ConnectionTrait>(db: &C, id: &ServerId) -> Result<Vec<JobId>> {
-    let open = job_target::Entity::find()
+    // By the same statement: what another one finds before it may be less.
+    let cancelled = ended(TargetState::Cancelled, None, this_moment())
         .filter(job_target::Column::ServerId.eq(id.as_str()))
         .filter(job_target::Column::Status.is_in(TargetState::OPEN))
-        .all(db)
-        .await
-        .map_err(failed)?;
-    end_targets(db, TargetState::Cancelled, |targets| {
-        targets
-            .filter(job_target::Column::ServerId.eq(id.as_str()))
-            .filter(job_target::Column::Status.is_in(TargetState::OPEN))
-    })
-    .await?;
-    let mut jobs: Vec<JobId> = open.iter().map(TargetRow::job).collect();
+        .into_query()
+        .returning_col(job_target::Column::JobId)
+        .to_owned();
+    let mut jobs = Vec::new();
+    for row in db.query_all(&cancelled).await.map_err(failed)? {
+        jobs.push(JobId::from_stored(row.try_get_by_index(0).map_err(failed)?));
+    }
     jobs.sort();
     jobs.dedup();
     for job in &jobs {

@@ -1,6 +1,6 @@
 //! What the faults happen to.
 
-use std::time::Duration;
+use std::{cell::Cell, time::Duration};
 
 use nix::sys::signal::Signal;
 use purser_tests::{
@@ -12,7 +12,7 @@ use purser_tests::{
     unique,
     user::Kind,
 };
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::Fault;
 
@@ -223,17 +223,21 @@ impl Scene {
         }
     }
 
-    /// Removes the last agent's server; whether an answer is lost or not, it is asked until it is gone.
+    /// Removes the last agent's server; whether an answer is lost or not, it is asked until it is gone. Asked again for
+    /// what is gone, there is none.
     pub(crate) async fn remove_the_doomed(&mut self) {
         let server = json!({"serverId": self.servers[DOOMED]});
         self.servers_are_back().await;
+        let unclear = Cell::new(false);
         eventually(BACK, async || {
             let headers = [("content-type", "application/json")];
             let path = "/api/trpc/server.remove";
-            let answer =
-                self.client.send(http::Method::POST, path, &headers, server.to_string()).await.ok()?;
-            let removed: Value = answer.json();
-            (removed.pointer("/result/data/status") == Some(&json!("revoked"))).then_some(())
+            let answer = self.client.send(http::Method::POST, path, &headers, server.to_string()).await;
+            let before =
+                unclear.replace(!answer.as_ref().is_ok_and(|answer| answer.status.is_client_error()));
+            let answer = answer.ok()?;
+            let is_removed = answer.json().pointer("/result/data/status") == Some(&json!("revoked"));
+            (is_removed || before && answer.status == http::StatusCode::NOT_FOUND).then_some(())
         })
         .await;
         self.at_removal = self.targets_of_the_doomed();

@@ -4,7 +4,10 @@
 use std::{future::pending, sync::Arc, time::Duration};
 
 use purser_proto_schema::{agent::command::Verdict, ids::JobId};
-use tokio::time::{Instant, timeout_at};
+use tokio::{
+    sync::Notify,
+    time::{Instant, timeout_at},
+};
 
 use super::{Accepted, SLOW_POLL, verdict};
 use crate::{
@@ -17,105 +20,151 @@ use crate::{
 
 /// How long `wait: true` holds an answer.
 const MAX_WAIT: Duration = Duration::from_secs(15 * 60);
+/// How long a last look at a job may take, whose targets may be many.
+const LAST_LOOK: Duration = Duration::from_secs(30);
+/// And at a test, of which a verdict is promised within a time.
+const LAST_LOOK_AT_A_TEST: Duration = Duration::from_secs(1);
 
 /// Waits until a job is final, at most 15 minutes and no longer than the caller does, and gives it as it is then.
 ///
 /// # Errors
-/// [`Error::Unread`]
+/// [`Error::Unread`] where it cannot be read then; [`Error::NotFound`] for one that was forgotten meanwhile.
 pub(super) async fn wait(
     app: &App,
     call: &Call,
     id: JobId,
     mut changes: Watch,
 ) -> Result<(JobRow, Vec<TargetRow>)> {
-    let mut wait = Wait::begin(app, call, id, MAX_WAIT);
+    let mut wait = Wait::begin(app, call, &id, MAX_WAIT, LAST_LOOK);
     loop {
         // Woken, polled or out of patience: in any case the job is looked at again; its targets, which may be
         // many and end one by one, only at the end.
         wait.until_sign(changes.ended()).await;
-        if let Some(found) = wait.look().await? {
+        if let Some(found) = wait.look().await.map_err(|error| error.unread(&id))? {
             return Ok(found);
         }
     }
 }
 
 /// Waits for a job with one target, at most `patience` and no longer than the caller does, and gives its verdict, if
-/// there is one by then.
+/// there is one by then. It is heard while the database does not answer, too.
 ///
 /// # Errors
-/// [`Error::Unread`]
+/// [`Error::NotBegun`] or [`Error::Internal`] where no verdict was heard, and none could be read.
 pub async fn wait_for_verdict(
     app: &App,
     call: &Call,
     accepted: Accepted,
     patience: Duration,
 ) -> Result<Option<Verdict>> {
-    let Accepted { id, mut changes, .. } = accepted;
-    let mut wait = Wait::begin(app, call, id, patience);
-    loop {
-        match wait.until_sign(changes.heard()).await {
-            Some(Heard::Verdict(told)) => return Ok(Some(Arc::unwrap_or_clone(told))),
-            // The only target is the whole job, which need not be read again.
-            Some(Heard::End(Some(target))) => return verdict(&target),
-            Some(Heard::End(None)) | None => {}
+    let Accepted { id, mut changes, job, targets } = accepted;
+    drop((job, targets));
+    let sign = Notify::new();
+    let hearing = async {
+        loop {
+            match changes.heard().await {
+                Heard::Verdict(told) => return Ok(Some(Arc::unwrap_or_clone(told))),
+                // The only target is the whole job, which need not be read again.
+                Heard::End(Some(target)) => return verdict(&target),
+                Heard::End(None) => sign.notify_one(),
+            }
         }
-        if let Some((_, targets)) = wait.look().await? {
-            return Ok(targets.first().map(verdict).transpose()?.flatten());
+    };
+    let looking = async {
+        let mut wait = Wait::begin(app, call, &id, patience, LAST_LOOK_AT_A_TEST);
+        loop {
+            wait.until_sign(sign.notified()).await;
+            if let Some((_, targets)) = wait.look().await? {
+                return Ok(targets.first().map(verdict).transpose()?.flatten());
+            }
         }
+    };
+    tokio::select! {
+        biased;
+        heard = hearing => heard,
+        found = looking => found,
     }
 }
 
 struct Wait<'a> {
     app: &'a App,
     call: &'a Call,
-    id: JobId,
+    id: &'a JobId,
     until: Instant,
-    /// Whether the log has been told that the job cannot be read.
-    is_told: bool,
+    last_look: Duration,
+    /// Why the job could not be read when it was last looked at.
+    failed: Option<Error>,
 }
 
 impl<'a> Wait<'a> {
-    fn begin(app: &'a App, call: &'a Call, id: JobId, patience: Duration) -> Self {
-        Self { app, call, id, until: Instant::now() + patience, is_told: false }
+    fn begin(app: &'a App, call: &'a Call, id: &'a JobId, patience: Duration, last_look: Duration) -> Self {
+        Self { app, call, id, until: Instant::now() + patience, last_look, failed: None }
     }
 
     /// Waits for a sign that the job may have ended, until it is time to look without one.
-    async fn until_sign<T>(&self, sign: impl Future<Output = T>) -> Option<T> {
+    async fn until_sign<T>(&self, sign: impl Future<Output = T>) {
         tokio::select! {
-            sign = timeout_at(self.until.min(Instant::now() + SLOW_POLL), sign) => sign.ok(),
-            () = self.call.gone.cancelled() => None,
-            () = self.app.dispatch.stopping() => None,
+            _ = timeout_at(self.until.min(Instant::now() + SLOW_POLL), sign) => {}
+            () = self.nobody_waits() => {}
         }
     }
 
-    /// Whether nobody waits any longer: out of patience, gone, or stopping.
+    /// Until nobody waits any longer: out of patience, gone, or stopping.
+    async fn over(&self) {
+        tokio::select! {
+            () = tokio::time::sleep_until(self.until) => {}
+            () = self.nobody_waits() => {}
+        }
+    }
+
+    async fn nobody_waits(&self) {
+        tokio::select! {
+            () = self.call.gone.cancelled() => {}
+            () = self.app.dispatch.stopping() => {}
+        }
+    }
+
     fn is_over(&self) -> bool {
         Instant::now() >= self.until || self.call.gone.is_cancelled() || self.app.dispatch.is_stopping()
     }
 
     /// The job, if it has ended or nobody waits any longer.
     async fn look(&mut self) -> Result<Option<(JobRow, Vec<TargetRow>)>> {
-        let is_over = self.is_over();
-        match self.read(is_over).await {
-            Ok(found) => Ok(found),
-            Err(error @ (Error::NotBegun { .. } | Error::Internal { .. })) if !is_over => {
-                if !self.is_told {
-                    tracing::warn!(job = %self.id, error = %chain(&error), "a job that is waited for cannot be read");
+        if !self.is_over() {
+            let read = tokio::select! {
+                read = self.read() => read,
+                () = self.over() => Ok(None),
+            };
+            match read {
+                Ok(Some(found)) => return Ok(Some(found)),
+                Ok(None) => self.failed = None,
+                Err(error @ (Error::NotBegun { .. } | Error::Internal { .. })) => {
+                    if self.failed.is_none() {
+                        let error = chain(&error);
+                        tracing::warn!(job = %self.id, error, "a job that is waited for cannot be read");
+                    }
+                    self.failed = Some(error);
+                    // Signs that come one after the other are not each worth a look in vain.
+                    self.until_sign(pending::<()>()).await;
                 }
-                self.is_told = true;
-                // Signs that come one after the other are not each worth a look in vain.
-                self.until_sign(pending::<()>()).await;
-                Ok(None)
+                Err(error) => return Err(error),
             }
-            Err(error) => Err(error.unread(&self.id)),
+            if !self.is_over() {
+                return Ok(None);
+            }
+        }
+        let last = self.app.store.job_one(self.call.organization(), self.id);
+        match tokio::time::timeout(self.last_look, last).await {
+            Ok(found) => found.map(Some),
+            Err(late) => Err(self.failed.take().unwrap_or_else(|| Error::NotBegun { source: late.into() })),
         }
     }
 
-    async fn read(&self, is_over: bool) -> Result<Option<(JobRow, Vec<TargetRow>)>> {
+    async fn read(&self) -> Result<Option<(JobRow, Vec<TargetRow>)>> {
         let (store, organization) = (&self.app.store, self.call.organization());
-        if !is_over && !store.job_status(organization, &self.id).await?.is_final() {
+        if !store.job_status(organization, self.id).await?.is_final() {
             return Ok(None);
         }
-        store.job_one(organization, &self.id).await.map(Some)
+        store.job_one(organization, self.id).await.map(Some)
     }
 }

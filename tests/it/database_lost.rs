@@ -1,14 +1,16 @@
-//! Jobs that are accepted and cannot be read: whoever asked for one is never told that it was refused, or
-//! would ask for it twice. (Always on PostgreSQL, where a table can be put away between two statements.)
+//! The database is lost in the moment that matters: whoever was accepted is never told that he was refused, or would
+//! ask twice, and what is known without it is told. (Always on PostgreSQL, which can be lost between two statements.)
 
 use std::time::Duration;
 
 use http::{Method, StatusCode};
-use purser_tests::{Answer, Client, Purser, database::Database, eventually};
+use purser_tests::{
+    Agent, Answer, BreakableProxy, Client, Purser, Testbed, database::Database, eventually, user::Kind,
+};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(60);
 
 struct Scene {
     purser: Purser,
@@ -36,6 +38,18 @@ impl Scene {
         self.database.execute(&format!(
             "CREATE CONSTRAINT TRIGGER hide AFTER INSERT ON audit_event DEFERRABLE INITIALLY DEFERRED \
              FOR EACH ROW WHEN (NEW.action = '{action}') EXECUTE FUNCTION hide()"
+        ));
+    }
+
+    /// From now on whoever commits such a call loses the database, and it happens or not.
+    fn lose_at_commit_of(&self, action: &str) {
+        self.database.execute(
+            "CREATE FUNCTION lose() RETURNS trigger LANGUAGE plpgsql AS \
+             $$ BEGIN PERFORM pg_terminate_backend(pg_backend_pid()); RETURN NULL; END $$",
+        );
+        self.database.execute(&format!(
+            "CREATE CONSTRAINT TRIGGER lose AFTER INSERT ON audit_event DEFERRABLE INITIALLY DEFERRED \
+             FOR EACH ROW WHEN (NEW.action = '{action}' AND NEW.outcome IN ('accepted', 'ok')) EXECUTE FUNCTION lose()"
         ));
     }
 
@@ -125,6 +139,59 @@ async fn a_stop_tells_whoever_waits_which_job_it_is_although_it_cannot_be_read()
     scene.hide_jobs();
     assert!(scene.purser.stop().await.success());
     is_unread(&waiting.await.unwrap(), &job);
+}
+
+#[tokio::test]
+async fn whoever_may_have_been_accepted_is_told_by_which_job_to_find_out() {
+    let scene = Scene::set().await;
+    scene.lose_at_commit_of("image.pull");
+    let answer = scene.client.trpc_mutation("image.pull", &scene.pull(json!({}))).await;
+    let message = answer.error()["message"].as_str().unwrap().to_owned();
+    let job = message.split_whitespace().find(|word| word.starts_with("job_")).expect("a job");
+    assert!(message.contains("nobody knows whether this was accepted"), "{message}");
+    is_unread(&answer, &json!({"jobId": job}));
+    let one = scene.client.trpc_query("job.one", &json!({"jobId": job})).await;
+    assert_eq!(one.status, StatusCode::NOT_FOUND, "it was not, this time");
+}
+
+/// Its agent must not go on if it was: it comes again, and is let in or not.
+#[tokio::test]
+async fn a_server_that_may_have_been_removed_is_asked_who_it_is_at_once() {
+    let scene = Scene::set().await;
+    let (agent, server) = Agent::join(&scene.purser, &Testbed::get().host_b()).await;
+    scene.lose_at_commit_of("server.remove");
+    let answer = scene.client.trpc_mutation("server.remove", &json!({"serverId": server})).await;
+    assert_eq!(answer.code(), "INTERNAL_SERVER_ERROR", "{answer:?}");
+    agent.await_log("epoch=2").await;
+}
+
+/// The host knows, and says so.
+#[tokio::test]
+async fn a_verdict_is_heard_while_the_database_does_not_answer() {
+    let (bed, database) = (Testbed::get(), Database::create());
+    let (cluster, name) = database.url().rsplit_once('/').unwrap();
+    let (rest, address) = cluster.rsplit_once('@').unwrap();
+    let link = BreakableProxy::start(address).await;
+    let through = format!("{rest}@{}/{name}", link.address());
+    let purser = Purser::builder().database_url(&through).start().await;
+    let (_agent, server) = Agent::join(&purser, &bed.host_b()).await;
+    let registry = BreakableProxy::start(&bed.registries.basic).await;
+    registry.stall(true);
+    let (client, user) = (purser.client(), bed.user(Kind::Plain));
+    let input = json!({"registryUrl": registry.address().to_string(), "username": user.username,
+        "password": user.password, "serverId": server});
+    let headers = [("content-type", "application/json")];
+    let testing = tokio::spawn(async move {
+        let path = "/api/trpc/registry.testRegistry";
+        client.send_within(SOON, Method::POST, path, &headers, input.to_string()).await.unwrap()
+    });
+    eventually(SOON, async || (registry.open() > 0).then_some(())).await;
+    link.stall(true);
+    // By then whoever waits has begun to look.
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    registry.stall(false);
+    assert_eq!(testing.await.unwrap().data()["credentials"], "verified");
+    link.stall(false);
 }
 
 /// Of the job, and nothing by which a client would repeat the call by itself.
