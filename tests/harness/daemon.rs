@@ -45,8 +45,9 @@ fn dockerd_by(mut command: Command, folder: &Path, mirrors: &[String]) -> io::Re
     fs::create_dir_all(&home)?;
     let socket = folder.join("docker.sock");
     let config = folder.join("daemon.json");
-    let settings =
-        serde_json::json!({"deprecated-key-path": folder.join("key.json"), "registry-mirrors": mirrors});
+    let settings = serde_json::json!({"deprecated-key-path": folder.join("key.json"), "registry-mirrors": mirrors,
+            // A test that holds a download must not hold another's.
+            "max-concurrent-downloads": 50, "max-concurrent-uploads": 50});
     fs::write(&config, settings.to_string())?;
     command
         .args(["--bridge=none", "--iptables=false"])

@@ -17,8 +17,8 @@ use tokio::{
 
 /// How long the dials are counted.
 const WATCH: Duration = Duration::from_secs(12);
-/// More than a debug build needs to start and to dial now and then, much less than a loop takes.
-const BUSY: Duration = Duration::from_secs(2);
+/// More than a debug build needs to start and to dial now and then, much less than a loop takes in [`WATCH`].
+const BUSY: Duration = Duration::from_secs(5);
 /// With full jitter under 0.5, 1, 2, 4, 8 s about seven; a loop would make thousands.
 const JITTERED: usize = 20;
 

@@ -167,7 +167,7 @@ async fn sigterm_ends_it_in_time_whatever_is_open() {
         let headers = [("content-type", "application/json")];
         waiting.send(http::Method::POST, "/api/trpc/image.pull", &headers, input.to_string()).await
     });
-    eventually(Duration::from_secs(10), async || {
+    eventually(Duration::from_secs(30), async || {
         (client.query("job.all", json!({})).await["items"].as_array()?.len() == 1).then_some(())
     })
     .await;
@@ -249,7 +249,7 @@ async fn reading_never_writes() {
     let client = purser.client();
     let things = crate::inputs::Things::make(&client, "read").await;
     // That the key was used, for the next minute.
-    eventually(Duration::from_secs(10), async || {
+    eventually(Duration::from_secs(30), async || {
         client.query("apiKey.all", Value::Null).await[0]["lastUsedAt"].is_string().then_some(())
     })
     .await;

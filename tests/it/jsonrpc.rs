@@ -214,7 +214,7 @@ async fn a_notification_is_executed_and_not_answered() {
     assert_eq!(over_http(&client, &batch).await, None);
     let mut socket = client.websocket().await.unwrap();
     socket.send(&notify("socket")).await.unwrap();
-    let all = eventually(Duration::from_secs(10), async || {
+    let all = eventually(Duration::from_secs(30), async || {
         let all = client.query("registry.all", Value::Null).await;
         (all.as_array().unwrap().len() == 4).then_some(all)
     });
@@ -372,7 +372,7 @@ async fn a_slow_reader_slows_only_itself() {
     assert!(sent.await.is_err(), "the server stops reading from who does not read");
     let mut quick = client.websocket().await.unwrap();
     for _ in 0..20 {
-        let all = tokio::time::timeout(Duration::from_secs(5), quick.call("registry.all", json!({})));
+        let all = tokio::time::timeout(Duration::from_secs(30), quick.call("registry.all", json!({})));
         assert_eq!(all.await.unwrap().unwrap()["result"].as_array().unwrap().len(), 20);
     }
     let resident = purser_tests::process::resident_kib(purser.pid()).unwrap();

@@ -113,7 +113,9 @@ async fn an_anonymous_pull_does_not_use_the_hosts_own_login() {
     let login = json!({"auths": {registry.address().to_string(): {"auth": auth}}});
     let home = podman.socket().parent().unwrap().join("home/containers");
     fs::create_dir_all(&home).unwrap();
-    fs::write(home.join("auth.json"), login.to_string()).unwrap();
+    // Whole or not at all: others use this host, too.
+    fs::write(home.join("auth.new"), login.to_string()).unwrap();
+    fs::rename(home.join("auth.new"), home.join("auth.json")).unwrap();
     let image = format!("{}/{}", registry.address(), made.name);
     let by_hand = format!("/images/create?fromImage={image}&tag={}", made.tag);
     let by_hand = podman.request(Method::POST, &by_hand, &[], "").await;

@@ -214,7 +214,7 @@ async fn a_password_is_not_kept_for_a_host_that_came_between() {
         let client = client.clone();
         async move { client.trpc_mutation("registry.update", &tested).await }
     });
-    eventually(Duration::from_secs(10), async || (proxy.accepted() > 0).then_some(())).await;
+    eventually(Duration::from_secs(30), async || (proxy.accepted() > 0).then_some(())).await;
     let moved = json!({"registryId": id, "registryUrl": bed.registries.basic, "password": "for there"});
     let moved = client.mutate("registry.update", moved).await;
     proxy.stall(false);

@@ -259,7 +259,7 @@ async fn a_server_that_is_unknown_or_not_connected_says_so_at_once() {
             test(&road.client, of(user, &bed.registries.basic, server)).await,
             road.client.trpc_mutation("registry.testRegistryById", &stored).await,
         ];
-        assert!(begun.elapsed().as_secs() < 8, "took {:?}", begun.elapsed());
+        assert!(begun.elapsed().as_secs() < 11, "took {:?}", begun.elapsed());
         for answer in answers {
             assert_eq!(answer.status, StatusCode::PRECONDITION_FAILED, "{answer:?}");
             assert_eq!(answer.code(), "PRECONDITION_FAILED");

@@ -53,7 +53,10 @@ async fn verdicts(road: &Road, registry: &str) -> [String; 2] {
 #[tokio::test]
 async fn a_closed_port_is_connect() {
     let road = Road::start().await;
-    let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    // Bound, so that nobody else gets it, and nobody listens.
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let port = socket.local_addr().unwrap();
     assert_eq!(verdicts(&road, &port.to_string()).await, ["connect", "connect"]);
 }
 
@@ -174,7 +177,7 @@ async fn the_metadata_service_is_never_asked() {
     for address in ["http://169.254.169.254", "169.254.169.254:80", "http://[fd00:ec2::254]"] {
         let begun = Instant::now();
         assert_eq!(verdicts(&road, address).await, ["egress_denied", "egress_denied"], "{address}");
-        assert!(begun.elapsed() < Duration::from_secs(8), "refused before dialling");
+        assert!(begun.elapsed() < Duration::from_secs(11), "refused before dialling");
     }
     let answer = test(&road, "http://169.254.169.254", None, Value::Null).await;
     let steps = answer.error()["data"]["diagnosis"]["steps"].to_string();

@@ -150,13 +150,13 @@ async fn the_proxy_records_stalls_refuses_and_cuts() {
     proxy.stall(true);
     assert!(ask().await.is_err(), "nothing passes");
     proxy.stall(false);
-    eventually(Duration::from_secs(5), async || ask().await.ok()).await;
+    eventually(Duration::from_secs(20), async || ask().await.ok()).await;
 
     proxy.refuse(true);
     proxy.cut();
-    eventually(Duration::from_secs(5), async || ask().await.err()).await;
+    eventually(Duration::from_secs(20), async || ask().await.err()).await;
     proxy.refuse(false);
-    eventually(Duration::from_secs(5), async || ask().await.ok()).await;
+    eventually(Duration::from_secs(20), async || ask().await.ok()).await;
 }
 
 #[tokio::test]

@@ -208,7 +208,7 @@ async fn a_key_that_has_expired_is_told_nothing_more() {
     let client = purser.client();
     let job = waiting_job(&client).await;
     let viewer = purser.key_in(&purser.default_organization(), Grant::Role("viewer"));
-    let soon = (chrono::Utc::now() + Duration::from_secs(8)).to_rfc3339().replace('T', " ");
+    let soon = (chrono::Utc::now() + Duration::from_secs(15)).to_rfc3339().replace('T', " ");
     purser.sql(&format!("UPDATE api_key SET expires_at = '{soon}' WHERE role = 'viewer'"));
     let mut stream = viewer.subscribe(&path(&job), &[]).await;
     stream.message().await;

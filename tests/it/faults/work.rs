@@ -149,8 +149,9 @@ impl Caller {
                 let size = PAYLOAD.0 + chance.below(PAYLOAD.1 - PAYLOAD.0);
                 let digest = self.publish(&name, size).await;
                 let image = format!("{}/{name}:v1", self.downloads);
-                let input = json!({"image": image, "serverIds": servers});
-                let answered = self.ask("image.pull", &input, chance.once_in(10)).await;
+                let (waits, cancels) = (chance.once_in(8), chance.once_in(10));
+                let input = json!({"image": image, "serverIds": servers, "wait": waits});
+                let answered = self.ask("image.pull", &input, cancels).await;
                 Asked { kind: Kind::Pull, name: image, digest: Some(digest), answered }
             }
             12 => {
@@ -176,8 +177,13 @@ impl Caller {
 
     async fn ask(&self, procedure: &str, input: &Value, cancel: bool) -> Answered {
         let Some(answer) = self.post(procedure, input).await else { return Answered::Lost };
-        let Some(job) = answer.pointer("/result/data/jobId").and_then(Value::as_str) else {
-            let code = answer.pointer("/error/data/code").and_then(Value::as_str).unwrap_or("ok");
+        let text = |pointer: &str| answer.pointer(pointer).and_then(Value::as_str);
+        let told = text("/error/message").filter(|message| message.contains("was accepted, and"));
+        if let Some(job) = told.and_then(|message| message.split(' ').find(|word| word.starts_with("job_"))) {
+            return Answered::Job(job.to_owned());
+        }
+        let Some(job) = text("/result/data/jobId") else {
+            let code = text("/error/data/code").unwrap_or("ok");
             // A database that is lost in the middle of a commit says neither yes nor no.
             let nobody_knows = self.on_postgres && code == "INTERNAL_SERVER_ERROR";
             return if nobody_knows { Answered::Lost } else { Answered::Otherwise(code.to_owned()) };

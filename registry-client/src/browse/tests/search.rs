@@ -74,7 +74,7 @@ async fn what_was_found_is_kept_when_the_rest_fails() {
     })
     .await;
     let (client, target) = (client(), at(fake.address, ""));
-    let mut session = client.open(&target, None, Duration::from_secs(3)).await.unwrap();
+    let mut session = client.open(&target, None, Duration::from_secs(6)).await.unwrap();
     let result = session.search("team/app", 10).await.unwrap();
     assert_eq!((found(&result), result.complete), (vec![("team/app", true)], false));
     assert!(result.warnings[0].contains("longer than the time given"), "{:?}", result.warnings);

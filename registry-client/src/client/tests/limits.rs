@@ -94,9 +94,10 @@ async fn what_the_policy_refuses_is_not_dialled() {
 
 #[tokio::test]
 async fn a_closed_port_is_a_connect_failure() {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let target = at(listener.local_addr().unwrap());
-    drop(listener);
+    // Bound, so that nobody else gets it, and nobody listens.
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let target = at(socket.local_addr().unwrap());
     let failure = client().test(&target, None, None, DEADLINE).await.map_err(failed).unwrap_err();
     assert_eq!(failure.diagnosis.code, DiagnosisCode::Connect);
 }
@@ -120,7 +121,7 @@ async fn no_more_is_asked_at_once_than_there_is_room_for_and_turns_come() {
         let (client, target) = (client.clone(), at(silent.local_addr().unwrap()));
         tokio::spawn(async move { client.test(&target, None, None, deadline).await })
     };
-    let holding = [hold(Duration::from_secs(2)), hold(Duration::from_secs(2))];
+    let holding = [hold(Duration::from_secs(6)), hold(Duration::from_secs(6))];
     let held = [silent.accept().await.unwrap(), silent.accept().await.unwrap()];
 
     let fake = Fake::start(|_| answer("200 OK", &[], "{}")).await;
@@ -132,7 +133,7 @@ async fn no_more_is_asked_at_once_than_there_is_room_for_and_turns_come() {
 
     // Whoever can wait gets in when others end; and makes room again.
     for _ in 0..3 {
-        client.test(&target, None, None, Duration::from_secs(20)).await.unwrap();
+        client.test(&target, None, None, Duration::from_secs(60)).await.unwrap();
     }
     for hold in holding {
         assert!(matches!(hold.await.unwrap(), Err(TestError::Failed(_))), "it had a place");

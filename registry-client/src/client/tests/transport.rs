@@ -136,6 +136,6 @@ async fn a_plain_registry_that_keeps_silent_to_tls_is_still_reached() {
         let _ = plain.read(&mut head).await.unwrap();
         plain.write_all(answer("200 OK", &[], "{}").as_bytes()).await.unwrap();
     });
-    let outcome = client().test(&target, None, None, Duration::from_secs(2)).await.unwrap();
+    let outcome = client().test(&target, None, None, Duration::from_secs(6)).await.unwrap();
     assert_eq!(outcome.auth, AuthScheme::None);
 }
