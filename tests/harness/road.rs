@@ -8,6 +8,7 @@ use crate::{
     agent::Agent,
     client::{Answer, Client},
     engine::Engine,
+    proxy::BreakableProxy,
     purser::Purser,
     testbed::Testbed,
     user::User,
@@ -16,6 +17,8 @@ use crate::{
 
 /// How long a job may take on a busy machine: an engine repeats a push for 50 s.
 const JOB: Duration = Duration::from_secs(180);
+/// How long it may take on a busy machine until an end is heard of.
+const AWAY: Duration = Duration::from_secs(20);
 
 /// A control plane with agents; host `host-a` comes first.
 pub struct Road {
@@ -96,6 +99,20 @@ impl Road {
         self.ended(&job).await
     }
 
+    /// Stops the agent of the host `at`, and waits until the control plane knows: what comes before that is
+    /// given to the session that ends.
+    ///
+    /// # Panics
+    /// The agent is still there, or online.
+    pub async fn stop_agent(&self, at: usize) {
+        self.agents[at].stop().await;
+        eventually(AWAY, async || {
+            let row = self.client.query("server.one", json!({"serverId": self.servers[at]})).await;
+            (row["status"] == "offline").then_some(())
+        })
+        .await;
+    }
+
     /// `registry.testRegistryById` from the control plane, or from `server`.
     pub async fn test(&self, registry_id: &str, server: Option<&str>) -> Answer {
         let input = json!({"registryId": registry_id, "serverId": server});
@@ -121,6 +138,25 @@ impl Road {
         })
         .await
     }
+}
+
+/// Waits until an engine has given up what it was fetching through `registry`, which holds it back: a target is
+/// said to be cancelled before its engine has heard of it.
+///
+/// # Panics
+/// It goes on.
+pub async fn given_up(registry: &BreakableProxy) {
+    eventually(AWAY, async || {
+        if registry.open() == 0 {
+            return Some(());
+        }
+        // Docker 20.10 does not stop while it waits for the image's config, which may be held back, too. A piece
+        // of a layer in each second leads nowhere.
+        registry.allow(1);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        None
+    })
+    .await;
 }
 
 /// Puts the fields of `more` into `input`; null adds nothing.

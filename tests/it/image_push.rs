@@ -164,7 +164,7 @@ async fn the_images_of_a_host_are_listed_by_the_host() {
     assert!(image["createdAt"].as_str().unwrap().ends_with("Z") && image["digests"].is_array(), "{image:#}");
     assert!(found[1].is_none(), "not on the other");
 
-    road.agents[1].stop().await;
+    road.stop_agent(1).await;
     let offline = road.client.trpc_query("image.all", &json!({"serverId": road.servers[1]})).await;
     assert_eq!(offline.status, StatusCode::PRECONDITION_FAILED, "{offline:?}");
     assert_eq!(offline.diagnosis(), "server_offline");

@@ -93,7 +93,7 @@ async fn jobs_come_newest_first_a_page_at_a_time_and_filtered() {
 async fn a_job_for_a_host_that_is_away_waits_and_runs_when_it_comes() {
     let (bed, mut road) = (Testbed::get(), Road::start().await);
     let image = open("away", 100).await;
-    road.agents[0].stop().await;
+    road.stop_agent(0).await;
     let job = accept(&road, &image.reference()).await;
     let cancelled = accept(&road, &image.reference()).await;
     for job in [&job, &cancelled] {
@@ -195,7 +195,7 @@ async fn an_entry_in_use_is_removed_only_by_force_and_its_jobs_say_so() {
     let user = bed.user(Kind::Plain);
     let entry = road.entry(&bed.registries.token, user).await;
     let image = image::in_registry(&bed.host_b(), &bed.registries.token, "in-use", 100, Some(user)).await;
-    road.agents[0].stop().await;
+    road.stop_agent(0).await;
     let jobs = [accept(&road, &image.reference()).await, accept(&road, &image.reference()).await];
     let refused = road.client.trpc_mutation("registry.remove", &json!({"registryId": entry})).await;
     assert_eq!((refused.status, refused.code()), (StatusCode::CONFLICT, "CONFLICT".into()), "{refused:?}");

@@ -62,7 +62,7 @@ async fn a_job_whose_credential_cannot_be_opened_waits_until_it_can() {
     let user = bed.user(Kind::Plain);
     let image = image::in_registry(&bed.host_b(), &bed.registries.basic, "vault", 100, Some(user)).await;
     let entry = road.entry(&bed.registries.basic, user).await;
-    road.agents[0].stop().await;
+    road.stop_agent(0).await;
     let asked = json!({"image": image.reference(), "serverId": road.host()});
     let job = road.client.mutate("image.pull", asked).await;
     let of_entry = format!("WHERE registry_id = '{entry}'");
@@ -233,7 +233,7 @@ async fn a_password_that_changes_while_a_job_waits_is_the_one_used() {
     let user = bed.user(Kind::Symbols);
     let image = on_token_registry("waits").await;
     let entry = road.entry_with(&bed.registries.token, &user.username, WRONG).await;
-    road.agents[0].stop().await;
+    road.stop_agent(0).await;
     let input = json!({"image": image.reference(), "serverId": road.host()});
     let job = road.client.mutate("image.pull", input).await;
     assert_eq!(job["status"], "queued");
@@ -251,7 +251,7 @@ async fn a_secret_does_not_follow_an_entry_to_another_host() {
     let image = on_token_registry("moves").await;
     let entry = road.entry(&bed.registries.token, user).await;
     let elsewhere = Canned::with_realm(&bed.registries.realm).await;
-    road.agents[0].stop().await;
+    road.stop_agent(0).await;
     let input = json!({"image": image.reference(), "serverId": road.host(), "registryId": entry});
     let job = road.client.mutate("image.pull", input).await;
     let url = elsewhere.address().to_string();
@@ -280,7 +280,7 @@ async fn a_one_time_password_is_erased_at_the_end() {
         let database = road.purser.database()?;
         Some(database.value("SELECT count(*) FROM job_target WHERE sealed_auth IS NOT NULL"))
     };
-    road.agents[0].stop().await;
+    road.stop_agent(0).await;
     let mut jobs = Vec::new();
     for password in [&user.password, WRONG, "to be cancelled"] {
         let auth = json!({"username": user.username, "password": password});

@@ -250,7 +250,7 @@ async fn a_server_that_is_unknown_or_not_connected_says_so_at_once() {
     assert_eq!((unknown.status, unknown.code()), (StatusCode::NOT_FOUND, "NOT_FOUND".into()));
 
     let pending = road.client.mutate("server.create", json!({"name": unique("pending")})).await;
-    road.agents[0].stop().await;
+    road.stop_agent(0).await;
     let entry = road.entry(&bed.registries.basic, user).await;
     for server in [&pending["serverId"], &json!(road.host())] {
         let begun = std::time::Instant::now();
