@@ -7,7 +7,7 @@ use purser_tests::{
     certificate::Validity,
     eventually,
     image::{self, Local},
-    road::succeeded,
+    road::{given_up, succeeded},
     unique,
     user::Kind,
 };
@@ -66,6 +66,7 @@ async fn a_pull_by_tls_that_is_cancelled_is_aborted_in_the_engine() {
     road.job_when(&job, moved).await;
     road.client.mutate("job.cancel", json!({"jobId": job["jobId"]})).await;
     assert_eq!(road.ended(&job).await["status"], "cancelled");
+    given_up(&proxy).await;
     proxy.allow(usize::MAX);
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert!(bed.host_b().inspect(&reference).await.is_none(), "the download went on");

@@ -8,7 +8,7 @@ use purser_proto_schema::ids::{JobId, RegistryId};
 use purser_tests::{
     BreakableProxy, Engine, Purser, Road, Testbed, eventually,
     image::{self, Published},
-    road::{failed, succeeded},
+    road::{failed, given_up, succeeded},
     user::Kind,
 };
 use serde_json::{Value, json};
@@ -146,8 +146,8 @@ async fn cancelling_a_running_pull_stops_the_engine() {
         "{ended:#}"
     );
     assert!(target["result"].is_null() && target["error"].is_null(), "{target:#}");
-    // When the engine has had time to hear of it: one that had gone on would take the rest now.
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    // An engine that had gone on would take the rest now.
+    given_up(&proxy).await;
     let before = proxy.recording().to_client.len();
     proxy.allow(usize::MAX);
     tokio::time::sleep(Duration::from_millis(700)).await;

@@ -7,7 +7,8 @@ use std::{path::PathBuf, time::Duration};
 
 use nix::sys::signal::Signal;
 use purser_tests::{
-    Agent, BreakableProxy, Client, Engine, Purser, Testbed, agent, double::Double, eventually, image, unique,
+    Agent, BreakableProxy, Client, Engine, Purser, Testbed, agent, double::Double, eventually, image,
+    road::given_up, unique,
 };
 use serde_json::{Value, json};
 
@@ -372,7 +373,7 @@ async fn a_pull_is_cancelled_while_its_agent_is_away() {
     scene.link.refuse(false);
     scene.online().await;
     // What was dropped is aborted in the engine: nothing more is fetched when the registry goes on.
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    given_up(&scene.registry).await;
     scene.registry.allow(usize::MAX);
     tokio::time::sleep(Duration::from_secs(2)).await;
     scene.ends_without_image(&job, "cancelled").await;
@@ -394,6 +395,7 @@ async fn a_removed_servers_work_ends_cancelled() {
     }
     // Nor does the host go on by itself with what it was given.
     eventually(SOON, async || scene.agent.logs().contains("this server was removed").then_some(())).await;
+    given_up(&scene.registry).await;
     scene.registry.allow(usize::MAX);
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert!(scene.engine.inspect(&scene.image).await.is_none(), "the pull went on");
