@@ -56,6 +56,20 @@ impl Scene {
         .await
     }
 
+    /// As it is between two tries. That may be a second, which who looks now and then may miss, but not who watches.
+    async fn between_tries(&self, job: &Value) -> Value {
+        let mut socket = self.client.websocket().await.unwrap();
+        socket.call("job.watch", json!({"jobId": job["jobId"]})).await.unwrap();
+        loop {
+            let job = socket.notification().await.unwrap()["params"]["result"].take();
+            let target = &job["targets"][0];
+            if status(target) == "queued" && target["error"].is_object() {
+                assert!(target["attempts"].as_u64() >= Some(1), "{job:#}");
+                return job;
+            }
+        }
+    }
+
     async fn downloading(&self, job: &Value) {
         self.when(job, |job| job["targets"][0]["progress"]["downloadedBytes"].as_u64() > Some(0)).await;
     }
@@ -118,17 +132,16 @@ async fn pulls_with_different_credentials_are_never_one() {
 #[tokio::test]
 async fn a_pull_that_does_not_get_on_says_where_it_stood_and_is_tried_again() {
     let scene = Scene::set().await;
-    let job = scene.pull(json!({"stallTimeoutSeconds": 5})).await;
-    let waiting = scene
-        .when(&job, |job| status(&job["targets"][0]) == "queued" && job["targets"][0]["error"].is_object())
-        .await;
+    // Its engine begins within that time, too.
+    let job = scene.pull(json!({"stallTimeoutSeconds": 15})).await;
+    let waiting = scene.between_tries(&job).await;
     let error = &waiting["targets"][0]["error"];
     assert_eq!(error["code"], "timeout", "{waiting:#}");
     let said = error["message"].as_str().unwrap();
-    assert!(said.starts_with("there was no progress for 5 s; it stood at downloading, "), "{said}");
+    assert!(said.starts_with("there was no progress for 15 s; it stood at downloading, "), "{said}");
     scene.registry.allow(usize::MAX);
     let ended = scene.when(&job, |job| status(job) == "succeeded").await;
-    assert_eq!(ended["targets"][0]["attempts"], 2, "{ended:#}");
+    assert!(ended["targets"][0]["attempts"].as_u64() >= Some(2), "{ended:#}");
     assert!(scene.engine.inspect(&scene.reference).await.is_some());
     scene.engine.remove(&scene.reference).await;
 }
@@ -140,9 +153,7 @@ async fn a_registry_that_comes_back_is_pulled_from_after_all() {
     scene.registry.refuse(true);
     scene.registry.cut();
     let job = scene.pull(json!({})).await;
-    let waiting = scene
-        .when(&job, |job| status(&job["targets"][0]) == "queued" && job["targets"][0]["attempts"] == 1)
-        .await;
+    let waiting = scene.between_tries(&job).await;
     assert_eq!(waiting["targets"][0]["error"]["code"], "connect", "{waiting:#}");
     scene.registry.refuse(false);
     scene.registry.allow(usize::MAX);
