@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use futures_util::{SinkExt as _, StreamExt as _};
+use nix::sys::signal::Signal;
 use purser_proto_schema::agent::{
     calls::{ServerCallsClient as _, VerdictReport},
     command::{Outcome, Verdict},
@@ -231,13 +232,16 @@ async fn the_newest_session_wins_and_the_older_is_told() {
     let purser = Purser::start().await;
     let (agent, id) = Agent::join(&purser, &Testbed::get().host_a()).await;
     let clone = Double::of(&agent);
+    // Or it would be back before the second has come, on a busy machine.
+    agent.signal(Signal::SIGSTOP);
     let first = clone.dial(purser.address()).await.unwrap();
-    agent.await_log("superseded by a newer session").await;
     let second = clone.dial(purser.address()).await.unwrap();
     assert_eq!(second.welcome.session_epoch, first.welcome.session_epoch + 1);
     let ended = first.peer.ended().await;
     assert!(matches!(*ended, ChannelError::Closed { code: 4409, .. }), "{ended}");
     assert!(first.ended().await.contains("superseded"), "the older one is told why");
+    agent.signal(Signal::SIGCONT);
+    agent.await_log("superseded by a newer session").await;
     // Only now, after the 5 s that a superseded agent waits.
     assert!(second.ended().await.contains("superseded"), "the agent itself came back");
     agent.await_online(&purser.client(), &id).await;
@@ -324,7 +328,7 @@ async fn a_verdict_of_an_older_epoch_is_refused() {
     let report = VerdictReport { attempt: target.attempt.clone(), verdict: success("sha256:00") };
     assert!(session.peer.client().target_verdict(report).await.is_err(), "an old epoch was heard");
     // At once, and not when it next looks for work.
-    let said = timeout(Duration::from_secs(5), session.ended()).await.expect("the session ends");
+    let said = timeout(Duration::from_secs(10), session.ended()).await.expect("the session ends");
     assert!(said.contains("superseded"), "{said}");
     let status = async || {
         let job = client.query("job.one", json!({"jobId": job["jobId"]})).await;
