@@ -78,8 +78,8 @@ async fn a_use_is_audited_although_its_caller_hung_up() {
     let purser = Purser::start().await;
     let client = purser.client();
     let slow = Hostile::start(|asked| match asked.authorized() {
-        // A byte of no JSON a second.
-        true => Reply::slow("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n", "{", Duration::from_secs(1)),
+        // No JSON, and its end comes after 8 s: time to hang up in, and well within what a browse may take.
+        true => Reply::slow("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n", "{", Duration::from_secs(4)),
         false => basic().into(),
     })
     .await;
@@ -89,9 +89,9 @@ async fn a_use_is_audited_although_its_caller_hung_up() {
     let id = client.mutate("registry.create", input).await["registryId"].clone();
     let input = json!({"registryId": id, "repository": "a/b"});
     let call = tokio::spawn(async move { client.trpc_query("registry.tags", &input).await });
-    eventually(Duration::from_secs(10), async || (slow.authorized() > 0).then_some(())).await;
+    eventually(Duration::from_secs(20), async || (slow.authorized() > 0).then_some(())).await;
     call.abort();
     assert!(call.await.is_err_and(|ended| ended.is_cancelled()), "the answer came before the caller hung up");
     let used = async || uses(&purser, &id).pop().filter(|row| !row.is_empty());
-    assert_eq!(eventually(Duration::from_secs(20), used).await, "registry.tags|not_a_registry");
+    assert_eq!(eventually(Duration::from_secs(40), used).await, "registry.tags|not_a_registry");
 }

@@ -71,11 +71,11 @@ async fn told_a_second_time_it_waits_for_nobody() {
     purser.client().query("registry.all", Value::Null).await;
     purser.signal(Signal::SIGTERM);
     purser.await_log("stopping").await;
-    assert!(purser.exit_status().is_none(), "nothing held it");
     purser.signal(Signal::SIGINT);
-    let status = eventually(Duration::from_secs(5), async || purser.exit_status()).await;
+    let status = eventually(SOON, async || purser.exit_status()).await;
+    // One that had been waited for ends otherwise.
     assert_eq!(status.code(), Some(130));
-    assert!(purser.logs().contains("cut off"));
+    assert!(purser.logs().contains("what is under way is cut off"));
 }
 
 /// A registry that asks for the password, gets it, and says nothing any more; and the entry for it.
