@@ -117,7 +117,7 @@ pub enum Error {
         source: Box<Error>,
     },
     /// The database was lost in the moment in which a job was stored.
-    #[error("nobody knows whether this was accepted: before you repeat it, ask job.one for {job}")]
+    #[error("nobody knows whether this was accepted: ask job.one for {job} before you repeat it")]
     Unsure {
         /// The job, if there is one.
         job: JobId,
@@ -157,6 +157,15 @@ impl Error {
             Self::NotBegun { .. } | Self::Internal { .. } => {
                 Self::Unread { job: job.clone(), source: Box::new(self) }
             }
+            other => other,
+        }
+    }
+
+    /// A failure to store a job, by which nobody knows whether it is.
+    #[must_use]
+    pub fn unsure(self, job: &JobId) -> Self {
+        match self {
+            Self::Internal { .. } => Self::Unsure { job: job.clone(), source: Box::new(self) },
             other => other,
         }
     }

@@ -44,7 +44,6 @@ async fn sweep(shared: &Arc<Shared>) -> Result<usize> {
     for job in shared.store.targets_of_removed_cancel().await? {
         shared.changed(Some(job));
     }
-    stop_what_nobody_holds(shared).await?;
     let overdue = shared.store.targets_overdue(GRACE, AT_ONCE as u64).await?;
     let found = overdue.len();
     let mut held = HashSet::new();
@@ -73,18 +72,21 @@ async fn sweep(shared: &Arc<Shared>) -> Result<usize> {
             shared.tell(Signal::Stop { server_id: target.server(), attempt: attempt_of(&target) });
         }
     }
+    stop_what_nobody_holds(shared).await?;
     Ok(found)
 }
 
-/// Ends what somebody asked to stop and whose agent cannot be asked any more: the control plane that was told so had
-/// died, and its host has not come to another one.
+/// Ends what somebody asked to stop while its agent could not be asked, and no control plane has that by now.
 async fn stop_what_nobody_holds(shared: &Arc<Shared>) -> Result<()> {
-    if !shared.store.is_shared() {
-        return Ok(());
-    }
-    for target in shared.store.targets_to_stop(AT_ONCE as u64).await? {
-        if shared.session(&target.server()).is_none() && !shared.held_elsewhere(&target).await? {
-            shared.changed(shared.store.target_cancelled(&target.id(), None).await?);
+    let servers = shared.store.servers_to_stop().await?;
+    let without = servers.into_iter().filter(|server| shared.session(server).is_none());
+    for server in without.take(AT_ONCE) {
+        for target in shared.store.targets_with_agent(&server).await? {
+            if target.cancel_requested && !shared.held_elsewhere(&target).await? {
+                shared.changed(shared.store.target_cancelled(&target.id(), None).await?);
+                // One that has just come back may be taken for dead still.
+                shared.tell(Signal::Stop { server_id: target.server(), attempt: attempt_of(&target) });
+            }
         }
     }
     Ok(())
@@ -113,6 +115,29 @@ fn failure(target: &TargetRow, is_here: bool) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::{super::scene::Scene, *};
+
+    /// It was told to a session that had ended without knowing it yet, say.
+    #[tokio::test]
+    async fn what_somebody_asked_to_stop_ends_although_its_agent_does_not_come_back() {
+        let scene = Scene::set().await;
+        let fence = scene.session().await;
+        let (target, other) = (scene.given(&fence, "pull").await, scene.given(&fence, "push").await);
+        scene.shared.store.job_cancel(&scene.organization, &target.job(), &scene.event()).await.unwrap();
+        sweep(&scene.shared).await.unwrap();
+        assert_eq!(scene.now(&target).await.status, "cancelled");
+        assert_eq!(scene.now(&other).await.status, "dispatched", "nobody asked for that");
+    }
+
+    /// With its agent here it is that which says how it ends.
+    #[tokio::test]
+    async fn what_somebody_asked_to_stop_is_left_to_an_agent_that_is_here() {
+        let scene = Scene::set().await;
+        let agent = scene.agent().await;
+        let target = scene.given(&agent.session.fence, "pull").await;
+        scene.shared.store.job_cancel(&scene.organization, &target.job(), &scene.event()).await.unwrap();
+        sweep(&scene.shared).await.unwrap();
+        assert_eq!(scene.now(&target).await.status, "dispatched");
+    }
 
     /// Its server was looked up before the removal, and it was stored after it.
     #[tokio::test]

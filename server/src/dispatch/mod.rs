@@ -186,7 +186,8 @@ impl Dispatch {
     /// Asks the agents to stop targets. Those that no agent can be asked about end at once.
     ///
     /// # Errors
-    /// [`Error::NotBegun`] or [`Error::Internal`] when the database is away, after what could be done was.
+    /// [`Error::NotBegun`] or [`Error::Internal`] when the database is away. What needs none of it is done by then, and the
+    /// rest a moment after it is back.
     pub async fn cancel(&self, targets: Vec<TargetRow>) -> Result<()> {
         let mut without = Vec::new();
         for target in targets {
@@ -200,12 +201,10 @@ impl Dispatch {
                 None => without.push(target),
             }
         }
-        let mut done = Ok(());
         for target in without {
-            let stopped = self.shared.stop_without_session(&target).await;
-            done = done.and(stopped);
+            self.shared.stop_without_session(&target).await?;
         }
-        done
+        Ok(())
     }
 
     /// Ends a removed server's session at once.
@@ -216,11 +215,6 @@ impl Dispatch {
             self.shared.changed(Some(job.clone()));
             self.shared.let_next_begin(job);
         }
-    }
-
-    /// Ends the session of a server that may have been removed: its agent dials again, and is let in or not.
-    pub fn doubt(&self, server: &ServerId) {
-        self.shared.end_session(server, None, CloseCode::NotInForce);
     }
 
     /// The images on a host: a small read, no job.

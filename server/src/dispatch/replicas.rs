@@ -123,7 +123,7 @@ impl Shared {
             loop {
                 tokio::select! {
                     () = shared.stop.cancelled() => return,
-                    () = tokio::time::sleep(NOTED_AGAIN) => {}
+                    () = tokio::time::sleep(shared.at_the_fleets_pace(NOTED_AGAIN)) => {}
                 }
                 let is_held = shared.holds(&fence);
                 let noted = if is_held { shared.hold(&fence).await } else { shared.let_go(&fence).await };

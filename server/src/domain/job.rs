@@ -156,13 +156,12 @@ pub async fn accept(app: &App, call: &Call, request: Request, targets: Vec<NewTa
     let stored = app.store.job_insert(NewJob { job, targets }, uses, taker).await;
     let Stored { job, taken } = match stored {
         Ok(stored) => stored,
-        Err(error @ Error::Internal { .. }) => {
-            if let Some(place) = place {
+        Err(error) => {
+            if let (Error::Internal { .. }, Some(place)) = (&error, place) {
                 place.doubt();
             }
-            return Err(Error::Unsure { job: id, source: Box::new(error) });
+            return Err(error.unsure(&id));
         }
-        Err(error) => return Err(error),
     };
     if !request.goes_on {
         call.mark_audited();
@@ -243,7 +242,6 @@ pub async fn cancel(app: Arc<App>, call: Arc<Call>, input: OneInput) -> Result<J
     let cancelled = app.store.job_cancel(call.organization(), &input.job_id, &event).await;
     let running = call.changed(&event, cancelled)?;
     app.dispatch.changed(&input.job_id);
-    // Whoever cannot be asked to stop is asked when the call is repeated.
     app.dispatch.cancel(running).await?;
     let id = input.job_id.clone();
     one(app, call, input).await.map_err(|error| error.unread(&id))

@@ -128,9 +128,6 @@ pub async fn update(app: Arc<App>, call: Arc<Call>, input: UpdateInput) -> Resul
 pub async fn remove(app: Arc<App>, call: Arc<Call>, input: OneInput) -> Result<Server> {
     let event = on_server(&call, &input.server_id);
     let revoked = app.store.server_revoke(call.organization(), &input.server_id, &event).await;
-    if let Err(Error::Internal { .. }) = &revoked {
-        app.dispatch.doubt(&input.server_id);
-    }
     let (row, jobs) = call.changed(&event, revoked)?;
     app.dispatch.revoke(&input.server_id, jobs);
     view(&app, &row)

@@ -349,16 +349,19 @@ impl Store {
         Ok(jobs)
     }
 
-    /// Targets that an agent may be working on although somebody asked to stop them, at most `limit`.
-    pub async fn targets_to_stop(&self, limit: u64) -> Result<Vec<TargetRow>> {
-        job_target::Entity::find()
+    /// Servers whose agents may be working on targets that somebody asked to stop.
+    pub async fn servers_to_stop(&self) -> Result<Vec<ServerId>> {
+        let found: Vec<String> = job_target::Entity::find()
+            .select_only()
+            .column(job_target::Column::ServerId)
+            .distinct()
             .filter(job_target::Column::Status.is_in(TargetState::WITH_AGENT))
             .filter(job_target::Column::CancelRequested.eq(true))
-            .order_by_asc(job_target::Column::TargetId)
-            .limit(limit)
+            .into_tuple()
             .all(&self.db)
             .await
-            .map_err(failed)
+            .map_err(failed)?;
+        Ok(found.into_iter().map(ServerId::from_stored).collect())
     }
 
     /// Targets over a deadline: queued too long, or still with an agent although their time and

@@ -235,8 +235,8 @@ impl Scene {
             let headers = [("content-type", "application/json")];
             let path = "/api/trpc/server.remove";
             let answer = self.client.send(http::Method::POST, path, &headers, server.to_string()).await;
-            let before =
-                unclear.replace(!answer.as_ref().is_ok_and(|answer| answer.status.is_client_error()));
+            let before = unclear.get();
+            unclear.set(before || !answer.as_ref().is_ok_and(|answer| answer.status.is_client_error()));
             let answer = answer.ok()?;
             let is_removed = answer.json().pointer("/result/data/status") == Some(&json!("revoked"));
             (is_removed || before && answer.status == http::StatusCode::NOT_FOUND).then_some(())

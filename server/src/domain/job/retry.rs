@@ -42,7 +42,8 @@ pub async fn retry(app: Arc<App>, call: Arc<Call>, input: OneInput) -> Result<Jo
     let deadline = Utc::now() + chrono::Duration::milliseconds(first.queue_limit_ms);
     let uses = uses(&call, &again);
     let request_id = call.request_id.as_ref();
-    if !app.store.job_retry(&input.job_id, &again, deadline, request_id, uses).await? {
+    let stored = app.store.job_retry(&input.job_id, &again, deadline, request_id, uses).await;
+    if !stored.map_err(|error| error.unsure(&input.job_id))? {
         return Err(conflict(UNDER_WAY));
     }
     call.mark_audited();

@@ -24,6 +24,8 @@ const MAX_WAIT: Duration = Duration::from_secs(15 * 60);
 const LAST_LOOK: Duration = Duration::from_secs(30);
 /// And at a test, of which a verdict is promised within a time.
 const LAST_LOOK_AT_A_TEST: Duration = Duration::from_secs(1);
+/// And while the control plane stops, which takes no longer than its callers' answers may.
+const LAST_LOOK_AT_A_STOP: Duration = Duration::from_secs(3);
 
 /// Waits until a job is final, at most 15 minutes and no longer than the caller does, and gives it as it is then.
 ///
@@ -50,7 +52,8 @@ pub(super) async fn wait(
 /// there is one by then. It is heard while the database does not answer, too.
 ///
 /// # Errors
-/// [`Error::NotBegun`] or [`Error::Internal`] where no verdict was heard, and none could be read.
+/// [`Error::NotBegun`] or [`Error::Internal`] where no verdict was heard, and none could be read: a test has changed
+/// nothing, and may be repeated.
 pub async fn wait_for_verdict(
     app: &App,
     call: &Call,
@@ -153,8 +156,10 @@ impl<'a> Wait<'a> {
                 return Ok(None);
             }
         }
+        let stops = self.app.dispatch.is_stopping();
+        let within = if stops { self.last_look.min(LAST_LOOK_AT_A_STOP) } else { self.last_look };
         let last = self.app.store.job_one(self.call.organization(), self.id);
-        match tokio::time::timeout(self.last_look, last).await {
+        match tokio::time::timeout(within, last).await {
             Ok(found) => found.map(Some),
             Err(late) => Err(self.failed.take().unwrap_or_else(|| Error::NotBegun { source: late.into() })),
         }
