@@ -60,14 +60,18 @@ impl Scene {
     async fn between_tries(&self, job: &Value) -> Value {
         let mut socket = self.client.websocket().await.unwrap();
         socket.call("job.watch", json!({"jobId": job["jobId"]})).await.unwrap();
-        loop {
-            let job = socket.notification().await.unwrap()["params"]["result"].take();
-            let target = &job["targets"][0];
-            if status(target) == "queued" && target["error"].is_object() {
-                assert!(target["attempts"].as_u64() >= Some(1), "{job:#}");
-                return job;
+        let told = async {
+            loop {
+                let job = socket.notification().await.unwrap()["params"]["result"].take();
+                let target = &job["targets"][0];
+                assert!(["queued", "running"].contains(&status(target)), "{job:#}");
+                if status(target) == "queued" && target["error"].is_object() {
+                    assert!(target["attempts"].as_u64() >= Some(1), "{job:#}");
+                    return job;
+                }
             }
-        }
+        };
+        tokio::time::timeout(END, told).await.expect("what went wrong is told")
     }
 
     async fn downloading(&self, job: &Value) {
