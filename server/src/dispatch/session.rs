@@ -164,9 +164,10 @@ impl Session {
                 // A fleet is idle nearly always.
                 under_way.shrink_to_fit();
             }
+            // Before anybody sees the free place: who has waited for it comes first.
+            self.wake();
             left
         };
-        self.wake();
         left.limited.then_some(left.job)
     }
 
